@@ -1,0 +1,16 @@
+/*
+ * module.h - what the files of the binding share. The binding is the only place that names Python.h; each file adds the
+ * types and functions of one noun to the module `droppable._core`.
+ */
+#ifndef DRP_MODULE_H
+#define DRP_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+/* Sets the Python exception that belongs to a negative enum drp_status, with the caller's words; returns NULL. */
+PyObject *core_raise(int status, const char *what);
+
+int core_add_errors(PyObject *module);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * prim.h - the contract with the operating system. Everything right of it (witness, guard, arena, ...) reaches the
+ * kernel only through these calls, so that prim_fake.c can stand in for it and drop page N or fail call N on order.
+ *
+ * Callers: all of csrc. Implementations: prim_linux.c (mapping, advice, userfaultfd, pagemap; the only file with mmap,
+ * madvise and ioctl), prim_linux_headroom.c (reads cgroup and /proc files), tests/prim_fake.c.
+ *
+ * Preconditions, for every call that takes (address, length): address is not NULL and aligned to prim_page_size(),
+ * length is a non-zero multiple of it, and the range lies in one mapping made by prim_map(). Lengths are in bytes.
+ * Nothing here takes a lock or allocates from the heap; all calls may run in any thread. Failures are enum drp_status;
+ * errno holds the reason.
+ *
+ * What can happen to a page of these mappings:
+ *
+ *            write                    prim_mark                 the kernel, under pressure
+ *   absent ---------> dirty page -----------------> clean page ----------------------------> absent (reads as zeros)
+ *     ^                  |  ^                           |
+ *     |                  |  +------ write, prim_pin ----+
+ *     +--- kernel, only PRIM_DROPPABLE: a dirty page may go too, without being counted as reclaimed (over-drop)
+ */
+#ifndef DRP_PRIM_H
+#define DRP_PRIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum prim_backing {
+	PRIM_LAZYFREE = 0,  /* private anonymous memory, droppable between prim_mark() and the next write */
+	PRIM_DROPPABLE = 1, /* MAP_DROPPABLE: droppable at any time, never swapped, not in core dumps, wiped on fork */
+	PRIM_PLAIN = 2,     /* private anonymous memory that is never marked: for comparisons and positive controls */
+};
+
+enum prim_map_flags {
+	PRIM_KEEP_ON_FORK = 1, /* the child sees the content, copy-on-write; not offered by PRIM_DROPPABLE */
+	PRIM_HUGE_PAGES = 2,   /* allow transparent huge pages; the default forbids them: a huge page is dropped whole */
+	PRIM_DUMPABLE = 4,     /* leave the mapping in core dumps: for positive controls */
+};
+
+/* Bytes of one OS page. Never fails; constant for the life of the process. */
+size_t prim_page_size(void);
+
+/*
+ * Maps length zero bytes, page aligned, readable and writable, without reserving memory for them. PRIM_LAZYFREE is
+ * wiped on fork unless PRIM_KEEP_ON_FORK. DRP_UNSUPPORTED: this kernel has no such backing. DRP_NO_MEMORY: RLIMIT_AS,
+ * address space, or the number of mappings is exhausted.
+ */
+int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **out);
+int prim_unmap(void *address, size_t length);
+
+/*
+ * Marks the content as clean, so that reclaim drops it page by page, least recently used first (MADV_FREE). On return
+ * no processor holds a stale translation to a page that was dropped from this range before the call.
+ * About 60 ns a page in batches, 1.5 us for one call alone. DRP_UNSUPPORTED before Linux 4.12 and in some sandboxes.
+ */
+int prim_mark(void *address, size_t length);
+
+/* Gives the pages back now; they read as zeros. Flushes stale translations as prim_mark() does. */
+int prim_purge(void *address, size_t length);
+
+/*
+ * Asks the kernel to reclaim the range now: marked pages and droppable pages go, without privilege and without
+ * pressure. Best effort: a page referenced at that moment is skipped, and dirty lazyfree pages stay (or go to swap).
+ * DRP_UNSUPPORTED before Linux 5.4.
+ */
+int prim_page_out(void *address, size_t length);
+
+/* Moves the range to the end of the reclaim order that goes first (MADV_COLD). DRP_UNSUPPORTED before Linux 5.4. */
+int prim_cold(void *address, size_t length);
+
+/*
+ * Pins: dirties every page with an atomic OR of 0, so that a lazyfree page stays until the next prim_mark(). A page
+ * already dropped comes back as zeros: check witnesses after it. No effect that lasts on PRIM_DROPPABLE.
+ * length may be any number of bytes here; every page that the range touches is pinned.
+ */
+void prim_pin(void *address, size_t length);
+
+/* Keeps or wipes the range's content across fork. Lazyfree only; used around a fork for what is pinned. */
+int prim_fork_content(void *address, size_t length, bool keep);
+
+struct prim_census {
+	size_t pages;          /* pages looked at */
+	size_t resident_pages; /* present with content of their own */
+	size_t zero_pages;     /* mapped to the shared zero page: dropped (or never written), then read */
+	size_t absent_pages;   /* not mapped, or swapped */
+	bool exact;            /* false where only mincore() was there: zero pages are then counted as resident */
+};
+
+/*
+ * Counts pages, true only for the moment. states, if not NULL, receives one enum prim_page_state a page.
+ * Needs no privilege. Uses PAGEMAP_SCAN (Linux 6.7), else mincore().
+ */
+enum prim_page_state { PRIM_ABSENT = 0, PRIM_RESIDENT = 1, PRIM_ZERO = 2 };
+int prim_census(const void *address, size_t length, unsigned char *states, struct prim_census *out);
+
+/* The processor this thread runs on, a hint that is exact at the moment of the call. */
+unsigned prim_cpu(void);
+
+/* Monotonic time; coarse: a few milliseconds of resolution for a few nanoseconds of cost. */
+uint64_t prim_now_ns(void);
+uint64_t prim_now_coarse_ns(void);
+
+/* Fills with bytes from getrandom(2), whole or not at all. */
+int prim_random(void *buffer, size_t length);
+
+/*
+ * Signal mode: after prim_signal_arm(), touching an absent page of the range raises SIGBUS (BUS_ADRERR, si_addr exact
+ * to the page) and system calls on it fail with EFAULT. Arm after the fill and before prim_mark(). Lazyfree only.
+ * One handle serves many ranges. Needs no privilege (UFFD_USER_MODE_ONLY).
+ */
+int prim_signal_open(int *handle);
+int prim_signal_arm(int handle, void *address, size_t length);
+int prim_signal_disarm(int handle, void *address, size_t length);
+/* Makes absent pages live again with source's content, atomically for each page. *done_bytes tells how far it came;
+ * DRP_EXISTS where it met a page that is present. */
+int prim_signal_refill(int handle, void *address, const void *source, size_t length, size_t *done_bytes);
+void prim_signal_close(int handle);
+
+/*
+ * How much this process could still allocate before reclaim finds nothing, over its memory cgroup, all the parents of
+ * that, and the machine: the tightest of them.
+ */
+struct prim_headroom {
+	uint64_t limit_bytes;       /* UINT64_MAX: no limit */
+	uint64_t usage_bytes;
+	uint64_t reclaimable_bytes; /* file LRUs, on which clean lazyfree and droppable memory sits */
+};
+int prim_headroom(struct prim_headroom *out);
+
+#endif
