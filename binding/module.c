@@ -9,6 +9,8 @@ static int core_exec(PyObject *module)
 {
 	if (core_add_errors(module) < 0)
 		return -1;
+	if (core_add_prim(module) < 0)
+		return -1;
 	return 0;
 }
 

@@ -12,5 +12,6 @@
 PyObject *core_raise(int status, const char *what);
 
 int core_add_errors(PyObject *module);
+int core_add_prim(PyObject *module);
 
 #endif
