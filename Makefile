@@ -1,0 +1,103 @@
+# The one entry point, for people and for CI. Each target sets up what it needs by itself: a virtual environment in
+# .venv with the pinned tools, the package built and installed in it, C builds under build/. Needed beforehand: make, a C
+# compiler, and Python 3.11 or newer with its headers.
+#
+#   make demo       the main job: three caches under memory pressure, a table and a plot
+#   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
+#   make bench      the benchmarks, peers side by side
+#   make kernels    the tests on other kernels, booted in QEMU
+#   make docs       the documentation, as a site in build/site
+#
+#   make build      the package, installed in .venv          make lint     ruff, mypy, stubtest
+#   make c-test     the C core's tests, in each build        make pytest   the Python tests (ARGS="-k name")
+#   make format     what `make lint` would ask of the layout make clean    away with builds and .venv
+#
+# PYTHON=/path/to/python3 chooses the Python (at the first run), CC the compiler.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+PYTHON ?=
+ARGS ?=
+export PATH := $(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Whatever a build reads. A file that comes or goes changes its directory, so directories count too.
+SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE) \
+	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
+PYTHON_FILES := src tests $(wildcard benchmarks demo tools)
+
+.PHONY: build lint format c-test pytest test demo bench kernels docs clean
+
+# Set-up
+
+$(VENV)/requirements.stamp: requirements/dev.txt
+	@if ! test -x $(BIN)/pip || ! $(BIN)/python -c '' 2>/dev/null; then \
+		python=$$(tools/find_python.sh $(PYTHON)) || exit 1; \
+		echo "making $(VENV) with $$python"; \
+		rm -rf $(VENV) build && "$$python" -m venv $(VENV); \
+	fi
+	@echo "installing the pinned tools in $(VENV)"
+	@$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
+	@command -v $${CC:-cc} >/dev/null || { \
+		echo "droppable needs a C compiler (Debian and Ubuntu: apt-get install gcc libc6-dev), or name yours: make CC=..." >&2; exit 1; }
+	@echo "building and installing droppable in $(VENV)"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -Cbuild-dir=build/python .
+	@touch $@
+
+build: $(VENV)/build.stamp
+
+# Checks
+
+lint: build
+	ruff check $(PYTHON_FILES)
+	ruff format --check $(PYTHON_FILES)
+	mypy src tests/typing
+	python -m mypy.stubtest droppable._core
+
+format: $(VENV)/requirements.stamp
+	ruff check --fix $(PYTHON_FILES)
+	ruff format $(PYTHON_FILES)
+
+# The C core alone, four times: as it ships, under each sanitizer, and for 32 bits where the compiler can.
+# tools/c_test.sh NAME OPTIONS... sets build/NAME up, builds it, runs its tests and prints what they skipped and why.
+c-test: $(VENV)/requirements.stamp
+	tools/c_test.sh core
+	tools/c_test.sh asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+	tools/c_test.sh tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+	@if echo 'int main(void) { return 0; }' | $${CC:-cc} -m32 -x c - -o build/m32.probe 2>/dev/null && build/m32.probe; then \
+		tools/c_test.sh m32 -Dc_args=-m32 -Dc_link_args=-m32; \
+	else \
+		echo "SKIP the 32-bit build: the compiler has no 32-bit libraries (Debian and Ubuntu: apt-get install gcc-multilib)"; \
+	fi
+
+pytest: build
+	python -m pytest $(ARGS)
+
+# One after the other also under -j: they share the machine, and pytest's closing line comes last.
+test:
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory c-test
+	@$(MAKE) --no-print-directory pytest
+
+# Work
+
+demo: build
+	python demo/demo.py $(ARGS)
+
+bench: build
+	python benchmarks/run.py $(ARGS)
+
+kernels: build
+	$(MAKE) -C tests/kernels $(ARGS)
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

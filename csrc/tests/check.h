@@ -1,0 +1,106 @@
+/*
+ * check.h - what a test of the C core is made of. A test file is one program; it prints TAP, which meson reads:
+ *
+ *   static void map_gives_zeros(enum prim_backing backing)
+ *   {
+ *           if (!offered(backing))
+ *                   SKIP("this kernel has no such backing");
+ *           CHECK_EQ(prim_map(backing, size, 0, &at), DRP_OK);
+ *   }
+ *
+ *   int main(void)                                      prints
+ *   {
+ *           RUN(map_gives_zeros, PRIM_LAZYFREE);        ok 1 - map_gives_zeros(PRIM_LAZYFREE)
+ *           RUN(map_gives_zeros, PRIM_DROPPABLE);       ok 2 - map_gives_zeros(PRIM_DROPPABLE) # SKIP this kernel ...
+ *           return check_done();                        1..2
+ *   }
+ *
+ * A failed CHECK is printed and the case goes on; a failed REQUIRE ends the program. Checks may run in any thread and
+ * in forked children, whose failures reach the parent only through their exit code: end a child with
+ * _exit(check_failures()). RUN, SKIP and check_done() belong to the main thread.
+ */
+#ifndef DRP_CHECK_H
+#define DRP_CHECK_H
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct {
+	int cases, failed_cases;
+	_Atomic int failures; /* of the case that runs */
+	const char *skip;     /* its reason, or NULL */
+} check_state;
+
+static inline int check_failures(void)
+{
+	return atomic_load(&check_state.failures);
+}
+
+static inline int check_that(int holds, const char *what, const char *file, int line)
+{
+	if (!holds) {
+		atomic_fetch_add(&check_state.failures, 1);
+		printf("# %s:%d: does not hold: %s\n", file, line, what);
+		fflush(stdout);
+	}
+	return holds;
+}
+
+static inline int check_equal(long long a, long long b, const char *what, const char *file, int line)
+{
+	if (a != b) {
+		atomic_fetch_add(&check_state.failures, 1);
+		printf("# %s:%d: not equal: %s: %lld (0x%llx) and %lld (0x%llx)\n", file, line, what, a,
+		       (unsigned long long)a, b, (unsigned long long)b);
+		fflush(stdout);
+	}
+	return a == b;
+}
+
+static inline void check_begin(void)
+{
+	atomic_store(&check_state.failures, 0);
+	check_state.skip = NULL;
+}
+
+static inline void check_end(const char *name, const char *arguments)
+{
+	int failures = check_failures();
+
+	check_state.failed_cases += failures != 0;
+	printf("%s %d - %s(%s)", failures ? "not ok" : "ok", ++check_state.cases, name, arguments);
+	if (check_state.skip && !failures)
+		printf(" # SKIP %s", check_state.skip);
+	printf("\n");
+	fflush(stdout); /* a child forked later must not print it again */
+}
+
+static inline int check_done(void)
+{
+	printf("1..%d\n", check_state.cases);
+	return check_state.failed_cases != 0;
+}
+
+#define CHECK(condition) check_that(!!(condition), #condition, __FILE__, __LINE__)
+#define CHECK_EQ(a, b) check_equal((long long)(a), (long long)(b), #a " == " #b, __FILE__, __LINE__)
+#define REQUIRE(condition)                                                                                              \
+	do {                                                                                                            \
+		if (!CHECK(condition)) {                                                                                \
+			printf("Bail out! a requirement does not hold\n");                                              \
+			exit(1);                                                                                        \
+		}                                                                                                       \
+	} while (0)
+#define SKIP(reason)                                                                                                    \
+	do {                                                                                                            \
+		check_state.skip = (reason);                                                                            \
+		return;                                                                                                 \
+	} while (0)
+#define RUN(name, ...)                                                                                                  \
+	do {                                                                                                            \
+		check_begin();                                                                                          \
+		name(__VA_ARGS__);                                                                                      \
+		check_end(#name, #__VA_ARGS__);                                                                         \
+	} while (0)
+
+#endif
