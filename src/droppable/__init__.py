@@ -1,8 +1,8 @@
 """Memory that the kernel may take back at any moment, and the caches built on it."""
 
 from droppable.lowlevel import ClosedError as ClosedError
-from droppable.lowlevel import Dropped as Dropped
 from droppable.lowlevel import DroppableError as DroppableError
+from droppable.lowlevel import Dropped as Dropped
 from droppable.lowlevel import RefusedError as RefusedError
 from droppable.lowlevel import UnsupportedError as UnsupportedError
 from droppable.lowlevel import ValueTooLargeError as ValueTooLargeError

@@ -2,8 +2,8 @@
 
 from droppable._core import Census as Census
 from droppable._core import ClosedError as ClosedError
-from droppable._core import Dropped as Dropped
 from droppable._core import DroppableError as DroppableError
+from droppable._core import Dropped as Dropped
 from droppable._core import Mapping as Mapping
 from droppable._core import RefusedError as RefusedError
 from droppable._core import UnsupportedError as UnsupportedError

@@ -1,0 +1,157 @@
+"""The walls of the code: the tree against the map in CONTRIBUTING.md, and the source checks that keep the layers."""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "droppable"
+SUFFIXES = {".c", ".h", ".py", ".pyi"}
+MAPPED_FOLDERS = ("csrc", "binding", "src/droppable")
+MAX_LINES = {".c": 800, ".h": 150, ".py": 400}
+MAX_INIT_LINES = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the map: the files of one noun."""
+
+    line: int
+    step: int
+    patterns: tuple[str, ...]
+
+    def files(self) -> list[Path]:
+        return sorted(path for pattern in self.patterns for path in ROOT.glob(pattern))
+
+
+def read_map() -> list[Row]:
+    rows = []
+    for number, line in enumerate((ROOT / "CONTRIBUTING.md").read_text().splitlines(), start=1):
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 3 and cells[1].isdigit():
+            rows.append(Row(number, int(cells[1]), tuple(re.findall(r"`([^`]+)`", cells[2]))))
+    return rows
+
+
+ROWS = read_map()
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def row_of(path: Path) -> Row | None:
+    return next((row for row in ROWS if path in row.files()), None)
+
+
+def c_imports(path: Path) -> list[Path]:
+    """The project's own files that a C file includes: beside it, in csrc/, or in csrc/include/."""
+    found = []
+    for name in re.findall(r'^\s*#\s*include\s*"([^"]+)"', path.read_text(), flags=re.MULTILINE):
+        places = (path.parent / name, ROOT / "csrc" / name, ROOT / "csrc" / "include" / name)
+        found.append(next((place.resolve() for place in places if place.exists()), path.parent / name))
+    return found
+
+
+def module_file(dotted: str) -> Path | None:
+    """The file of a module of the package, or None where there is none of this name."""
+    base = ROOT / "src" / Path(*dotted.split("."))
+    candidates = (base.with_suffix(".py"), base / "__init__.py", base.with_suffix(".pyi"))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def python_imports(path: Path) -> list[Path]:
+    """The project's own modules that a Python file imports, wherever in the file it does so."""
+    package = ("droppable", *path.relative_to(PACKAGE).parts[:-1])
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            dotted = ".".join(base + (node.module.split(".") if node.module else []))
+            names += [(dotted, alias.name) for alias in node.names]
+    found = []
+    for dotted, attribute in names:
+        if dotted.split(".")[0] == "droppable":
+            # `from droppable import lowlevel` names a module, `from droppable import Cache` an attribute
+            file = (attribute and module_file(f"{dotted}.{attribute}")) or module_file(dotted)
+            assert file, f"{relative(path)} imports {dotted}, which is not there"
+            found.append(file)
+    return found
+
+
+@pytest.mark.parametrize("path", sources(*MAPPED_FOLDERS), ids=relative)
+def test_each_file_is_in_one_row(path: Path) -> None:
+    lines = [row.line for row in ROWS if path in row.files()]
+    assert lines, f"add {relative(path)} to the map in CONTRIBUTING.md: which noun, which step?"
+    assert len(lines) == 1, f"{relative(path)} is in CONTRIBUTING.md more than once: lines {lines}"
+
+
+def test_each_pattern_of_the_map_names_files() -> None:
+    assert ROWS
+    for row in ROWS:
+        assert row.patterns, f"CONTRIBUTING.md:{row.line}: no file in back quotes"
+        for pattern in row.patterns:
+            assert list(ROOT.glob(pattern)), f"CONTRIBUTING.md:{row.line}: {pattern} names no file"
+
+
+@pytest.mark.parametrize("path", sources(*MAPPED_FOLDERS), ids=relative)
+def test_imports_go_to_lower_steps(path: Path) -> None:
+    row = row_of(path)
+    if row is None:
+        pytest.fail(f"{relative(path)} is not in the map of CONTRIBUTING.md")
+    for target in c_imports(path) if path.suffix in {".c", ".h"} else python_imports(path):
+        other = row_of(target)
+        assert other, f"{relative(path)} imports {target}, which is not in the map"
+        assert other == row or other.step < row.step, (
+            f"{relative(path)} (step {row.step}) imports {relative(target)} (step {other.step})"
+        )
+
+
+@pytest.mark.parametrize("path", sources(*MAPPED_FOLDERS), ids=relative)
+def test_files_are_small(path: Path) -> None:
+    limit = MAX_INIT_LINES if path.name == "__init__.py" else MAX_LINES.get(path.suffix)
+    if limit is not None and "tests" not in path.parts:
+        assert len(path.read_text().splitlines()) < limit
+
+
+def files_with(pattern: str, *folders: str) -> set[str]:
+    """The files whose code, comments left out, has the pattern. Tests of the C core may do what they like."""
+    found = set()
+    for path in sources(*folders):
+        if path.is_relative_to(ROOT / "csrc" / "tests"):
+            continue
+        text = path.read_text()
+        if path.suffix in {".c", ".h"}:
+            text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+        if re.search(pattern, text):
+            found.add(relative(path))
+    return found
+
+
+def test_only_the_binding_names_python_h() -> None:
+    assert all(name.startswith("binding/") for name in files_with(r"Python\.h", "csrc", "binding"))
+
+
+def test_only_prim_linux_maps_memory() -> None:
+    assert files_with(r"\b(mmap|munmap|mremap|madvise|ioctl)\s*\(", "csrc", "binding") == {"csrc/prim_linux.c"}
+
+
+def test_only_guard_handles_signals() -> None:
+    assert files_with(r"\b(sigaction|signal)\s*\(", "csrc", "binding") <= {"csrc/guard.c"}
+
+
+def test_only_lowlevel_imports_the_binding() -> None:
+    core = PACKAGE / "_core.pyi"
+    importers = {relative(path) for path in PACKAGE.rglob("*.py") if core in python_imports(path)}
+    assert importers == {"src/droppable/lowlevel.py"}
+    outside = files_with(r"droppable\._core|droppable import _core", *(f for f in ("benchmarks", "demo", "tests/unit")))
+    assert outside <= {relative(Path(__file__))}

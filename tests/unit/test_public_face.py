@@ -1,0 +1,65 @@
+"""What `import droppable` gives is a promise: the names are frozen here, each documented and re-exported once."""
+
+import ast
+import types
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import droppable
+
+# A new public name comes here with its tests in tests/typing; a name that goes is a breaking change.
+EXPORTS = {
+    "ClosedError",
+    "Dropped",
+    "DroppableError",
+    "RefusedError",
+    "UnsupportedError",
+    "ValueTooLargeError",
+}
+# Public modules, whether `import droppable` loads them or not
+MODULES = {
+    "adapters",
+    "cli",
+    "lowlevel",
+    "random",
+    "testing",
+}
+SOURCE = Path(__file__).parents[2] / "src" / "droppable" / "__init__.py"
+
+
+def test_the_names_are_these() -> None:
+    names = {name for name in vars(droppable) if not name.startswith("_")}
+    modules = {name for name in names if isinstance(getattr(droppable, name), types.ModuleType)}
+    assert names - modules == EXPORTS
+    assert modules <= MODULES
+
+
+def test_each_name_is_reexported_once() -> None:
+    tree = ast.parse(SOURCE.read_text())
+    aliases = [alias for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert all(alias.asname == alias.name for alias in aliases), "write `from x import Name as Name`"
+    counts = Counter(alias.name for alias in aliases)
+    assert all(count == 1 for count in counts.values())
+    assert set(counts) >= EXPORTS
+
+
+def test_the_face_holds_no_code() -> None:
+    tree = ast.parse(SOURCE.read_text())
+    assert isinstance(tree.body[0], ast.Expr), "the docstring comes first"
+    for node in tree.body[1:]:
+        assert isinstance(node, ast.ImportFrom | ast.Import | ast.Assign), f"line {node.lineno}: only re-exports"
+
+
+def is_documentable(member: object) -> bool:
+    return callable(member) or isinstance(member, property | types.GetSetDescriptorType)
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_each_name_is_documented(name: str) -> None:
+    thing = getattr(droppable, name)
+    members = vars(thing).items() if isinstance(thing, type) else ()
+    public = {key: member for key, member in members if not key.startswith("_") and is_documentable(member)}
+    for key, member in {name: thing, **public}.items():
+        assert (member.__doc__ or "").strip(), f"{key} has no docstring"
