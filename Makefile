@@ -49,7 +49,7 @@ $(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
 	@command -v $${CC:-cc} >/dev/null || { \
 		echo "droppable needs a C compiler (Debian and Ubuntu: apt-get install gcc libc6-dev), or name yours: make CC=..." >&2; exit 1; }
 	@echo "building and installing droppable in $(VENV)"
-	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -Cbuild-dir=build/python .
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --config-settings=build-dir=build/python .
 	@touch $@
 
 build: $(VENV)/build.stamp

@@ -2,20 +2,20 @@
 # Builds and runs the C core's tests in build/NAME: tools/c_test.sh NAME [meson options]. Called by `make c-test`.
 # Every skip is printed with its reason at the end.
 set -eu
+export PATH="$PWD/.venv/bin:$PATH"
 
 name=$1
 build=build/$name
 shift
+log=build/$name.log
 echo "== C tests: $name"
-if ! [ -f "$build/build.ninja" ]; then
-	rm -rf "$build"
-	mkdir -p build
-	meson setup "$build" -Dpython=false -Dtests=true "$@" >"build/$name.log" || {
-		cat "build/$name.log"
-		exit 1
-	}
-fi
-ninja -C "$build" --quiet
+[ -f "$build/build.ninja" ] || rm -rf "$build"
+mkdir -p build
+{ [ -f "$build/build.ninja" ] || meson setup "$build" -Dpython=false -Dtests=true "$@"; } >"$log" 2>&1 &&
+	ninja -C "$build" >>"$log" 2>&1 || {
+	cat "$log"
+	exit 1
+}
 
 # The sanitizers' shadow memory does not cover every random address layout: without randomness where that is allowed.
 fixed=
