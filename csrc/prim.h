@@ -25,6 +25,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * prim_step() stands between any two memory accesses whose order is part of a protocol. It is nothing at all, except
+ * under prim_fake.c, where a test can let a page vanish at the Nth of them.
+ */
+#ifdef PRIM_FAKE
+void prim_step(void);
+#else
+#define prim_step() ((void)0)
+#endif
+
 enum prim_backing {
 	PRIM_LAZYFREE = 0,  /* private anonymous memory, droppable between prim_mark() and the next write */
 	PRIM_DROPPABLE = 1, /* MAP_DROPPABLE: droppable at any time, never swapped, not in core dumps, wiped on fork */

@@ -7,6 +7,14 @@
 #ifndef DROPPABLE_H
 #define DROPPABLE_H
 
+#include <stddef.h>
+
+/* One stretch of a value that comes in parts; a list of them is written one behind the other. */
+struct drp_part {
+	const void *data;
+	size_t bytes;
+};
+
 enum drp_status {
 	DRP_OK = 0,
 	DRP_MISS = -1,        /* not there: absent, expired, evicted or dropped; never an error for a cache */

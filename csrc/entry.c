@@ -1,0 +1,285 @@
+/*
+ * entry.c - see entry.h for the picture.
+ */
+#include "entry.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "prim.h"
+
+struct piece {
+	uint32_t stamp;
+	uint16_t length; /* of the payload behind it */
+	uint8_t flags;
+	uint8_t kind;
+};
+
+struct lengths {
+	uint16_t key, meta;
+	uint32_t inline_value;
+};
+
+struct wide_lengths {
+	uint64_t key, meta;
+};
+
+enum { PIECE = sizeof(struct piece), HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 16 };
+
+static bool is_wide(const struct entry *entry)
+{
+	return entry->key_bytes > UINT16_MAX || entry->meta_bytes > UINT16_MAX;
+}
+
+static size_t head_bytes(unsigned flags)
+{
+	return sizeof(struct lengths) + (flags & ENTRY_WIDE ? sizeof(struct wide_lengths) : 0) +
+	       (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
+}
+
+size_t entry_bytes(const struct entry *entry)
+{
+	unsigned flags = entry->flags | (is_wide(entry) ? ENTRY_WIDE : 0);
+	return head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
+}
+
+static size_t page_left(size_t offset)
+{
+	size_t page = prim_page_size();
+	return page - (offset & (page - 1));
+}
+
+static size_t round_up(size_t value, size_t unit)
+{
+	return (value + unit - 1) & ~(unit - 1);
+}
+
+size_t entry_place(size_t offset, size_t bytes, size_t *start)
+{
+	const size_t page = prim_page_size();
+
+	if (bytes + PIECE > page_left(offset) && bytes + PIECE <= page / ENTRY_WHOLE_SHARE)
+		offset = round_up(offset, page);
+	*start = offset;
+	for (;;) {
+		size_t room = page_left(offset) - PIECE;
+		if (bytes <= room)
+			return round_up(offset + PIECE + bytes, ENTRY_ALIGN);
+		bytes -= room;
+		offset = round_up(offset + 1, page);
+	}
+}
+
+static _Atomic uint32_t *stamp_at(const unsigned char *base, size_t offset)
+{
+	return (_Atomic uint32_t *)(uintptr_t)(base + offset);
+}
+
+/* Begins a piece: the stamp is the mark, so it goes first, and nothing writes it again. */
+static size_t begin_piece(unsigned char *base, size_t offset, const struct piece *piece)
+{
+	atomic_store_explicit(stamp_at(base, offset), piece->stamp, memory_order_relaxed);
+	prim_step();
+	atomic_thread_fence(memory_order_release);
+	memcpy(base + offset + sizeof(piece->stamp), (const unsigned char *)piece + sizeof(piece->stamp),
+	       PIECE - sizeof(piece->stamp));
+	prim_step();
+	return offset + PIECE;
+}
+
+static size_t encode_head(unsigned char *head, const struct entry *entry, unsigned flags)
+{
+	struct lengths lengths = {.inline_value = (uint32_t)entry->inline_bytes};
+	struct wide_lengths wide = {entry->key_bytes, entry->meta_bytes};
+	unsigned char *at = head + sizeof(lengths);
+
+	if (flags & ENTRY_WIDE) {
+		memcpy(at, &wide, sizeof(wide));
+		at += sizeof(wide);
+	} else {
+		lengths.key = (uint16_t)entry->key_bytes;
+		lengths.meta = (uint16_t)entry->meta_bytes;
+	}
+	memcpy(head, &lengths, sizeof(lengths));
+	if (flags & ENTRY_TTL) {
+		memcpy(at, &entry->expires_ns, 8);
+		at += 8;
+	}
+	if (flags & ENTRY_COST) {
+		memcpy(at, &entry->cost_ns, 8);
+		at += 8;
+	}
+	return (size_t)(at - head);
+}
+
+void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct entry *entry,
+		 const struct drp_part *parts, size_t part_count)
+{
+	unsigned char head[HEAD_MAX];
+	const unsigned flags = entry->flags | (is_wide(entry) ? ENTRY_WIDE : 0);
+	const struct drp_part head_part = {head, encode_head(head, entry, flags)};
+	size_t left = entry_bytes(entry), at = start, room = 0;
+	struct piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
+
+	for (size_t i = 0; i <= part_count; i++) {
+		const struct drp_part *part = i == 0 ? &head_part : &parts[i - 1];
+		const unsigned char *data = part->data;
+		for (size_t bytes = part->bytes; bytes > 0;) {
+			if (room == 0) {
+				room = page_left(at) - PIECE;
+				if (room > left)
+					room = left;
+				piece.length = (uint16_t)room;
+				at = begin_piece(base, at, &piece);
+				piece.flags = (uint8_t)(flags & ~ENTRY_FIRST);
+			}
+			size_t stretch = bytes < room ? bytes : room;
+			memcpy(base + at, data, stretch);
+			prim_step();
+			at += stretch;
+			data += stretch;
+			bytes -= stretch;
+			room -= stretch;
+			left -= stretch;
+		}
+	}
+}
+
+static bool read_piece(const unsigned char *base, size_t offset, uint32_t stamp, struct piece *piece)
+{
+	memcpy(piece, base + offset, PIECE);
+	prim_step();
+	atomic_thread_fence(memory_order_acquire);
+	/* the head may have vanished between two of its bytes: what was read counts only if the stamp is there still */
+	return atomic_load_explicit(stamp_at(base, offset), memory_order_relaxed) == stamp && piece->stamp == stamp;
+}
+
+static bool next_piece(struct entry_reader *reader)
+{
+	struct piece piece;
+	size_t offset = round_up(reader->at, prim_page_size());
+
+	if (!read_piece(reader->base, offset, reader->stamp, &piece) || (piece.flags & ENTRY_FIRST) ||
+	    piece.length == 0) {
+		reader->lost = true;
+		return false;
+	}
+	reader->at = offset + PIECE;
+	reader->left = piece.length;
+	return true;
+}
+
+/* The next stretch of at most bytes; 0 when the entry is lost. */
+static size_t take(struct entry_reader *reader, size_t bytes, const unsigned char **data)
+{
+	if (reader->lost || (reader->left == 0 && !next_piece(reader)))
+		return 0;
+	if (bytes > reader->left)
+		bytes = reader->left;
+	*data = reader->base + reader->at;
+	reader->at += bytes;
+	reader->left -= bytes;
+	return bytes;
+}
+
+void entry_copy(struct entry_reader *reader, void *to, size_t bytes)
+{
+	unsigned char *out = to;
+	const unsigned char *data = NULL;
+
+	while (bytes > 0) {
+		size_t stretch = take(reader, bytes, &data);
+		if (stretch == 0)
+			return;
+		if (out) {
+			memcpy(out, data, stretch);
+			prim_step();
+			out += stretch;
+		}
+		bytes -= stretch;
+	}
+}
+
+bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
+{
+	const unsigned char *expected = with, *data = NULL;
+
+	while (bytes > 0) {
+		size_t stretch = take(reader, bytes, &data);
+		prim_step();
+		if (stretch == 0 || memcmp(data, expected, stretch) != 0)
+			return false;
+		expected += stretch;
+		bytes -= stretch;
+	}
+	return true;
+}
+
+bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct entry_reader *reader,
+		struct entry *entry)
+{
+	struct piece piece;
+	struct lengths lengths = {0};
+
+	if (!read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST))
+		return false;
+	*reader = (struct entry_reader){.base = base, .at = start + PIECE, .left = piece.length, .stamp = stamp};
+	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~(ENTRY_WIDE | ENTRY_FIRST)};
+	entry_copy(reader, &lengths, sizeof(lengths));
+	entry->inline_bytes = lengths.inline_value;
+	entry->key_bytes = lengths.key;
+	entry->meta_bytes = lengths.meta;
+	if (piece.flags & ENTRY_WIDE) {
+		struct wide_lengths wide = {0};
+		entry_copy(reader, &wide, sizeof(wide));
+		entry->key_bytes = (size_t)wide.key;
+		entry->meta_bytes = (size_t)wide.meta;
+	}
+	if (piece.flags & ENTRY_TTL)
+		entry_copy(reader, &entry->expires_ns, 8);
+	if (piece.flags & ENTRY_COST)
+		entry_copy(reader, &entry->cost_ns, 8);
+	prim_step();
+	atomic_thread_fence(memory_order_acquire);
+	return !reader->lost && atomic_load_explicit(stamp_at(base, start), memory_order_relaxed) == stamp;
+}
+
+bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes)
+{
+	const size_t page = prim_page_size();
+
+	prim_step();
+	atomic_thread_fence(memory_order_acquire);
+	for (size_t offset = start;;) {
+		size_t room = page_left(offset) - PIECE;
+		prim_step();
+		if (atomic_load_explicit(stamp_at(base, offset), memory_order_relaxed) != stamp)
+			return false;
+		if (bytes <= room)
+			return true;
+		bytes -= room;
+		offset = round_up(offset + 1, page);
+	}
+}
+
+bool entry_next(const unsigned char *base, size_t *offset, size_t end, uint32_t stamp, size_t *start)
+{
+	const size_t page = prim_page_size();
+	struct piece piece;
+
+	for (size_t at = *offset; at < end;) {
+		if (!read_piece(base, at, stamp, &piece) || piece.length > page_left(at) - PIECE) {
+			at = round_up(at + 1, page); /* dropped, or the unused end of a page */
+			continue;
+		}
+		size_t next = round_up(at + PIECE + piece.length, ENTRY_ALIGN);
+		if (piece.flags & ENTRY_FIRST) {
+			*start = at;
+			*offset = next;
+			return true;
+		}
+		at = next;
+	}
+	*offset = end;
+	return false;
+}

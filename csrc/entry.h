@@ -1,0 +1,93 @@
+/*
+ * entry.h - the format of one entry in the log: key, meta, and either the value itself or where its extent lies.
+ *
+ *   page n                                   page n + 1
+ *   |....|P|lengths|extra|key|meta|value ....|P|... value|pad|P|lengths|...
+ *         ^ piece, 8 bytes: stamp, length, flags, kind    ^ the next piece starts on a multiple of 16
+ *
+ * An entry is a chain of pieces, one in each page that it touches. A piece begins with the stamp of its segment, which
+ * is never 0 and never the same twice for one address: a page that was dropped reads 0, a page seen through a stale
+ * translation shows the stamp of an older lap, and both are told from what was written. So the stamp is the witness.
+ * An entry that fits in the rest of its page has one piece; a small one that does not fit moves to the next page.
+ *
+ * A page describes itself: the pieces in it can be walked from its first byte.
+ *
+ * Callers: cache. All functions take a segment's base address, page aligned, and offsets in bytes into it.
+ */
+#ifndef DRP_ENTRY_H
+#define DRP_ENTRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "droppable.h"
+
+enum {
+	ENTRY_ALIGN = 16,
+	/* entries of up to a page / ENTRY_WHOLE_SHARE are never split; longer ones fill the page they begin in */
+	ENTRY_WHOLE_SHARE = 8,
+};
+
+enum entry_flags {
+	ENTRY_FIRST = 1,  /* this piece begins an entry */
+	ENTRY_WIDE = 2,   /* lengths do not fit in 16 bits: 64-bit ones follow */
+	ENTRY_TTL = 4,    /* expires_ns follows */
+	ENTRY_COST = 8,   /* cost_ns follows */
+	ENTRY_EXTENT = 16 /* the inline value is a struct entry_extent and witnesses */
+};
+
+/* The head of an entry, decoded, in ordinary memory. */
+struct entry {
+	uint8_t kind;  /* the caller's: how to read the value */
+	uint8_t flags; /* enum entry_flags but for ENTRY_WIDE, which entry_write() sets */
+	size_t key_bytes, meta_bytes, inline_bytes;
+	uint64_t expires_ns, cost_ns;
+};
+
+/* What stands in place of the value when it has pages of its own; uint16_t witnesses follow. */
+struct entry_extent {
+	uint64_t value_bytes;
+	uint32_t segment; /* number */
+	uint32_t page;    /* first page of the value in it */
+};
+
+/* Reads an entry's bytes in order, across pieces. */
+struct entry_reader {
+	const unsigned char *base;
+	size_t at, left; /* next payload byte, payload bytes left in this piece */
+	uint32_t stamp;
+	bool lost; /* a piece was not what was written: the entry was dropped */
+};
+
+/* Bytes of an entry without the pieces' own heads. */
+size_t entry_bytes(const struct entry *entry);
+
+/*
+ * Where an entry of that many bytes goes if the log stands at offset (a multiple of ENTRY_ALIGN): *start, and the end
+ * of its last piece, rounded up to ENTRY_ALIGN.
+ */
+size_t entry_place(size_t offset, size_t bytes, size_t *start);
+
+/* Writes the entry at start. parts: key, meta and inline value, in that order, with the lengths that entry gives. */
+void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct entry *entry,
+		 const struct drp_part *parts, size_t part_count);
+
+/* Decodes the head at start. False: dropped, or no entry begins here. */
+bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct entry_reader *reader,
+		struct entry *entry);
+
+/* The next bytes: copied out (to == NULL: passed over), or compared. On loss, reader->lost is set. */
+void entry_copy(struct entry_reader *reader, void *to, size_t bytes);
+bool entry_match(struct entry_reader *reader, const void *with, size_t bytes);
+
+/* True if all pieces of an entry of that many bytes are there; to be called after its bytes were used. */
+bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes);
+
+/*
+ * Walks a segment's entries: from offset to the next one that begins before end. *start receives its offset; the
+ * return value is where to go on. A page that was dropped is passed over. False at the end.
+ */
+bool entry_next(const unsigned char *base, size_t *offset, size_t end, uint32_t stamp, size_t *start);
+
+#endif

@@ -1,0 +1,438 @@
+/*
+ * index.c - see index.h for the picture.
+ *
+ * A write to a droppable page has one order: store, then look at the guard. The page may have been dropped before the
+ * store, which then made a page of zeros with one slot in it; and other processors may for a moment still see the old
+ * page through stale translations. So a guard of 0 after a store means: give the page back (which also ends all stale
+ * translations), begin it anew, store again. A reader needs no order: a slot is one word, there or 0.
+ */
+#include "index.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "droppable.h"
+
+enum {
+	CHUNK_PAGES = 64,
+	BUCKET_SLOTS = 8,
+	DEPTH_SHIFT = 27,
+	MAX_RETRIES = 4,
+};
+
+#define PAGE_MASK ((1u << DEPTH_SHIFT) - 1)
+#define PLACE_MASK ((UINT64_C(1) << INDEX_PLACE_BITS) - 1)
+#define HOT_BIT (UINT64_C(1) << INDEX_PLACE_BITS)
+#define DISTANCE_SHIFT (INDEX_PLACE_BITS + 1)
+#define TAG_SHIFT (64 - INDEX_TAG_BITS)
+#define GUARD UINT64_MAX     /* no slot ever looks like this: place 0 with a tag is a tombstone, all ones is neither */
+#define TOMBSTONE HOT_BIT    /* place 0: no entry, but a search goes on */
+
+enum index_page_state { PAGE_USED = 1, PAGE_DIRTY = 2 };
+
+static uint64_t load(const uint64_t *slot)
+{
+	return atomic_load_explicit((const _Atomic uint64_t *)slot, memory_order_relaxed);
+}
+
+static void store(uint64_t *slot, uint64_t value)
+{
+	atomic_store_explicit((_Atomic uint64_t *)slot, value, memory_order_relaxed);
+	prim_step();
+}
+
+size_t index_slots_per_page(void)
+{
+	return prim_page_size() / sizeof(uint64_t);
+}
+
+static size_t buckets_per_page(void)
+{
+	return prim_page_size() / (BUCKET_SLOTS * sizeof(uint64_t));
+}
+
+static uint64_t *page_address(const struct index *index, size_t number)
+{
+	return index->chunks[number / CHUNK_PAGES] + number % CHUNK_PAGES * index_slots_per_page();
+}
+
+static uint32_t cell_of(const struct index *index, uint64_t hash)
+{
+	return index->depth == 0 ? 0 : (uint32_t)(hash >> (64 - index->depth));
+}
+
+static size_t home_of(uint64_t hash)
+{
+	return hash & (buckets_per_page() - 1);
+}
+
+static uint64_t make_slot(uint64_t hash, unsigned distance, uint64_t place)
+{
+	return (hash >> TAG_SHIFT) << TAG_SHIFT | (uint64_t)distance << DISTANCE_SHIFT | place;
+}
+
+static bool has_entry(uint64_t slot)
+{
+	return (slot & PLACE_MASK) != 0 && slot != GUARD;
+}
+
+static void note_dirty(struct index *index, uint32_t page_number)
+{
+	if (!(index->states[page_number] & PAGE_DIRTY)) {
+		index->states[page_number] |= PAGE_DIRTY;
+		index->dirty_pages++;
+	}
+}
+
+/* True if the page's guard stands; see the top of the file. */
+static bool page_stands(const uint64_t *page)
+{
+	prim_step();
+	atomic_thread_fence(memory_order_seq_cst);
+	return load(page) == GUARD;
+}
+
+static void begin_page(struct index *index, uint32_t page_number)
+{
+	uint64_t *page = page_address(index, page_number);
+
+	if (index->states[page_number] & PAGE_USED) {
+		index->lost_pages++;
+		(void)prim_purge(page, prim_page_size());
+	}
+	index->states[page_number] |= PAGE_USED;
+	note_dirty(index, page_number);
+	store(page, GUARD);
+}
+
+static int add_chunk(struct index *index)
+{
+	size_t chunks = index->chunk_count + 1;
+	void *mapping;
+
+	uint64_t **list = realloc(index->chunks, chunks * sizeof(*list));
+	if (!list)
+		return DRP_NO_MEMORY;
+	index->chunks = list;
+	unsigned char *states = realloc(index->states, chunks * CHUNK_PAGES);
+	if (!states)
+		return DRP_NO_MEMORY;
+	index->states = states;
+	int status = prim_map(index->backing, CHUNK_PAGES * prim_page_size(), index->map_flags, &mapping);
+	if (status != DRP_OK)
+		return status;
+	memset(states + index->chunk_count * CHUNK_PAGES, 0, CHUNK_PAGES);
+	list[index->chunk_count] = mapping;
+	index->chunk_count = chunks;
+	return DRP_OK;
+}
+
+static int add_page(struct index *index, uint32_t *number)
+{
+	if (index->page_count == index->chunk_count * CHUNK_PAGES) {
+		int status = add_chunk(index);
+		if (status != DRP_OK)
+			return status;
+	}
+	*number = (uint32_t)index->page_count++;
+	return DRP_OK;
+}
+
+int index_init(struct index *index, enum prim_backing backing, unsigned map_flags)
+{
+	uint32_t first;
+	*index = (struct index){.backing = backing, .map_flags = map_flags};
+	index->directory = calloc(1, sizeof(*index->directory));
+	if (!index->directory)
+		return DRP_NO_MEMORY;
+	int status = add_page(index, &first);
+	if (status != DRP_OK)
+		index_destroy(index);
+	return status;
+}
+
+void index_destroy(struct index *index)
+{
+	for (size_t i = 0; i < index->chunk_count; i++)
+		(void)prim_unmap(index->chunks[i], CHUNK_PAGES * prim_page_size());
+	free(index->chunks);
+	free(index->states);
+	free(index->directory);
+	*index = (struct index){0};
+}
+
+void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
+{
+	uint32_t number = index->directory[cell_of(index, hash)] & PAGE_MASK;
+	*cursor = (struct index_cursor){.hash = hash, .page = page_address(index, number), .page_number = number};
+	cursor->page_lost = (index->states[number] & PAGE_USED) && load(cursor->page) != GUARD;
+}
+
+bool index_next(struct index *index, struct index_cursor *cursor)
+{
+	const uint64_t tag = cursor->hash >> TAG_SHIFT;
+	const size_t home = home_of(cursor->hash), buckets = buckets_per_page();
+
+	(void)index;
+	if (cursor->page_lost)
+		return false;
+	for (; cursor->distance < INDEX_REACH; cursor->distance++, cursor->next = 0) {
+		uint64_t *bucket = cursor->page + ((home + cursor->distance) & (buckets - 1)) * BUCKET_SLOTS;
+		bool has_empty = false;
+		for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
+			uint64_t slot = load(&bucket[i]);
+			has_empty |= slot == 0;
+			if (i < cursor->next || slot >> TAG_SHIFT != tag || !has_entry(slot) ||
+			    (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != cursor->distance)
+				continue;
+			cursor->slot = &bucket[i];
+			cursor->place = slot & PLACE_MASK;
+			cursor->next = i + 1;
+			return true;
+		}
+		if (has_empty)
+			return false;
+	}
+	return false;
+}
+
+/* A slot for hash in a page: empty, tombstone, or one whose entry is gone for sure. NULL: all are taken. */
+static uint64_t *free_slot(struct index *index, uint64_t *page, uint64_t hash, unsigned *distance)
+{
+	const size_t home = home_of(hash), buckets = buckets_per_page();
+
+	for (*distance = 0; *distance < INDEX_REACH; ++*distance) {
+		uint64_t *bucket = page + ((home + *distance) & (buckets - 1)) * BUCKET_SLOTS;
+		for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
+			uint64_t slot = load(&bucket[i]);
+			if (slot != GUARD && !has_entry(slot))
+				return &bucket[i];
+		}
+		for (unsigned i = 0; index->is_dead && i < BUCKET_SLOTS; i++) {
+			uint64_t slot = load(&bucket[i]);
+			if (slot != GUARD && index->is_dead(index->context, slot & PLACE_MASK))
+				return &bucket[i];
+		}
+	}
+	return NULL;
+}
+
+static int double_directory(struct index *index)
+{
+	size_t cells = (size_t)1 << index->depth;
+	uint32_t *directory = malloc(2 * cells * sizeof(*directory));
+	if (!directory)
+		return DRP_NO_MEMORY;
+	for (size_t i = 0; i < cells; i++)
+		directory[2 * i] = directory[2 * i + 1] = index->directory[i];
+	free(index->directory);
+	index->directory = directory;
+	index->depth++;
+	return DRP_OK;
+}
+
+/* Puts an old slot into a page under construction, at home if there is room. */
+static void rehome(uint64_t *page, uint64_t slot, size_t home)
+{
+	const size_t buckets = buckets_per_page();
+
+	slot &= ~((uint64_t)(INDEX_REACH - 1) << DISTANCE_SHIFT);
+	for (unsigned distance = 0; distance < INDEX_REACH; distance++) {
+		uint64_t *bucket = page + ((home + distance) & (buckets - 1)) * BUCKET_SLOTS;
+		for (unsigned i = 0; i < BUCKET_SLOTS; i++)
+			if (bucket[i] == 0) {
+				bucket[i] = slot | (uint64_t)distance << DISTANCE_SHIFT;
+				return;
+			}
+	}
+	/* Cannot happen: the halves hold a subset of what the whole page held. If it did, the entry would be a miss. */
+}
+
+/* Splits the page of hash in two by the next bit of the tags. DRP_TOO_LARGE: the tags have no more bits. */
+static int split(struct index *index, uint64_t hash)
+{
+	const size_t slots = index_slots_per_page(), buckets = buckets_per_page();
+	const uint32_t cell = index->directory[cell_of(index, hash)];
+	const uint32_t number = cell & PAGE_MASK;
+	const unsigned depth = cell >> DEPTH_SHIFT;
+	uint64_t *old = page_address(index, number), *halves;
+	uint32_t added;
+	int status;
+
+	if (depth == INDEX_TAG_BITS || index->page_count > PAGE_MASK)
+		return DRP_TOO_LARGE;
+	halves = calloc(2 * slots, sizeof(*halves));
+	if (!halves)
+		return DRP_NO_MEMORY;
+	if (depth == index->depth) {
+		status = double_directory(index);
+		if (status != DRP_OK)
+			goto out_free;
+	}
+	status = add_page(index, &added);
+	if (status != DRP_OK)
+		goto out_free;
+
+	halves[0] = halves[slots] = GUARD; /* taken */
+	for (unsigned distance = 0; distance < INDEX_REACH; distance++) /* those at home first, so that they stay there */
+		for (size_t i = 1; i < slots; i++) {
+			uint64_t slot = load(&old[i]);
+			if (!has_entry(slot) || (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance ||
+			    (index->is_dead && index->is_dead(index->context, slot & PLACE_MASK)))
+				continue;
+			size_t home = (i / BUCKET_SLOTS - distance) & (buckets - 1);
+			rehome(halves + (slot >> (63 - depth) & 1) * slots, slot, home);
+		}
+	/* The cells of one page lie side by side: the lower half of them keeps it, the upper half takes the added one. */
+	const size_t cells = (size_t)1 << (index->depth - depth);
+	const size_t first = cell_of(index, hash) & ~(cells - 1);
+	for (size_t i = 0; i < cells; i++)
+		index->directory[first + i] = (i < cells / 2 ? number : added) | (depth + 1) << DEPTH_SHIFT;
+
+	begin_page(index, added);
+	for (size_t i = 1; i < slots; i++)
+		store(&page_address(index, added)[i], halves[slots + i]);
+	/* The old page's guard is not written again: if the page went since it was read, the guard tells, below. */
+	for (size_t i = 1; i < slots; i++)
+		store(&old[i], halves[i]);
+	note_dirty(index, number);
+	if (!page_stands(old))
+		begin_page(index, number);
+	if (!page_stands(page_address(index, added)))
+		begin_page(index, added);
+out_free:
+	free(halves);
+	return status;
+}
+
+int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *displaced)
+{
+	unsigned distance;
+	uint64_t *slot = NULL;
+
+	*displaced = 0;
+	for (int tries = 0; tries < MAX_RETRIES + INDEX_TAG_BITS; tries++) {
+		uint32_t number = index->directory[cell_of(index, hash)] & PAGE_MASK;
+		uint64_t *page = page_address(index, number);
+		if (load(page) != GUARD)
+			begin_page(index, number);
+		slot = free_slot(index, page, hash, &distance);
+		if (!slot) {
+			int status = split(index, hash);
+			if (status == DRP_OK)
+				continue;
+			/* No more pages to be had: another entry makes room, which is a miss for it and no more. */
+			distance = 0;
+			slot = page + home_of(hash) * BUCKET_SLOTS + 1 + hash % (BUCKET_SLOTS - 1);
+			*displaced = load(slot) & PLACE_MASK;
+		}
+		note_dirty(index, number);
+		store(slot, make_slot(hash, distance, place));
+		if (page_stands(page))
+			return DRP_OK;
+		begin_page(index, number);
+	}
+	return DRP_REFUSED; /* dropped again and again: a storm; the entry is not indexed */
+}
+
+static bool change(struct index *index, struct index_cursor *cursor, uint64_t value)
+{
+	note_dirty(index, cursor->page_number);
+	store(cursor->slot, value);
+	if (page_stands(cursor->page))
+		return true;
+	begin_page(index, cursor->page_number);
+	cursor->page_lost = true;
+	return false;
+}
+
+bool index_replace(struct index *index, struct index_cursor *cursor, uint64_t place)
+{
+	return change(index, cursor, make_slot(cursor->hash, cursor->distance, place));
+}
+
+bool index_erase(struct index *index, struct index_cursor *cursor)
+{
+	return change(index, cursor, TOMBSTONE);
+}
+
+void index_set_hot(struct index *index, struct index_cursor *cursor)
+{
+	if (!(load(cursor->slot) & HOT_BIT))
+		(void)change(index, cursor, load(cursor->slot) | HOT_BIT);
+}
+
+bool index_is_hot(const struct index_cursor *cursor)
+{
+	return load(cursor->slot) & HOT_BIT;
+}
+
+void index_clear(struct index *index)
+{
+	for (size_t i = 0; i < index->chunk_count; i++)
+		(void)prim_purge(index->chunks[i], CHUNK_PAGES * prim_page_size());
+	if (index->chunk_count > 0)
+		memset(index->states, 0, index->chunk_count * CHUNK_PAGES);
+	index->dirty_pages = 0;
+}
+
+void index_scrub(struct index *index, size_t page_number)
+{
+	uint64_t *page = page_address(index, page_number);
+
+	if (load(page) != GUARD)
+		return;
+	for (size_t i = 1; i < index_slots_per_page(); i++) {
+		uint64_t slot = load(&page[i]);
+		if (has_entry(slot) && index->is_dead && index->is_dead(index->context, slot & PLACE_MASK)) {
+			note_dirty(index, (uint32_t)page_number);
+			store(&page[i], TOMBSTONE);
+		}
+	}
+	if ((index->states[page_number] & PAGE_USED) && !page_stands(page))
+		begin_page(index, (uint32_t)page_number);
+}
+
+int index_mark(struct index *index, size_t max_pages)
+{
+	const size_t page = prim_page_size();
+	int status = DRP_OK;
+
+	for (size_t first = 0; first < index->page_count && max_pages > 0 && index->dirty_pages > 0; first++) {
+		if (!(index->states[first] & PAGE_DIRTY))
+			continue;
+		/* A run of dirty pages within a chunk: one call. A few clean ones between cost less than another call. */
+		size_t end = first, last = first, chunk_end = (first / CHUNK_PAGES + 1) * CHUNK_PAGES;
+		for (; end < chunk_end && end < index->page_count && max_pages > 0 && end - last < 8; end++)
+			if (index->states[end] & PAGE_DIRTY) {
+				index->states[end] &= (unsigned char)~PAGE_DIRTY;
+				index->dirty_pages--;
+				max_pages--;
+				last = end;
+			}
+		int result = prim_mark(page_address(index, first), (last - first + 1) * page);
+		if (result != DRP_OK)
+			status = result;
+		first = last;
+	}
+	return status;
+}
+
+size_t index_list(struct index *index, size_t page_number, uint64_t *places)
+{
+	const size_t slots = index_slots_per_page();
+	size_t count = 0;
+
+	if (page_number >= index->page_count)
+		return 0;
+	const uint64_t *page = page_address(index, page_number);
+	if (load(page) != GUARD)
+		return 0;
+	for (size_t i = 1; i < slots; i++) {
+		uint64_t slot = load(&page[i]);
+		if (has_entry(slot))
+			places[count++] = slot & PLACE_MASK;
+	}
+	return count;
+}

@@ -1,0 +1,93 @@
+/*
+ * index.h - from a key's hash to places in the log: an extendible hash table whose pages may be dropped.
+ *
+ *   directory (ordinary memory)           pages (droppable), 512 slots of 8 bytes in buckets of 8 (a cache line)
+ *   hash's top bits ->  [page 5, depth 3] ----> |guard|slot|slot|slot|slot|slot|slot|slot|   bucket 0
+ *                       [page 2, depth 2] --.   |slot |slot|...                          |   bucket 1
+ *                       [page 2, depth 2] --'-> ...
+ *
+ *   slot   | tag: hash's top 20 bits | distance 2 | hot 1 | place 41 |      0: empty, never used
+ *
+ * The first slot of a page is its guard, never 0 once the page is in use: a page that was dropped reads 0 there, and all
+ * its entries are gone at once, which is misses and nothing else. An entry lies in its home bucket or in one of the
+ * three behind it; a search ends at a bucket with an empty slot. A page that is full splits in two by the next bit of
+ * the hash, which the tag holds, so that growing touches one page and no entry.
+ *
+ * The slots say where an entry may be, never that it is the one: the caller compares the key. Ordinary memory: five bytes
+ * for each page of about 350 entries.
+ *
+ * Callers: cache, under the lock of the shard that owns the index. Nothing here locks.
+ */
+#ifndef DRP_INDEX_H
+#define DRP_INDEX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "prim.h"
+
+enum { INDEX_PLACE_BITS = 41, INDEX_TAG_BITS = 20, INDEX_REACH = 4 /* buckets searched */ };
+
+struct index {
+	enum prim_backing backing;
+	unsigned map_flags;
+	uint32_t *directory;     /* page number | depth of that page << 27 */
+	unsigned depth;          /* the directory has 1 << depth cells */
+	uint64_t **chunks;       /* mappings of CHUNK_PAGES pages each */
+	unsigned char *states;   /* a byte a page: enum index_page_state */
+	size_t chunk_count, page_count;
+	size_t dirty_pages;      /* written since they were marked */
+	uint64_t lost_pages;     /* found dropped, since the start */
+	/* May the slot with this place be used for another entry? Its entry is gone for sure. */
+	bool (*is_dead)(void *context, uint64_t place);
+	void *context;
+};
+
+/* Where a search stands. place is the candidate, found by tag. */
+struct index_cursor {
+	uint64_t hash;
+	uint64_t *page;
+	uint64_t *slot;
+	uint64_t place;
+	uint32_t page_number;
+	unsigned distance; /* buckets from home */
+	unsigned next;     /* slot within the bucket to look at next */
+	bool page_lost;    /* the page was written once and is gone: the entry, if there was one, was dropped */
+};
+
+int index_init(struct index *index, enum prim_backing backing, unsigned map_flags);
+void index_destroy(struct index *index);
+
+/* Begins a search; then index_next() until it returns false. Any change of the index ends a search. */
+void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor);
+bool index_next(struct index *index, struct index_cursor *cursor);
+
+/* Adds an entry. DRP_NO_MEMORY: no address space; nothing changed. *displaced: a place that had to go for it, or 0. */
+int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *displaced);
+
+/* Changes the candidate that the search stands on. False: the page was dropped meanwhile, so there is no such entry. */
+bool index_replace(struct index *index, struct index_cursor *cursor, uint64_t place);
+bool index_erase(struct index *index, struct index_cursor *cursor);
+
+/* The hot bit: set on use, read and cleared by the policy. */
+void index_set_hot(struct index *index, struct index_cursor *cursor);
+bool index_is_hot(const struct index_cursor *cursor);
+
+/* Forgets everything and gives the pages back. */
+void index_clear(struct index *index);
+
+/* Marks dirty pages, so that the kernel may take them cleanly; looks at up to max_pages of them. */
+int index_mark(struct index *index, size_t max_pages);
+
+/* Clears the slots of a page whose entries are gone for sure, so that no place outlives its segment's number for long. */
+void index_scrub(struct index *index, size_t page_number);
+
+/*
+ * Places in page number page_number, for walks; fills places and returns how many (at most
+ * index_slots_per_page()). The page may change between two calls: a walk may miss or repeat what changes meanwhile.
+ */
+size_t index_slots_per_page(void);
+size_t index_list(struct index *index, size_t page_number, uint64_t *places);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * witness.h - how a value that lies on pages of its own proves that it is still there.
+ *
+ *   extent   |page 0 of the value    |page 1                 |page 2       ....|
+ *             ^ first non-zero byte      ^ first non-zero byte   (all zeros)
+ *   witness  [ 0 ]                    [ 3 ]                   [ WITNESS_ZERO ]      kept beside it, 2 bytes a page
+ *
+ * A dropped page reads as zeros, so the page's own first non-zero byte is the mark: while it is not zero, the page was
+ * not dropped since the mark was written. A page of zeros needs none: dropped and intact are the same bytes.
+ *
+ * The order of writes is the protocol (backing PRIM_DROPPABLE, where a page may go between any two stores): the mark
+ * first, a release fence, then the rest of the page, never the mark again. A page lost before or during the copy has
+ * a mark that reads 0. A reader mirrors it: use the bytes, acquire fence, then look at the marks in the mapping.
+ *
+ * One hole is left to the writer (KERNEL.md, stale translations): after it moved to another processor in the middle,
+ * stores may have gone to a page that is already unmapped. witness_write() reports the move; prim_mark() flushes, and
+ * witness_equal() tells.
+ *
+ * Callers: cache (extents), region.
+ */
+#ifndef DRP_WITNESS_H
+#define DRP_WITNESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "droppable.h"
+
+#define WITNESS_ZERO UINT16_MAX /* all zeros, or (with pages of 64 KiB only) first non-zero byte at the very end */
+
+/* Pages, and so witnesses, that a value of bytes needs. */
+size_t witness_count(size_t bytes);
+
+/*
+ * Copies the parts, one behind the other, to extent (page aligned) and fills witnesses. in_order: keep the order above,
+ * which costs about a tenth of the copy's speed; needed on PRIM_DROPPABLE only. *moved: see above. False: this content
+ * cannot prove itself (a page of 64 KiB with nothing but its last byte set) and must not be kept.
+ */
+bool witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order,
+		   bool *moved);
+
+/* True if the extent holds the parts now. Only sound after prim_mark() of the extent. */
+bool witness_equal(const void *extent, const struct drp_part *parts, size_t part_count);
+
+/* True if no page of the extent was dropped since it was written; to be called after the bytes were used. */
+bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses);
+
+/* The witness of one page of content: the offset of its first non-zero byte, or WITNESS_ZERO. */
+uint16_t witness_of(const void *page, size_t bytes);
+
+#endif
