@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Whatever a build reads. A file that comes or goes changes its directory, so directories count too.
 SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE) \
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
-PYTHON_FILES := src tests $(wildcard benchmarks demo tools)
+PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
 .PHONY: build lint format c-test pytest test demo bench kernels docs clean
 
@@ -50,6 +50,10 @@ $(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
 		echo "droppable needs a C compiler (Debian and Ubuntu: apt-get install gcc libc6-dev), or name yours: make CC=..." >&2; exit 1; }
 	@echo "building and installing droppable in $(VENV)"
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --config-settings=build-dir=build/python .
+	@touch $@
+
+$(VENV)/docs.stamp: requirements/docs.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m pip install --quiet -r $<
 	@touch $@
 
 build: $(VENV)/build.stamp
@@ -98,6 +102,10 @@ bench: build
 
 kernels: build
 	$(MAKE) -C tests/kernels $(ARGS)
+
+docs: build $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "the documentation is in build/site/index.html"
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
