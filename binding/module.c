@@ -11,6 +11,8 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_prim(module) < 0)
 		return -1;
+	if (core_add_probe(module) < 0)
+		return -1;
 	return 0;
 }
 

@@ -13,5 +13,6 @@ PyObject *core_raise(int status, const char *what);
 
 int core_add_errors(PyObject *module);
 int core_add_prim(PyObject *module);
+int core_add_probe(PyObject *module);
 
 #endif

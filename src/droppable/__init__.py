@@ -1,5 +1,8 @@
 """Memory that the kernel may take back at any moment, and the caches built on it."""
 
+from droppable._features import Feature as Feature
+from droppable._features import Features as Features
+from droppable._features import features as features
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
 from droppable.lowlevel import Dropped as Dropped

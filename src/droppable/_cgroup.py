@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from droppable._cgroup_place import delegate_memory, pids, place_at, places, read, table, write
-from droppable.lowlevel import DroppableError
+from droppable._cgroup_place import (
+    delegate_memory,
+    has_controller,
+    hierarchies,
+    pids,
+    place_at,
+    places,
+    read,
+    table,
+    write,
+)
+from droppable.lowlevel import DroppableError, headroom
 
 _KEEPER_SECONDS = 30.0
 """How long `close` waits for the keeper, whose own loop is bounded to about 12 seconds."""
@@ -62,6 +71,42 @@ _ENTER = 'echo $$ > "$0" || exit 126; exec "$@"'
 
 class CgroupUnavailableError(DroppableError, OSError):
     """No memory cgroup can be made here; the message says what was tried, why each failed and what to do."""
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The tightest of what limits this process's memory: its cgroup, those above it, and the machine.
+
+    Attributes:
+        limit_bytes: the limit; the machine's memory where no cgroup is tighter.
+        usage_bytes: what counts against it now.
+        reclaimable_bytes: what of that is on the file LRUs; clean droppable memory is there too.
+        version: of the cgroup that sets the limit, 1 or 2; 0 where the machine does.
+    """
+
+    limit_bytes: int
+    usage_bytes: int
+    reclaimable_bytes: int
+    version: int
+
+    @property
+    def left_bytes(self) -> int:
+        """What could be allocated before reclaim finds nothing."""
+        return max(0, self.limit_bytes - self.usage_bytes) + self.reclaimable_bytes
+
+
+def current() -> MemoryLimit:
+    """This process's own memory limit, read from the kernel's files now (tens of microseconds); true for the moment."""
+    room = headroom()
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit_bytes = machine_bytes if room.limit_bytes is None else room.limit_bytes
+    version = controller_version() if limit_bytes < machine_bytes else 0
+    return MemoryLimit(limit_bytes, room.usage_bytes, room.reclaimable_bytes, version)
+
+
+def controller_version() -> int:
+    """Which cgroup version has the memory controller here: 1, 2, or 0 where none is mounted."""
+    return next((version for version, mount, _ in hierarchies() if has_controller(version, mount)), 0)
 
 
 @dataclass(frozen=True)
@@ -115,7 +160,7 @@ class MemoryCgroup:
         """
         if limit_bytes <= 0 or swap_bytes < 0:
             raise ValueError(f"limit_bytes must be positive and swap_bytes not negative: {limit_bytes}, {swap_bytes}")
-        name = name if name is not None else f"droppable-{os.getpid()}-{secrets.token_hex(4)}"
+        name = name if name is not None else f"droppable-{os.getpid()}-{os.urandom(4).hex()}"
         if not name or "/" in name or name.startswith("."):
             raise ValueError(f"a cgroup's name must be a plain file name, not {name!r}")
         failures: list[str] = []

@@ -20,7 +20,7 @@ def places(failures: list[str]) -> Iterator[tuple[int, Path, Path]]:
     for version, mount, own in hierarchies():
         found += 1
         if version == 2:
-            if "memory" not in read(mount / "cgroup.controllers").split():
+            if not has_controller(2, mount):
                 failures.append(f"cgroup v2, {mount}: the memory controller is not there (cgroup v1 may have it)")
                 continue
             yield 2, own, own
@@ -44,6 +44,11 @@ def place_at(parent: Path, failures: list[str]) -> Iterator[tuple[int, Path, Pat
         failures.append(f"{parent}: this is not a directory of a cgroup file system with a memory controller")
         return
     yield version, parent, next((own for found, _, own in hierarchies() if found == version), parent)
+
+
+def has_controller(version: int, directory: Path) -> bool:
+    """Whether groups in this directory can have memory limits; on v1 the mount itself says so."""
+    return version == 1 or "memory" in read(directory / "cgroup.controllers", "").split()
 
 
 def hierarchies() -> Iterator[tuple[int, Path, Path]]:
@@ -79,7 +84,7 @@ def delegate_memory(place: Path, home: Path, ours: tuple[int, int]) -> Path:
     """
     if not os.access(place / "cgroup.procs", os.W_OK):  # moving a process needs this of the common ancestor
         raise PermissionError(errno.EACCES, f"not delegated to uid {os.geteuid()}: cgroup.procs is not writable")
-    if "memory" not in read(place / "cgroup.controllers").split():
+    if not has_controller(2, place):
         raise OSError(errno.ENOTSUP, "not delegated: memory is not in cgroup.controllers")
     if "memory" in read(place / "cgroup.subtree_control").split():
         return home

@@ -28,6 +28,21 @@ class Census(structseq[int], tuple[int, int, int, int, bool]):
     def exact(self) -> bool: ...
 
 @final
+class Headroom(structseq[int | None], tuple[int | None, int, int]):
+    __match_args__: Final = ("limit_bytes", "usage_bytes", "reclaimable_bytes")
+    @property
+    def limit_bytes(self) -> int | None: ...
+    @property
+    def usage_bytes(self) -> int: ...
+    @property
+    def reclaimable_bytes(self) -> int: ...
+
+def headroom() -> Headroom: ...
+def probe(
+    name: Literal["lazyfree", "droppable", "page_out", "cold", "wipe_on_fork", "exact_census", "signal"], /
+) -> tuple[bool, Literal["works", "unproven", "call_failed", "lost_at_once", "never_dropped", "no_fault"], int]: ...
+
+@final
 class Mapping:
     def __new__(
         cls,

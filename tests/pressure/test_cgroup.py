@@ -235,3 +235,23 @@ def test_a_keeper_that_was_killed_is_replaced(memory_cgroup: Make) -> None:
     group.close()
     assert not group.path.exists()
     assert child.returncode == -signal.SIGKILL
+
+
+def test_a_process_sees_its_own_limit(run_in_cgroup: Callable[..., Any]) -> None:
+    done = run_in_cgroup(
+        LIMIT_BYTES,
+        """
+        import droppable
+        from droppable._cgroup import current
+        ballast = b"x" * (10 << 20)
+        limit, features = current(), droppable.features()
+        print(limit.limit_bytes, limit.usage_bytes, limit.left_bytes, limit.version)
+        print(features["memory_limit_bytes"].value, features["cgroup"].value)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    (limit, usage, left, version), (feature, cgroup) = (line.split() for line in done.stdout.splitlines())
+    assert int(limit) == int(feature) == LIMIT_BYTES
+    assert 10 * MB < int(usage) < LIMIT_BYTES
+    assert LIMIT_BYTES - int(usage) <= int(left) < LIMIT_BYTES
+    assert cgroup == f"v{version}"

@@ -14,9 +14,12 @@ EXPORTS = {
     "ClosedError",
     "Dropped",
     "DroppableError",
+    "Feature",
+    "Features",
     "RefusedError",
     "UnsupportedError",
     "ValueTooLargeError",
+    "features",
 }
 # Public modules, whether `import droppable` loads them or not
 MODULES = {
