@@ -9,9 +9,12 @@ build=build/$name
 shift
 log=build/$name.log
 echo "== C tests: $name"
-[ -f "$build/build.ninja" ] || rm -rf "$build"
 mkdir -p build
-{ [ -f "$build/build.ninja" ] || meson setup "$build" -Dpython=false -Dtests=true "$@"; } >"$log" 2>&1 &&
+# Another compiler or other options: from the start. Ninja sees to everything else that changes.
+options="${CC:-cc} $*"
+[ "$(cat "$build/options" 2>/dev/null)" = "$options" ] || rm -rf "$build"
+{ [ -d "$build" ] || { meson setup "$build" -Dpython=false -Dtests=true "$@" && echo "$options" >"$build/options"; }; } \
+	>"$log" 2>&1 &&
 	ninja -C "$build" >>"$log" 2>&1 || {
 	cat "$log"
 	exit 1

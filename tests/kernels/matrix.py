@@ -73,7 +73,8 @@ def main(arguments: list[str]) -> int:
     print(text)
     for row in rows:
         if not row.ok:
-            print(f"row {row.name}: no word of success; its console ends in {Path(arguments[1]).parent / row.name}/console")
+            console = Path(arguments[1]).parent / row.name / "console"
+            print(f"row {row.name}: no word of success; its console ends in {console}")
     good = sum(row.ok for row in rows)
     print(f"{good} passed, {len(rows) - good} failed")
     return 0 if good == len(rows) else 1
