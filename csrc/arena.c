@@ -162,7 +162,7 @@ int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struc
 	if (head) {
 		if (*head) {
 			(*head)->state = SEGMENT_SEALED;
-			(void)arena_mark(*head);
+			(void)arena_mark(*head, true);
 		}
 		*head = segment;
 	} else {
@@ -212,18 +212,18 @@ void arena_release(struct arena *arena, struct segment *segment)
 		dispose(arena, segment);
 }
 
-int arena_mark(struct segment *segment)
+int arena_mark(struct segment *segment, bool part_pages)
 {
 	const size_t page = prim_page_size();
-	size_t end = segment->used & ~(page - 1);
+	size_t used = segment->kind == SEGMENT_EXTENTS ? arena_directory_bytes(segment->length) : segment->used;
+	size_t whole = used & ~(page - 1), end = part_pages ? (used + page - 1) & ~(page - 1) : whole;
 
-	if (segment->state != SEGMENT_OPEN)
-		end = (segment->used + page - 1) & ~(page - 1);
-	if (end <= segment->marked)
+	if (segment->kind == SEGMENT_WHOLE || end <= segment->marked)
 		return DRP_OK;
 	int status = prim_mark(segment->base + segment->marked, end - segment->marked);
-	if (status == DRP_OK)
-		segment->marked = end;
+	/* The directory is written again with each extent, a part page with the next entry: to be marked once more. */
+	if (status == DRP_OK && (segment->kind == SEGMENT_ENTRIES || segment->state != SEGMENT_OPEN))
+		segment->marked = segment->state == SEGMENT_OPEN ? whole : end;
 	return status;
 }
 

@@ -137,10 +137,10 @@ struct segment *arena_take_doomed(struct arena *arena);
 void arena_bury(struct segment *doomed);
 
 /*
- * Marks what was appended to the segment since the last time, whole pages only; all of it when sealed. One call for
- * much: see prim_mark().
+ * Marks what was appended to a segment of entries since the last time, with part_pages also the page that is being
+ * filled; of EXTENTS the directory alone, for each extent is marked by who wrote it. One call for much: see prim_mark().
  */
-int arena_mark(struct segment *segment);
+int arena_mark(struct segment *segment, bool part_pages);
 
 /* EXTENTS: bytes that the directory takes at the segment's start, and its entries. */
 size_t arena_directory_bytes(size_t segment_bytes);

@@ -377,6 +377,12 @@ void index_clear(struct index *index)
 	index->dirty_pages = 0;
 }
 
+void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes)
+{
+	*address = index->chunks[number];
+	*bytes = CHUNK_PAGES * prim_page_size();
+}
+
 void index_scrub(struct index *index, size_t page_number)
 {
 	uint64_t *page = page_address(index, page_number);

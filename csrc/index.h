@@ -80,6 +80,9 @@ void index_clear(struct index *index);
 /* Marks dirty pages, so that the kernel may take them cleanly; looks at up to max_pages of them. */
 int index_mark(struct index *index, size_t max_pages);
 
+/* Where chunk number lies, for drops on order. */
+void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);
+
 /* Clears the slots of a page whose entries are gone for sure, so that no place outlives its segment's number for long. */
 void index_scrub(struct index *index, size_t page_number);
 

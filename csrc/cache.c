@@ -1,0 +1,557 @@
+/*
+ * cache.c - looking values up, storing them, and the cache's life. See cache.h for the contract.
+ *
+ * The order in which a value of pages of its own comes to be:
+ *
+ *   lock: take an extent       unlock: write it (witness order), mark it      lock: append its entry, index it
+ *
+ * It is marked before anything names it. The mark flushes translations that other processors may still have of pages
+ * dropped from those addresses earlier, so whoever finds the entry sees this value's pages or newer zeros, never an
+ * older value's bytes.
+ */
+#include "cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache_internal.h"
+#include "hash.h"
+#include "witness.h"
+
+enum {
+	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
+	GET_RETRIES = 3,
+	DEFAULT_SHARDS = 4,
+	SMALL_CACHE_BYTES = 64 << 20, /* a bound below it is kept by one shard, so that it is kept exactly */
+};
+
+uint64_t cache_now_ns(struct cache *cache)
+{
+	return prim_now_coarse_ns() + atomic_load_explicit(&cache->skew_ns, memory_order_relaxed);
+}
+
+static size_t choose_segment_bytes(uint64_t max_bytes)
+{
+	const size_t least = 8 * prim_page_size();
+	size_t bytes = ARENA_SEGMENT_MAX;
+	while (max_bytes != 0 && bytes > least && bytes > max_bytes / 8)
+		bytes /= 2;
+	return bytes;
+}
+
+/* Lazyfree memory is there if marking works; some sandboxes accept it and throw the content away at once. */
+static int check_backing(const struct cache_config *config)
+{
+	const size_t page = prim_page_size();
+	void *probe;
+
+	int status = prim_map(config->backing, page, config->share_on_fork ? PRIM_KEEP_ON_FORK : 0, &probe);
+	if (status != DRP_OK)
+		return status;
+	*(volatile unsigned char *)probe = 1;
+	status = prim_mark(probe, page);
+	if (status == DRP_OK && *(volatile unsigned char *)probe != 1)
+		status = DRP_UNSUPPORTED;
+	(void)prim_unmap(probe, page);
+	return status;
+}
+
+int cache_create(const struct cache_config *config, struct cache **out)
+{
+	unsigned shards = config->shards;
+	unsigned made = 0;
+	int status;
+
+	if (shards == 0)
+		shards = config->max_bytes != 0 && config->max_bytes < SMALL_CACHE_BYTES ? 1 : DEFAULT_SHARDS;
+	if ((shards & (shards - 1)) != 0 || shards > 64 || config->backing > PRIM_DROPPABLE ||
+	    (config->share_on_fork && config->backing == PRIM_DROPPABLE))
+		return DRP_INVALID;
+	status = check_backing(config);
+	if (status != DRP_OK)
+		return status;
+
+	size_t bytes = sizeof(struct cache) + shards * sizeof(struct shard);
+	struct cache *cache = aligned_alloc(_Alignof(struct cache), (bytes + _Alignof(struct cache) - 1) &
+								    ~(_Alignof(struct cache) - 1));
+	if (!cache)
+		return DRP_NO_MEMORY;
+	memset(cache, 0, bytes);
+	atomic_init(&cache->references, 1);
+	cache->config = *config;
+	if (cache->config.segment_bytes == 0)
+		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes);
+	cache->shard_count = shards;
+	atomic_init(&cache->span_bytes, config->span_bytes ? config->span_bytes / shards : UINT64_MAX);
+	status = prim_random(cache->secret, sizeof(cache->secret));
+	if (status != DRP_OK)
+		goto err_free;
+	for (; made < shards; made++) {
+		status = shard_init(cache, &cache->shards[made]);
+		if (status != DRP_OK)
+			goto err_shards;
+	}
+	status = cache_register(cache);
+	if (status != DRP_OK)
+		goto err_shards;
+	*out = cache;
+	return DRP_OK;
+
+err_shards:
+	while (made > 0)
+		shard_destroy(&cache->shards[--made]);
+err_free:
+	free(cache);
+	return status;
+}
+
+void cache_close(struct cache *cache)
+{
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		struct shard *shard = &cache->shards[i];
+		pthread_mutex_lock(&shard->lock);
+		if (!shard->closed) {
+			shard->closed = true;
+			while (shard->arena.oldest)
+				shard_retire(cache, shard, shard->arena.oldest);
+			arena_destroy(&shard->arena);
+			index_clear(&shard->index);
+		}
+		shard_unlock(shard);
+	}
+}
+
+void cache_unref(struct cache *cache)
+{
+	if (atomic_fetch_sub_explicit(&cache->references, 1, memory_order_acq_rel) != 1)
+		return;
+	cache_unregister(cache);
+	for (unsigned i = 0; i < cache->shard_count; i++)
+		shard_destroy(&cache->shards[i]);
+	free(cache);
+}
+
+static struct shard *lock_shard(struct cache *cache, uint64_t hash)
+{
+	struct shard *shard = shard_of(cache, hash);
+	pthread_mutex_lock(&shard->lock);
+	return shard;
+}
+
+static bool is_expired(struct cache *cache, const struct entry *entry)
+{
+	return (entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache);
+}
+
+/* Found and not expired: -1. Else the cause of the miss, and an expired entry is forgotten. */
+static int find_fresh(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+		      struct found *found)
+{
+	int cause = shard_find(cache, shard, hash, key, key_bytes, found);
+	if (cause < 0 && is_expired(cache, &found->entry)) {
+		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
+		shard_forget(cache, shard, &found->cursor, found, LEAVE_EXPIRED);
+		return MISS_EXPIRED;
+	}
+	return cause;
+}
+
+/* Copies a value that lies in the log of entries, under the lock. */
+static int get_inline(struct found *found, struct cache_sink *sink)
+{
+	void *meta = NULL, *value = NULL;
+	const struct entry *entry = &found->entry;
+
+	if (sink->reserve(sink, entry->kind, entry->meta_bytes, entry->inline_bytes, &meta, &value) != 0)
+		return DRP_REFUSED;
+	entry_copy(&found->reader, meta, entry->meta_bytes);
+	entry_copy(&found->reader, value, entry->inline_bytes);
+	if (found->reader.lost || !entry_intact(found->segment->base, found->offset,
+						arena_stamp(found->segment->number), entry_bytes(entry)))
+		return DRP_MISS;
+	return DRP_OK;
+}
+
+/* The copy itself, without the lock; the segment has a user more, so its memory stays mapped and is not written anew. */
+static bool copy_extent(const unsigned char *from, size_t bytes, const uint16_t *witnesses, struct cache_sink *sink,
+			void *value)
+{
+	if (sink->begin_copy)
+		sink->begin_copy(sink, bytes);
+	memcpy(value, from, bytes);
+	bool intact = witness_intact(from, bytes, witnesses);
+	if (sink->end_copy)
+		sink->end_copy(sink);
+	return intact;
+}
+
+/*
+ * A value on pages of its own. Takes the shard's lock over from the caller and gives it back.
+ * DRP_MISS: dropped; the entry stands still and the caller forgets it.
+ */
+static int get_extent(struct cache *cache, struct shard *shard, struct found *found, enum cache_get_mode mode,
+		      struct cache_sink *sink, struct cache_pin *pin)
+{
+	uint16_t on_stack[STACK_WITNESSES], *witnesses = on_stack;
+	const struct entry *entry = &found->entry;
+	const bool pinning = mode == GET_PIN_IF_POSSIBLE && cache->config.backing == PRIM_LAZYFREE;
+	struct entry_extent extent;
+	void *meta = NULL, *value = NULL;
+	int status = DRP_MISS;
+
+	/* Meta comes before the extent in the entry, but its size is needed first. */
+	struct entry_reader at_meta = found->reader;
+	entry_copy(&found->reader, NULL, entry->meta_bytes);
+	if (!shard_read_extent(found, &extent))
+		return DRP_MISS;
+	const size_t witness_bytes = entry->inline_bytes - sizeof(extent);
+	struct segment *segment = arena_segment(&shard->arena, extent.segment);
+	if (!segment)
+		return DRP_MISS;
+	if (witness_bytes > sizeof(on_stack)) {
+		witnesses = malloc(witness_bytes);
+		if (!witnesses)
+			return DRP_REFUSED;
+	}
+	if (sink->reserve(sink, entry->kind, entry->meta_bytes, pinning ? 0 : (size_t)extent.value_bytes, &meta,
+			  &value) != 0) {
+		status = DRP_REFUSED;
+		goto out;
+	}
+	entry_copy(&at_meta, meta, entry->meta_bytes);
+	entry_copy(&found->reader, witnesses, witness_bytes);
+	if (at_meta.lost || found->reader.lost ||
+	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), entry_bytes(entry)))
+		goto out;
+
+	segment->spared = false;
+	if (pinning) {
+		status = cache_take_pin(cache, shard, &extent, witnesses, sink, pin);
+		goto out;
+	}
+	segment->users++;
+	pthread_mutex_unlock(&shard->lock);
+	bool intact = copy_extent(segment->base + (size_t)extent.page * prim_page_size(), (size_t)extent.value_bytes,
+				  witnesses, sink, value);
+	pthread_mutex_lock(&shard->lock);
+	arena_release(&shard->arena, segment);
+	status = intact ? DRP_OK : DRP_MISS;
+out:
+	if (witnesses != on_stack)
+		free(witnesses);
+	return status;
+}
+
+/* After a value was found dropped: forgets its entry, if it is still the one that stands at that place. */
+static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t place, const void *key,
+			   size_t key_bytes, bool *replaced)
+{
+	struct found found;
+
+	*replaced = false;
+	if (shard_find(cache, shard, hash, key, key_bytes, &found) >= 0)
+		return; /* shard_find() forgot it, or somebody else did */
+	if (found.cursor.place != place) {
+		*replaced = true;
+		return;
+	}
+	entry_copy(&found.reader, NULL, found.entry.meta_bytes);
+	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED);
+}
+
+int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
+	      struct cache_pin *pin)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = lock_shard(cache, hash);
+	struct found found;
+	int status = DRP_MISS;
+
+	pin->cache = NULL;
+	if (shard->closed) {
+		status = DRP_CLOSED;
+		goto out;
+	}
+	for (int tries = 0; tries < GET_RETRIES; tries++) {
+		int cause = find_fresh(cache, shard, hash, key, key_bytes, &found);
+		if (cause >= 0) {
+			shard->counts.misses[cause]++;
+			goto out;
+		}
+		if (cache->config.max_bytes)
+			index_set_hot(&shard->index, &found.cursor);
+		const uint64_t place = found.cursor.place;
+		if (found.entry.flags & ENTRY_EXTENT)
+			status = get_extent(cache, shard, &found, mode, sink, pin);
+		else
+			status = get_inline(&found, sink);
+		if (status == PIN_RETRY) {
+			tries--;
+			continue;
+		}
+		if (status == DRP_OK)
+			shard->counts.hits++;
+		if (status != DRP_MISS)
+			goto out;
+		bool replaced;
+		forget_dropped(cache, shard, hash, place, key, key_bytes, &replaced);
+		if (!replaced)
+			break;
+	}
+	shard->counts.misses[MISS_DROPPED]++;
+out:
+	shard_unlock(shard);
+	return status;
+}
+
+static bool is_present(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes)
+{
+	struct found found;
+	return find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && shard_is_whole(shard, &found);
+}
+
+bool cache_contains(struct cache *cache, const void *key, size_t key_bytes)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = lock_shard(cache, hash);
+	bool there = !shard->closed && is_present(cache, shard, hash, key, key_bytes);
+
+	shard_unlock(shard);
+	return there;
+}
+
+/* What comes before the entry is indexed, for a value on pages of its own; without the lock but at its ends. */
+static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash, const struct cache_item *item,
+			size_t value_bytes, struct segment **segment, struct entry_extent *extent, uint16_t *witnesses)
+{
+	const size_t length = witness_count(value_bytes) * prim_page_size();
+	bool moved;
+
+	pthread_mutex_lock(&shard->lock);
+	int status = shard->closed ? DRP_CLOSED : DRP_OK;
+	if (status == DRP_OK) {
+		const struct segment *head = shard->arena.extents;
+		bool urgent = length > cache->config.segment_bytes / 4 || !head || head->length - head->used < length;
+		shard_make_space(cache, shard, length, urgent);
+		status = shard_take_extent(cache, shard, hash, value_bytes, segment, extent);
+	}
+	shard_unlock(shard);
+	if (status != DRP_OK)
+		return status;
+
+	unsigned char *address = (*segment)->base + (size_t)extent->page * prim_page_size();
+	bool provable = witness_write(address, item->parts, item->part_count, witnesses,
+				      cache->config.backing == PRIM_DROPPABLE, &moved);
+	status = prim_mark(address, length);
+	if (!provable || (moved && !witness_equal(address, item->parts, item->part_count)))
+		return DRP_REFUSED;
+	return status;
+}
+
+/* Puts an appended entry into the index, in the place of the key's older one if there is one. */
+static int publish(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+		   uint64_t place)
+{
+	struct found older;
+	struct entry_extent extent;
+	uint64_t displaced;
+
+	if (shard_find(cache, shard, hash, key, key_bytes, &older) < 0) {
+		const uint64_t older_place = older.cursor.place;
+		const size_t older_bytes = found_end(&older) - older.offset;
+		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
+		if ((older.entry.flags & ENTRY_EXTENT) && shard_read_extent(&older, &extent))
+			shard_free_extent(cache, shard, &extent);
+		bool replaced = index_replace(&shard->index, &older.cursor, place);
+		shard_count_left(cache, shard, older_place, older_bytes, LEAVE_REPLACED);
+		if (replaced)
+			return DRP_OK;
+	}
+	int status = index_insert(&shard->index, hash, place, &displaced);
+	if (displaced)
+		shard_count_left(cache, shard, displaced, 0, LEAVE_EVICTED);
+	return status;
+}
+
+/* An entry that could not be stored for want of memory: the older one of its key must not stand in for it. */
+static void refuse(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes)
+{
+	struct found older;
+
+	shard->counts.refused++;
+	if (shard_find(cache, shard, hash, key, key_bytes, &older) < 0) {
+		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
+		shard_forget(cache, shard, &older.cursor, &older, LEAVE_EVICTED);
+	}
+}
+
+int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
+	      enum cache_set_mode mode)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = shard_of(cache, hash);
+	uint16_t on_stack[STACK_WITNESSES], *witnesses = on_stack;
+	struct segment *segment = NULL;
+	struct entry_extent extent;
+	size_t value_bytes = 0;
+	uint64_t place;
+	int status;
+
+	for (size_t i = 0; i < item->part_count; i++)
+		value_bytes += item->parts[i].bytes;
+	const size_t witness_total = witness_count(value_bytes) * sizeof(*witnesses);
+	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || (item->own_pages && value_bytes >= prim_page_size()) ||
+			      value_bytes > cache->config.segment_bytes / 4;
+
+	struct entry entry = {
+		.kind = item->kind, .key_bytes = key_bytes, .meta_bytes = item->meta_bytes,
+		.flags = (uint8_t)((item->ttl_ns ? ENTRY_TTL : 0) | (item->cost_ns ? ENTRY_COST : 0) |
+				   (on_pages ? ENTRY_EXTENT : 0)),
+		.expires_ns = item->ttl_ns ? cache_now_ns(cache) + item->ttl_ns : 0, .cost_ns = item->cost_ns,
+		.inline_bytes = on_pages ? sizeof(extent) + witness_total : value_bytes,
+	};
+	/* A piece's head for each page: what the entry takes at most. It must fit in a segment of its own. */
+	const size_t stored_bytes = entry_bytes(&entry) + (entry_bytes(&entry) / prim_page_size() + 2) * ENTRY_ALIGN;
+	const size_t extent_bytes = on_pages ? witness_count(value_bytes) * prim_page_size() : 0;
+	if (stored_bytes > cache->config.segment_bytes || entry.inline_bytes > UINT32_MAX ||
+	    (cache->config.max_bytes && stored_bytes + extent_bytes > cache->config.max_bytes))
+		return DRP_TOO_LARGE;
+
+	struct drp_part own[3 + 1] = {{key, key_bytes}, {item->meta, item->meta_bytes}};
+	struct drp_part *parts = own;
+	size_t part_count = 2 + (on_pages ? 2 : item->part_count);
+	if (part_count > sizeof(own) / sizeof(own[0])) {
+		parts = malloc(part_count * sizeof(*parts));
+		if (!parts)
+			return DRP_NO_MEMORY;
+		memcpy(parts, own, 2 * sizeof(*parts));
+	}
+	if (on_pages && witness_total > sizeof(on_stack)) {
+		witnesses = malloc(witness_total);
+		if (!witnesses) {
+			status = DRP_NO_MEMORY;
+			goto out_free;
+		}
+	}
+
+	status = cache_has_room(cache, stored_bytes + extent_bytes) ? DRP_OK : DRP_REFUSED;
+	if (status == DRP_OK && on_pages) {
+		status = write_extent(cache, shard, hash, item, value_bytes, &segment, &extent, witnesses);
+		parts[2] = (struct drp_part){&extent, sizeof(extent)};
+		parts[3] = (struct drp_part){witnesses, witness_total};
+	} else if (item->part_count > 0) {
+		memcpy(parts + 2, item->parts, item->part_count * sizeof(*parts));
+	}
+
+	pthread_mutex_lock(&shard->lock);
+	if (status == DRP_OK && shard->closed)
+		status = DRP_CLOSED;
+	if (status == DRP_OK && mode == SET_IF_ABSENT && is_present(cache, shard, hash, key, key_bytes))
+		status = DRP_EXISTS;
+	if (status == DRP_OK) {
+		const struct segment *head = shard->arena.entries;
+		bool urgent = !head || head->length - head->used < stored_bytes + prim_page_size();
+		shard_make_space(cache, shard, cache->config.segment_bytes, urgent);
+		status = shard_append(cache, shard, &entry, parts, part_count, &place);
+	}
+	if (status == DRP_OK) {
+		status = publish(cache, shard, hash, key, key_bytes, place);
+		if (status != DRP_OK)
+			shard_count_left(cache, shard, place, stored_bytes, LEAVE_REPLACED);
+	}
+	if (status == DRP_REFUSED && !shard->closed)
+		refuse(cache, shard, hash, key, key_bytes);
+	if (segment) {
+		if (status != DRP_OK)
+			shard_free_extent(cache, shard, &extent);
+		arena_release(&shard->arena, segment);
+	}
+	if (status == DRP_OK) {
+		shard->counts.sets++;
+		shard_mark(shard, false);
+		shard_evict(cache, shard);
+	}
+	shard_unlock(shard);
+	if (witnesses != on_stack)
+		free(witnesses);
+out_free:
+	if (parts != own)
+		free(parts);
+	return status;
+}
+
+int cache_delete(struct cache *cache, const void *key, size_t key_bytes)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = lock_shard(cache, hash);
+	struct found found;
+	int status = DRP_MISS;
+
+	if (shard->closed) {
+		status = DRP_CLOSED;
+	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0) {
+		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		status = DRP_OK;
+	}
+	shard_unlock(shard);
+	return status;
+}
+
+int cache_clear(struct cache *cache)
+{
+	int status = DRP_OK;
+
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		struct shard *shard = &cache->shards[i];
+		pthread_mutex_lock(&shard->lock);
+		if (shard->closed)
+			status = DRP_CLOSED;
+		index_clear(&shard->index);
+		while (shard->arena.oldest)
+			shard_retire(cache, shard, shard->arena.oldest);
+		shard_unlock(shard);
+	}
+	return status;
+}
+
+void cache_read_stats(struct cache *cache, struct cache_stats *out)
+{
+	*out = (struct cache_stats){0};
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		struct shard *shard = &cache->shards[i];
+		pthread_mutex_lock(&shard->lock);
+		const struct cache_stats *counts = &shard->counts;
+		out->hits += counts->hits;
+		for (int cause = 0; cause < MISS_CAUSES; cause++)
+			out->misses[cause] += counts->misses[cause];
+		out->sets += counts->sets;
+		out->deletes += counts->deletes;
+		out->refused += counts->refused;
+		out->evicted += counts->evicted;
+		out->expired += counts->expired;
+		out->dropped += counts->dropped;
+		out->entries += counts->entries;
+		out->bytes += counts->bytes;
+		out->mapped_bytes += shard->arena.mapped_bytes;
+		out->pinned_bytes += shard->pins.pinned_bytes;
+		out->index_lost_pages += shard->index.lost_pages;
+		shard_unlock(shard);
+	}
+}
+
+void cache_settle(struct cache *cache)
+{
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		struct shard *shard = &cache->shards[i];
+		pthread_mutex_lock(&shard->lock);
+		if (!shard->closed)
+			shard_mark(shard, true);
+		shard_unlock(shard);
+	}
+}
+
+void cache_advance_clock(struct cache *cache, uint64_t ns)
+{
+	atomic_fetch_add_explicit(&cache->skew_ns, ns, memory_order_relaxed);
+}

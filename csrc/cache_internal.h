@@ -1,0 +1,133 @@
+/*
+ * cache_internal.h - what the files of the cache share: cache.c (look-ups and stores), cache_shard.c (entries come and
+ * go), cache_sweep.c (old segments are emptied), cache_room.c (may an insert allocate), cache_pin.c, cache_walk.c,
+ * cache_drop.c (drops on order), cache_fork.c.
+ *
+ * Lock order: registry of cache_fork.c, then shards by number. A shard's lock is otherwise a leaf.
+ */
+#ifndef DRP_CACHE_INTERNAL_H
+#define DRP_CACHE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "arena.h"
+#include "cache.h"
+#include "entry.h"
+#include "index.h"
+#include "pins.h"
+
+enum {
+	/* A value shorter than this is copied under the lock and lies between other entries: 2 us at 16 GB/s. */
+	INLINE_MAX_BYTES = 32 * 1024,
+	/* Appended bytes between two marks of a shard's log. One madvise() for 32 pages costs about 2 us. */
+	MARK_BATCH_BYTES = 128 * 1024,
+	/* Dirty pages of a shard's index between two marks, at most: they cannot be dropped on lazyfree. */
+	INDEX_DIRTY_PAGES = 128,
+};
+
+struct shard {
+	pthread_mutex_t lock;
+	pthread_cond_t pin_changed;
+	struct arena arena;
+	struct index index;
+	struct pins pins;
+	struct cache_stats counts; /* entries and bytes are kept here; mapped, pinned and lost are filled in when read */
+	uint32_t scrubbed_page;
+	uint32_t swept_number; /* the segment that is being emptied, and how much of it was copied forward */
+	size_t swept_copied_bytes;
+	bool closed;
+} __attribute__((aligned(128))); /* two cache lines: neighbours' locks do not fight */
+
+struct cache {
+	_Atomic uint32_t references;
+	struct cache *registry_next, *registry_previous;
+	struct cache_config config;
+	uint64_t secret[2];
+	_Atomic uint64_t skew_ns;
+	_Atomic uint64_t bytes; /* over all shards; only kept where config.max_bytes is set */
+	/* Room to allocate before the memory limit, as last read and used up since; see cache_room.c. */
+	_Atomic int64_t room_bytes, room_to_use_bytes;
+	_Atomic uint64_t room_until_ns;
+	_Atomic uint64_t span_bytes; /* of one shard */
+	unsigned shard_count;
+	struct shard shards[];
+};
+
+/* An entry that was found, under the lock. */
+struct found {
+	struct index_cursor cursor;
+	struct segment *segment; /* that its place is in */
+	size_t offset;
+	struct entry entry;
+	struct entry_reader reader; /* stands behind the key */
+};
+
+/* cache_shard.c */
+static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
+{
+	return &cache->shards[(hash >> 8) & (cache->shard_count - 1)];
+}
+int shard_init(struct cache *cache, struct shard *shard);
+void shard_destroy(struct shard *shard);
+void shard_unlock(struct shard *shard);
+bool shard_is_dead(void *shard, uint64_t place);
+uint64_t cache_now_ns(struct cache *cache);
+
+/*
+ * Finds the key's entry, expired ones included. MISS_*: why not, as far as can be told. -1: found.
+ * An entry that turns out to be dropped is forgotten on the way.
+ */
+int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+	       struct found *found);
+/* Finds the entry at a place, whose key is not known, by the hash of its key. */
+bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct index_cursor *cursor);
+/* Reads the extent of an entry whose reader stands behind key and meta. False: dropped. */
+bool shard_read_extent(struct found *found, struct entry_extent *extent);
+size_t found_end(const struct found *found);
+/* Is all of the found entry there, its extent included? Its reader stands behind the key, and is used up. */
+bool shard_is_whole(struct shard *shard, struct found *found);
+
+/* Why an entry leaves; the count that it goes to. */
+enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_DROPPED };
+/* Forgets the entry that cursor stands on and gives its extent back. found may be NULL when its head is gone. */
+void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
+		  enum leave why);
+void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
+void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent);
+void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
+
+/*
+ * Appends an entry to the log and returns its place. DRP_NO_MEMORY: no address space. DRP_REFUSED: it was dropped while
+ * it was written, several times in a row.
+ */
+int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
+		 size_t part_count, uint64_t *place);
+/* Space for a value on pages of its own; the segment has one user more. */
+int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, size_t bytes, struct segment **segment,
+		      struct entry_extent *extent);
+void shard_mark(struct shard *shard, bool all);
+
+/* cache_room.c */
+/* May that many bytes be allocated, as far as the memory limits tell? */
+bool cache_has_room(struct cache *cache, size_t bytes);
+
+/* cache_sweep.c */
+/* Evicts until max_bytes is kept. */
+void shard_evict(struct cache *cache, struct shard *shard);
+/*
+ * Sweeps towards a free segment, or address space for length bytes, if the span is used up: a step of it, or, if urgent,
+ * as far as it takes.
+ */
+void shard_make_space(struct cache *cache, struct shard *shard, size_t length, bool urgent);
+
+/* cache_pin.c: takes the lock over and gives it back, but not in between. PIN_RETRY: look the entry up once more. */
+enum { PIN_RETRY = 1 };
+int cache_take_pin(struct cache *cache, struct shard *shard, const struct entry_extent *extent,
+		   const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin);
+
+/* cache_fork.c */
+int cache_register(struct cache *cache);
+void cache_unregister(struct cache *cache);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * cache_room.c - an insert is never the allocation that meets the OOM killer.
+ *
+ * While anything can be dropped, an allocation near the limit drops it and succeeds. When nothing is left, the next page
+ * of anybody calls the OOM killer. So an insert asks for room first: what the limit leaves, plus what reclaim can take
+ * (this cache's own clean pages among it), less a margin for everybody else.
+ *
+ * Reading that costs tens of microseconds, so one reading serves until it could be out of date: others allocate at most
+ * a few GB/s, so while room bytes are left, the reading holds for about room / 4 GB/s; and inserts use it up themselves.
+ */
+#include "cache_internal.h"
+
+enum {
+	MARGIN_SHARE = 64,      /* of the limit stay untouched, and at least MARGIN_BYTES, at most a quarter */
+	MARGIN_BYTES = 1 << 20,
+	BYTES_PER_NS = 4,       /* twice the rate at which this machine's kernel hands out new pages to one thread */
+	SHORTEST_NS = 500000,
+	LONGEST_NS = 100000000,
+	USE_SHARE = 4,          /* of the room may be used up by inserts before it is read again */
+};
+
+static void read_room(struct cache *cache, uint64_t now_ns)
+{
+	struct prim_headroom headroom;
+	int64_t room;
+
+	if (prim_headroom(&headroom) != DRP_OK || headroom.limit_bytes == UINT64_MAX) {
+		room = INT64_MAX / 2;
+	} else {
+		uint64_t margin = headroom.limit_bytes / MARGIN_SHARE;
+		if (margin < MARGIN_BYTES)
+			margin = MARGIN_BYTES;
+		if (margin > headroom.limit_bytes / 4)
+			margin = headroom.limit_bytes / 4;
+		room = (int64_t)headroom.limit_bytes - (int64_t)headroom.usage_bytes +
+		       (int64_t)headroom.reclaimable_bytes - (int64_t)margin;
+		if (cache->config.span_bytes == 0) /* follows the limit as it changes */
+			atomic_store_explicit(&cache->span_bytes, headroom.limit_bytes / cache->shard_count * 2,
+					      memory_order_relaxed);
+	}
+	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
+	if (valid_ns < SHORTEST_NS)
+		valid_ns = SHORTEST_NS;
+	if (valid_ns > LONGEST_NS)
+		valid_ns = LONGEST_NS;
+	atomic_store_explicit(&cache->room_bytes, room < 0 ? 0 : room, memory_order_relaxed);
+	atomic_store_explicit(&cache->room_to_use_bytes, room < 0 ? 0 : room / USE_SHARE, memory_order_relaxed);
+	atomic_store_explicit(&cache->room_until_ns, now_ns + valid_ns, memory_order_relaxed);
+}
+
+bool cache_has_room(struct cache *cache, size_t bytes)
+{
+	uint64_t now_ns = prim_now_coarse_ns();
+	uint64_t until_ns = atomic_load_explicit(&cache->room_until_ns, memory_order_relaxed);
+
+	/* The coarse clock is some milliseconds behind at most: near the end of a reading the exact one decides. */
+	if (now_ns + LONGEST_NS / 10 >= until_ns)
+		now_ns = prim_now_ns();
+	const int64_t wanted = (int64_t)bytes;
+	bool out_of_date = now_ns >= until_ns;
+	if (!out_of_date && atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) < wanted)
+		return false; /* read a moment ago: it will not have changed */
+	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
+		read_room(cache, now_ns);
+	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, wanted, memory_order_relaxed);
+	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
+}

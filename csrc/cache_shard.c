@@ -1,0 +1,340 @@
+/*
+ * cache_shard.c - one shard: entries are found, appended and forgotten. All of it under the shard's lock.
+ *
+ * Accounting: each segment knows how many of its entries (or extents) are live, and their bytes; the shard's counts are
+ * the sums. An entry whose head was dropped can be counted off, but its size is not known any more: those bytes leave
+ * with the segment.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache_internal.h"
+#include "hash.h"
+#include "witness.h"
+
+enum { APPEND_RETRIES = 3 };
+
+bool shard_is_dead(void *context, uint64_t place)
+{
+	const struct shard *shard = context;
+	return !arena_segment(&shard->arena, arena_place_number(place));
+}
+
+int shard_init(struct cache *cache, struct shard *shard)
+{
+	const unsigned map_flags = cache->config.share_on_fork ? PRIM_KEEP_ON_FORK : 0;
+	int status;
+
+	status = arena_init(&shard->arena, cache->config.backing, map_flags, cache->config.segment_bytes);
+	if (status != DRP_OK)
+		return status;
+	status = index_init(&shard->index, cache->config.backing, map_flags);
+	if (status != DRP_OK)
+		goto err_arena;
+	shard->index.is_dead = shard_is_dead;
+	shard->index.context = shard;
+	pthread_mutex_init(&shard->lock, NULL);
+	pthread_cond_init(&shard->pin_changed, NULL);
+	return DRP_OK;
+
+err_arena:
+	arena_free(&shard->arena);
+	return status;
+}
+
+void shard_destroy(struct shard *shard)
+{
+	arena_destroy(&shard->arena);
+	arena_bury(arena_take_doomed(&shard->arena));
+	arena_free(&shard->arena);
+	index_destroy(&shard->index);
+	pins_destroy(&shard->pins);
+	pthread_cond_destroy(&shard->pin_changed);
+	pthread_mutex_destroy(&shard->lock);
+}
+
+void shard_unlock(struct shard *shard)
+{
+	struct segment *doomed = arena_take_doomed(&shard->arena);
+	pthread_mutex_unlock(&shard->lock);
+	arena_bury(doomed);
+}
+
+static void subtract_bytes(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
+{
+	if (bytes > segment->live_bytes)
+		bytes = segment->live_bytes;
+	segment->live_bytes -= bytes;
+	shard->counts.bytes -= bytes;
+	if (cache->config.max_bytes)
+		atomic_fetch_sub_explicit(&cache->bytes, bytes, memory_order_relaxed);
+}
+
+static void add_bytes(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
+{
+	segment->live_bytes += bytes;
+	segment->live_count++;
+	shard->counts.bytes += bytes;
+	if (cache->config.max_bytes)
+		atomic_fetch_add_explicit(&cache->bytes, bytes, memory_order_relaxed);
+}
+
+void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	subtract_bytes(cache, shard, segment, segment->live_bytes);
+	if (segment->kind == SEGMENT_ENTRIES)
+		shard->counts.entries -= segment->live_count;
+	segment->live_count = 0;
+	arena_retire(&shard->arena, segment);
+}
+
+/* One live entry or extent less in a segment; the last one takes the segment along. */
+static void leave_segment(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
+{
+	subtract_bytes(cache, shard, segment, bytes);
+	if (segment->live_count > 0)
+		segment->live_count--;
+	if (segment->live_count == 0 && segment->state == SEGMENT_SEALED)
+		shard_retire(cache, shard, segment);
+}
+
+void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent)
+{
+	const size_t page = prim_page_size(), bytes = witness_count((size_t)extent->value_bytes) * page;
+	struct segment *segment = arena_segment(&shard->arena, extent->segment);
+
+	if (!segment)
+		return;
+	unsigned char *address = segment->base + (size_t)extent->page * page;
+	struct pin *pin = pins_find(&shard->pins, address);
+	if (pin)
+		pin->forgotten = true;
+	else if (segment->kind == SEGMENT_EXTENTS)
+		(void)prim_purge(address, bytes);
+	leave_segment(cache, shard, segment, bytes);
+}
+
+size_t found_end(const struct found *found)
+{
+	size_t start;
+	return entry_place(found->offset, entry_bytes(&found->entry), &start);
+}
+
+bool shard_read_extent(struct found *found, struct entry_extent *extent)
+{
+	entry_copy(&found->reader, extent, sizeof(*extent));
+	/* What was copied counts only if the pieces up to here are there still; their stamps come first in each page. */
+	size_t read_bytes = entry_bytes(&found->entry) - found->entry.inline_bytes + sizeof(*extent);
+	return !found->reader.lost && entry_intact(found->segment->base, found->offset,
+						   arena_stamp(found->segment->number), read_bytes);
+}
+
+bool shard_is_whole(struct shard *shard, struct found *found)
+{
+	const size_t page = prim_page_size();
+	uint16_t witnesses[64];
+	struct entry_extent extent;
+
+	if (!entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
+			  entry_bytes(&found->entry)))
+		return false;
+	if (!(found->entry.flags & ENTRY_EXTENT))
+		return true;
+	entry_copy(&found->reader, NULL, found->entry.meta_bytes);
+	if (!shard_read_extent(found, &extent))
+		return false;
+	const struct segment *segment = arena_segment(&shard->arena, extent.segment);
+	if (!segment)
+		return false;
+	size_t left = (size_t)extent.value_bytes;
+	for (const unsigned char *at = segment->base + (size_t)extent.page * page; left > 0;) {
+		size_t some = left < 64 * page ? left : 64 * page;
+		entry_copy(&found->reader, witnesses, witness_count(some) * sizeof(witnesses[0]));
+		if (found->reader.lost || !witness_intact(at, some, witnesses))
+			return false;
+		at += some;
+		left -= some;
+	}
+	/* The witnesses themselves: read from pages that are there still? */
+	return entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
+			    entry_bytes(&found->entry));
+}
+
+void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why)
+{
+	struct segment *segment = arena_segment(&shard->arena, arena_place_number(place));
+
+	switch (why) {
+	case LEAVE_DROPPED:
+		shard->counts.dropped++;
+		break;
+	case LEAVE_EVICTED:
+		shard->counts.evicted++;
+		break;
+	case LEAVE_EXPIRED:
+		shard->counts.expired++;
+		break;
+	case LEAVE_DELETED:
+		shard->counts.deletes++;
+		break;
+	case LEAVE_REPLACED:
+		break;
+	}
+	if (!segment)
+		return;
+	if (segment->live_count > 0)
+		shard->counts.entries--;
+	leave_segment(cache, shard, segment, stored_bytes);
+}
+
+void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
+		  enum leave why)
+{
+	const uint64_t place = cursor->place;
+	struct entry_extent extent;
+	size_t stored_bytes = 0;
+
+	if (found) {
+		stored_bytes = found_end(found) - found->offset;
+		if ((found->entry.flags & ENTRY_EXTENT) && shard_read_extent(found, &extent))
+			shard_free_extent(cache, shard, &extent);
+	}
+	(void)index_erase(&shard->index, cursor);
+	shard_count_left(cache, shard, place, stored_bytes, why);
+}
+
+int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+	       struct found *found)
+{
+	struct index_cursor *cursor = &found->cursor;
+	int cause = MISS_ABSENT;
+
+	index_find(&shard->index, hash, cursor);
+	while (index_next(&shard->index, cursor)) {
+		const uint32_t number = arena_place_number(cursor->place);
+		struct segment *segment = arena_segment(&shard->arena, number);
+		if (!segment || segment->kind != SEGMENT_ENTRIES) {
+			cause = cause == MISS_ABSENT ? MISS_EVICTED : cause;
+			continue;
+		}
+		found->segment = segment;
+		found->offset = arena_place_offset(cursor->place);
+		bool there = entry_open(segment->base, found->offset, arena_stamp(number), &found->reader, &found->entry);
+		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
+			return -1;
+		/* Another key with this tag, or half of ours is gone: the stamps tell. */
+		if (there && !found->reader.lost &&
+		    entry_intact(segment->base, found->offset, arena_stamp(number), entry_bytes(&found->entry)))
+			continue;
+		shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED);
+		cause = MISS_DROPPED;
+	}
+	return cursor->page_lost ? MISS_DROPPED : cause;
+}
+
+bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct index_cursor *cursor)
+{
+	index_find(&shard->index, hash, cursor);
+	while (index_next(&shard->index, cursor))
+		if (cursor->place == place)
+			return true;
+	return false;
+}
+
+/* PRIM_DROPPABLE, after the writer changed processor: was it written to the pages that are there now? */
+static bool landed(struct segment *segment, size_t start, size_t end, const struct entry *entry,
+		   const struct drp_part *parts, size_t part_count)
+{
+	const size_t page = prim_page_size();
+	const size_t first = start & ~(page - 1), last = (end + page - 1) & ~(page - 1);
+	struct entry_reader reader;
+	struct entry read;
+
+	if (prim_mark(segment->base + first, last - first) != DRP_OK ||
+	    !entry_open(segment->base, start, arena_stamp(segment->number), &reader, &read) ||
+	    entry_bytes(&read) != entry_bytes(entry))
+		return false;
+	for (size_t i = 0; i < part_count; i++)
+		if (!entry_match(&reader, parts[i].data, parts[i].bytes))
+			return false;
+	return true;
+}
+
+int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
+		 size_t part_count, uint64_t *place)
+{
+	const size_t bytes = entry_bytes(entry);
+	const bool in_order = cache->config.backing == PRIM_DROPPABLE;
+	size_t start = 0, end;
+
+	for (int tries = 0; tries < APPEND_RETRIES; tries++) {
+		struct segment *head = shard->arena.entries;
+		end = head ? entry_place(head->used, bytes, &start) : SIZE_MAX;
+		if (!head || end > head->length) {
+			int status = arena_open(&shard->arena, SEGMENT_ENTRIES, 0, &head);
+			if (status != DRP_OK)
+				return status;
+			if (shard->scrubbed_page >= shard->index.page_count)
+				shard->scrubbed_page = 0;
+			index_scrub(&shard->index, shard->scrubbed_page++);
+			end = entry_place(0, bytes, &start);
+		}
+		unsigned cpu = in_order ? prim_cpu() : 0;
+		entry_write(head->base, start, arena_stamp(head->number), entry, parts, part_count);
+		head->used = end;
+		if (in_order && prim_cpu() != cpu && !landed(head, start, end, entry, parts, part_count))
+			continue; /* what lies there is dead; the next try goes behind it */
+		add_bytes(cache, shard, head, end - start);
+		shard->counts.entries++;
+		*place = arena_place(head, start);
+		return DRP_OK;
+	}
+	return DRP_REFUSED;
+}
+
+int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, size_t bytes, struct segment **out,
+		      struct entry_extent *extent)
+{
+	struct arena *arena = &shard->arena;
+	const size_t page = prim_page_size(), length = witness_count(bytes) * page;
+	struct segment *segment = arena->extents;
+	size_t offset;
+	int status;
+
+	if (length > arena->segment_bytes / 4) {
+		status = arena_open(arena, SEGMENT_WHOLE, length, &segment);
+		if (status != DRP_OK)
+			return status;
+		segment->hash = hash;
+		offset = 0;
+	} else {
+		if (!segment || segment->used + length > segment->length) {
+			status = arena_open(arena, SEGMENT_EXTENTS, 0, &segment);
+			if (status != DRP_OK)
+				return status;
+		}
+		offset = segment->used;
+		arena_directory(segment)[segment->extents++] = (struct arena_extent){
+			.hash = hash, .page = (uint32_t)(offset / page), .stamp = arena_stamp(segment->number)};
+	}
+	segment->used = offset + length;
+	segment->users++;
+	add_bytes(cache, shard, segment, length);
+	*extent = (struct entry_extent){
+		.value_bytes = bytes, .segment = segment->number, .page = (uint32_t)(offset / page)};
+	*out = segment;
+	return DRP_OK;
+}
+
+void shard_mark(struct shard *shard, bool all)
+{
+	struct segment *head = shard->arena.entries;
+
+	if (head && (all || head->used - head->marked >= MARK_BATCH_BYTES ||
+		     head->used - head->marked >= head->length / 4))
+		(void)arena_mark(head, all);
+	if (all && shard->arena.extents)
+		(void)arena_mark(shard->arena.extents, true);
+	if (shard->index.dirty_pages >= (all ? 1 : INDEX_DIRTY_PAGES))
+		(void)index_mark(&shard->index, SIZE_MAX);
+}
