@@ -142,7 +142,10 @@ def test_only_the_binding_names_python_h() -> None:
 
 
 def test_only_prim_linux_maps_memory() -> None:
-    assert files_with(r"\b(mmap|munmap|mremap|madvise|ioctl)\s*\(", "csrc", "binding") == {"csrc/prim_linux.c"}
+    assert files_with(r"\b(mmap|munmap|mremap|madvise|ioctl)\s*\(", "csrc", "binding") == {
+        "csrc/prim_linux.c",
+        "csrc/prim_linux_track.c",
+    }
 
 
 def test_only_guard_handles_signals() -> None:
