@@ -13,7 +13,12 @@
 #include "check.h"
 #include "region.h"
 
-enum { PAGES = 32, MAX_TRIES = 100, STORM_ROUNDS = 300 };
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+enum { STORM_ROUNDS = 30 };
+#else
+enum { STORM_ROUNDS = 300 };
+#endif
+enum { PAGES = 32, MAX_TRIES = 100 };
 
 static size_t page;
 
