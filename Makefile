@@ -71,17 +71,17 @@ format: $(VENV)/requirements.stamp
 	$(BIN)/ruff check --fix $(PYTHON_FILES)
 	$(BIN)/ruff format $(PYTHON_FILES)
 
-# The C core alone, four times: as it ships, under each sanitizer, and for 32 bits where the compiler can.
+# The C core alone: as it ships, under each sanitizer, by the other compiler, and for 32 bits where the compiler can.
 # tools/c_test.sh NAME OPTIONS... sets build/NAME up, builds it, runs its tests and prints what they skipped and why.
 c-test: $(VENV)/requirements.stamp
 	tools/c_test.sh core
 	tools/c_test.sh asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
 	tools/c_test.sh tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+	@if clang --version >/dev/null 2>&1; then CC=clang tools/c_test.sh clang; \
+		else echo "SKIP the build by clang: it is not there (Debian and Ubuntu: apt-get install clang)"; fi
 	@if echo 'int main(void) { return 0; }' | $${CC:-cc} -m32 -x c - -o build/m32.probe 2>/dev/null && build/m32.probe; then \
 		tools/c_test.sh m32 -Dc_args=-m32 -Dc_link_args=-m32; \
-	else \
-		echo "SKIP the 32-bit build: the compiler has no 32-bit libraries (Debian and Ubuntu: apt-get install gcc-multilib)"; \
-	fi
+		else echo "SKIP the 32-bit build: no 32-bit libraries (Debian and Ubuntu: apt-get install gcc-multilib)"; fi
 
 pytest: build
 	$(BIN)/python -m pytest $(ARGS)
