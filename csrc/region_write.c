@@ -38,11 +38,12 @@ static int open_raise(struct region *region, size_t first, size_t end, size_t wh
 	bool intact = true;
 
 	pin_content(region, first, end);
-	if (whole_first >= whole_end)
+	if (whole_first >= whole_end) {
 		intact = region_find_gone(region, first, end, gone);
-	else
-		intact = region_find_gone(region, first, whole_first, gone) &
-			 region_find_gone(region, whole_end, end, gone);
+	} else {
+		intact = region_find_gone(region, first, whole_first, gone);
+		intact = region_find_gone(region, whole_end, end, gone) && intact;
+	}
 	if (!intact)
 		return DRP_FAULT;
 	/* Never rewritten in place: the purge flushes what other processors may still see of the dropped page. */
