@@ -11,7 +11,14 @@
 /* Sets the Python exception that belongs to a negative enum drp_status, with the caller's words; returns NULL. */
 PyObject *core_raise(int status, const char *what);
 
+/* pickle.c: bytes of an object, or TypeError that names what ("key", "value") could not be pickled and why. */
+PyObject *core_pickle_dumps(PyObject *object, const char *what);
+PyObject *core_pickle_loads(const char *data, Py_ssize_t bytes);
+
+int core_add_cache(PyObject *module);
 int core_add_errors(PyObject *module);
+int core_add_pickle(PyObject *module);
+int core_add_pin(PyObject *module);
 int core_add_prim(PyObject *module);
 int core_add_probe(PyObject *module);
 

@@ -194,7 +194,8 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 {
 	uint16_t on_stack[STACK_WITNESSES], *witnesses = on_stack;
 	const struct entry *entry = &found->entry;
-	const bool pinning = mode == GET_PIN_IF_POSSIBLE && cache->config.backing == PRIM_LAZYFREE;
+	const bool pinning = cache->config.backing == PRIM_LAZYFREE &&
+			     (mode == GET_PIN || (mode == GET_PIN_OWN && (entry->flags & ENTRY_OWN_PAGES)));
 	struct entry_extent extent;
 	void *meta = NULL, *value = NULL;
 	int status = DRP_MISS;
@@ -260,7 +261,7 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 }
 
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
-	      struct cache_pin *pin)
+	      struct cache_pin *pin, uint64_t *place_out)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
@@ -289,8 +290,11 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			tries--;
 			continue;
 		}
-		if (status == DRP_OK)
+		if (status == DRP_OK) {
 			shard->counts.hits++;
+			if (place_out)
+				*place_out = place;
+		}
 		if (status != DRP_MISS)
 			goto out;
 		bool replaced;
@@ -406,7 +410,7 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 	struct entry entry = {
 		.kind = item->kind, .key_bytes = key_bytes, .meta_bytes = item->meta_bytes,
 		.flags = (uint8_t)((item->ttl_ns ? ENTRY_TTL : 0) | (item->cost_ns ? ENTRY_COST : 0) |
-				   (on_pages ? ENTRY_EXTENT : 0)),
+				   (on_pages ? ENTRY_EXTENT : 0) | (item->own_pages ? ENTRY_OWN_PAGES : 0)),
 		.expires_ns = item->ttl_ns ? cache_now_ns(cache) + item->ttl_ns : 0, .cost_ns = item->cost_ns,
 		.inline_bytes = on_pages ? sizeof(extent) + witness_total : value_bytes,
 	};
@@ -480,7 +484,7 @@ out_free:
 	return status;
 }
 
-int cache_delete(struct cache *cache, const void *key, size_t key_bytes)
+int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_t place)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
@@ -489,7 +493,8 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes)
 
 	if (shard->closed) {
 		status = DRP_CLOSED;
-	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0) {
+	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 &&
+		   (place == 0 || place == found.cursor.place)) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
 		status = DRP_OK;

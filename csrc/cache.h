@@ -85,7 +85,8 @@ struct cache_pin {
 	size_t value_bytes;
 };
 
-enum cache_get_mode { GET_COPY, GET_PIN_IF_POSSIBLE };
+/* GET_PIN_OWN: pin what was stored with own_pages. GET_PIN: pin whatever can be. */
+enum cache_get_mode { GET_COPY, GET_PIN_OWN, GET_PIN };
 enum cache_set_mode { SET_ALWAYS, SET_IF_ABSENT };
 
 int cache_create(const struct cache_config *config, struct cache **out);
@@ -96,11 +97,12 @@ void cache_unref(struct cache *cache);
 
 /*
  * Looks a key up. Where mode allows it, the value is on pages of its own, and the backing can pin, *pin is filled (pin->
- * cache is NULL otherwise) and reserve() is called with value_bytes 0 for the meta alone.
+ * cache is NULL otherwise) and reserve() is called with value_bytes 0 for the meta alone. *place, if not NULL, tells this
+ * very entry from later ones of its key.
  * DRP_MISS, DRP_CLOSED, DRP_REFUSED from reserve().
  */
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
-	      struct cache_pin *pin);
+	      struct cache_pin *pin, uint64_t *place);
 void cache_unpin(struct cache_pin *pin);
 
 /* True if a get would find it now. Counts nothing. */
@@ -113,8 +115,8 @@ bool cache_contains(struct cache *cache, const void *key, size_t key_bytes);
 int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 	      enum cache_set_mode mode);
 
-/* DRP_MISS: it was not there. */
-int cache_delete(struct cache *cache, const void *key, size_t key_bytes);
+/* DRP_MISS: it was not there. place: only the entry that cache_get() found there; 0: any. */
+int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_t place);
 
 int cache_clear(struct cache *cache);
 void cache_read_stats(struct cache *cache, struct cache_stats *out);

@@ -34,7 +34,8 @@ enum entry_flags {
 	ENTRY_WIDE = 2,   /* lengths do not fit in 16 bits: 64-bit ones follow */
 	ENTRY_TTL = 4,    /* expires_ns follows */
 	ENTRY_COST = 8,   /* cost_ns follows */
-	ENTRY_EXTENT = 16 /* the inline value is a struct entry_extent and witnesses */
+	ENTRY_EXTENT = 16, /* the inline value is a struct entry_extent and witnesses */
+	ENTRY_OWN_PAGES = 32, /* was stored to be pinned */
 };
 
 /* The head of an entry, decoded, in ordinary memory. */

@@ -1,8 +1,13 @@
 """Memory that the kernel may take back at any moment, and the caches built on it."""
 
+from droppable._cache import Cache as Cache
+from droppable._cache import CacheStats as CacheStats
 from droppable._features import Feature as Feature
 from droppable._features import Features as Features
 from droppable._features import features as features
+from droppable._memo import CacheInfo as CacheInfo
+from droppable._memo import Memo as Memo
+from droppable._memo import cache as cache
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
 from droppable.lowlevel import Dropped as Dropped

@@ -1,5 +1,8 @@
 """The C core as Python sees it: the only module that imports the binding `_core`."""
 
+from dataclasses import dataclass
+
+from droppable import _core
 from droppable._core import Census as Census
 from droppable._core import ClosedError as ClosedError
 from droppable._core import DroppableError as DroppableError
@@ -9,6 +12,24 @@ from droppable._core import Mapping as Mapping
 from droppable._core import RefusedError as RefusedError
 from droppable._core import UnsupportedError as UnsupportedError
 from droppable._core import ValueTooLargeError as ValueTooLargeError
+from droppable._core import encode_key as encode_key
 from droppable._core import headroom as headroom
 from droppable._core import page_size_bytes as page_size_bytes
 from droppable._core import probe as probe
+
+CoreCache = _core.Cache
+"""What `droppable.Cache` derives from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Sizes inside a cache; 0 lets it choose.
+
+    shards: locks that share the keys among them, a power of two up to 64 (chosen: 4, or 1 below 64 MiB of max_bytes).
+    segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at once.
+    span_bytes: address space for all segments (chosen: twice the memory limit, as it changes).
+    """
+
+    shards: int = 0
+    segment_bytes: int = 0
+    span_bytes: int = 0

@@ -11,14 +11,19 @@ import droppable
 
 # A new public name comes here with its tests in tests/typing; a name that goes is a breaking change.
 EXPORTS = {
+    "Cache",
+    "CacheInfo",
+    "CacheStats",
     "ClosedError",
     "Dropped",
     "DroppableError",
     "Feature",
     "Features",
+    "Memo",
     "RefusedError",
     "UnsupportedError",
     "ValueTooLargeError",
+    "cache",
     "features",
 }
 # Public modules, whether `import droppable` loads them or not

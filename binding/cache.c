@@ -1,0 +1,553 @@
+/*
+ * cache.c - droppable._core.Cache: the C core's cache as a Python type, with the methods that are called often. The rest
+ * of droppable.Cache is in src/droppable/_cache.py, which derives from it.
+ *
+ * No Python code runs under a lock of the core: keys and values are encoded before, decoded after.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "cache.h"
+#include "key.h"
+#include "module.h"
+#include "value.h"
+
+typedef struct {
+	PyObject_HEAD
+	struct cache *cache;
+	PyObject *encode, *decode;
+	uint64_t default_ttl_ns;
+} CacheObject;
+
+static const double NS_PER_SECOND = 1e9;
+static const double LONGEST_SECONDS = 9e9; /* 285 years: what 63 bits of nanoseconds hold */
+
+static PyObject *raise_closed(void)
+{
+	return core_raise(DRP_CLOSED, "this cache");
+}
+
+/* Seconds as nanoseconds; None gives fallback. 0, or -1 with an exception. */
+static int read_seconds(PyObject *object, const char *name, uint64_t fallback, uint64_t *ns)
+{
+	*ns = fallback;
+	if (!object || object == Py_None)
+		return 0;
+	double seconds = PyFloat_AsDouble(object);
+	if (seconds == -1.0 && PyErr_Occurred())
+		return -1;
+	if (!(seconds > 0)) {
+		PyErr_Format(PyExc_ValueError, "%s must be more than 0 seconds, or None; you gave %R", name, object);
+		return -1;
+	}
+	*ns = seconds >= LONGEST_SECONDS ? (uint64_t)(LONGEST_SECONDS * NS_PER_SECOND)
+					 : (uint64_t)(seconds * NS_PER_SECOND) + 1;
+	return 0;
+}
+
+/* Positional and keyword arguments of a fast call into slots; missing ones stay NULL. 0, or -1 with an exception. */
+static int read_arguments(const char *function, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords,
+			  const char *const *names, size_t required, PyObject **slots, size_t slot_count)
+{
+	if ((size_t)count > slot_count) {
+		PyErr_Format(PyExc_TypeError, "%s() takes at most %zu arguments (%zd given)", function, slot_count, count);
+		return -1;
+	}
+	for (Py_ssize_t i = 0; i < count; i++)
+		slots[i] = arguments[i];
+	for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
+		PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
+		size_t at = 0;
+		while (at < slot_count && PyUnicode_CompareWithASCIIString(keyword, names[at]) != 0)
+			at++;
+		if (at == slot_count || slots[at]) {
+			PyErr_Format(PyExc_TypeError, "%s() got %s argument '%U'", function,
+				     at == slot_count ? "an unexpected keyword" : "multiple values for", keyword);
+			return -1;
+		}
+		slots[at] = arguments[count + i];
+	}
+	for (size_t i = 0; i < required; i++)
+		if (!slots[i]) {
+			PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", function, names[i]);
+			return -1;
+		}
+	return 0;
+}
+
+/*
+ * 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, meta, buffer), instead of the value.
+ */
+static int look_up(CacheObject *self, PyObject *key_object, bool raw, uint64_t *place, PyObject **result)
+{
+	struct value_sink sink;
+	struct cache_pin pin;
+	struct key key;
+
+	if (!self->cache) {
+		raise_closed();
+		return -1;
+	}
+	if (key_encode(&key, key_object) < 0) {
+		key_free(&key);
+		return -1;
+	}
+	value_sink_init(&sink);
+	int status = cache_get(self->cache, key.data, key.bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
+	key_free(&key);
+	if (status == DRP_OK && raw) {
+		PyObject *buffer = pin.cache ? pin_object(&pin) : Py_NewRef(sink.object);
+		PyObject *meta = sink.meta ? Py_NewRef(sink.meta) : PyBytes_FromStringAndSize(NULL, 0);
+		*result = buffer && meta ? Py_BuildValue("iNN", sink.kind, meta, buffer) : NULL;
+		value_sink_clear(&sink);
+		return *result ? 1 : -1;
+	}
+	if (status == DRP_OK) {
+		*result = value_finish(&sink, &pin, self->decode);
+		return *result ? 1 : -1;
+	}
+	value_sink_clear(&sink);
+	if (status == DRP_MISS)
+		return 0;
+	if (!PyErr_Occurred())
+		core_raise(status == DRP_REFUSED ? DRP_NO_MEMORY : status, status == DRP_CLOSED ? "this cache" : "get");
+	return -1;
+}
+
+static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
+{
+	static const char *const names[] = {"key", "default"};
+	PyObject *slots[2] = {NULL}, *result;
+
+	if (read_arguments("get", arguments, count, keywords, names, 1, slots, 2) < 0)
+		return NULL;
+	int found = look_up(self, slots[0], false, NULL, &result);
+	if (found == 0)
+		return Py_NewRef(slots[1] ? slots[1] : Py_None);
+	return found > 0 ? result : NULL;
+}
+
+static PyObject *cache_object_getitem(CacheObject *self, PyObject *key)
+{
+	PyObject *result;
+	int found = look_up(self, key, false, NULL, &result);
+	if (found == 0)
+		PyErr_SetObject(PyExc_KeyError, key);
+	return found > 0 ? result : NULL;
+}
+
+static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
+{
+	PyObject *result;
+	int found = look_up(self, key, true, NULL, &result);
+	if (found == 0)
+		Py_RETURN_NONE;
+	return found > 0 ? result : NULL;
+}
+
+/* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception. */
+static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyObject *ttl, PyObject *cost, bool if_absent)
+{
+	struct key key = {.data = key.inline_data};
+	struct value value;
+	PyThreadState *saved = NULL;
+	int status, result = -1;
+
+	if (!self->cache) {
+		raise_closed();
+		return -1;
+	}
+	if (value_encode(&value, object, self->encode) < 0 || key_encode(&key, key_object) < 0 ||
+	    read_seconds(ttl, "ttl", self->default_ttl_ns, &value.item.ttl_ns) < 0)
+		goto out;
+	if (cost && cost != Py_None) {
+		double seconds = PyFloat_AsDouble(cost);
+		if (seconds == -1.0 && PyErr_Occurred())
+			goto out;
+		if (!(seconds >= 0)) {
+			PyErr_Format(PyExc_ValueError, "cost must be 0 seconds or more, or None; you gave %R", cost);
+			goto out;
+		}
+		value.item.cost_ns = seconds >= LONGEST_SECONDS ? UINT64_MAX : (uint64_t)(seconds * NS_PER_SECOND);
+	}
+	if (value.bytes >= GIL_RELEASE_BYTES)
+		saved = PyEval_SaveThread();
+	status = cache_set(self->cache, key.data, key.bytes, &value.item, if_absent ? SET_IF_ABSENT : SET_ALWAYS);
+	if (saved)
+		PyEval_RestoreThread(saved);
+	switch (status) {
+	case DRP_OK:
+		result = 1;
+		break;
+	case DRP_REFUSED:
+	case DRP_EXISTS:
+		result = 0;
+		break;
+	default:
+		core_raise(status, status == DRP_CLOSED ? "this cache" : "storing this value");
+	}
+out:
+	key_free(&key);
+	value_free(&value);
+	return result;
+}
+
+static PyObject *store_call(CacheObject *self, const char *function, PyObject *const *arguments, Py_ssize_t count,
+			    PyObject *keywords, bool if_absent)
+{
+	static const char *const names[] = {"key", "value", "ttl", "cost"};
+	PyObject *slots[4] = {NULL};
+
+	if (read_arguments(function, arguments, count, keywords, names, 2, slots, 4) < 0)
+		return NULL;
+	int stored = store(self, slots[0], slots[1], slots[2], slots[3], if_absent);
+	if (stored < 0)
+		return NULL;
+	return PyBool_FromLong(stored);
+}
+
+static PyObject *cache_object_set(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
+{
+	return store_call(self, "set", arguments, count, keywords, false);
+}
+
+static PyObject *cache_object_add(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
+{
+	return store_call(self, "add", arguments, count, keywords, true);
+}
+
+/* 1: gone; 0: was not there; -1 with an exception. */
+static int discard(CacheObject *self, PyObject *key_object, uint64_t place)
+{
+	struct key key;
+
+	if (!self->cache) {
+		raise_closed();
+		return -1;
+	}
+	int status = key_encode(&key, key_object) < 0 ? DRP_INVALID
+						       : cache_delete(self->cache, key.data, key.bytes, place);
+	key_free(&key);
+	if (status == DRP_CLOSED)
+		raise_closed();
+	return status == DRP_OK ? 1 : status == DRP_MISS ? 0 : -1;
+}
+
+static int cache_object_setitem(CacheObject *self, PyObject *key, PyObject *value)
+{
+	if (value)
+		return store(self, key, value, NULL, NULL, false) < 0 ? -1 : 0;
+	int gone = discard(self, key, 0);
+	if (gone == 0)
+		PyErr_SetObject(PyExc_KeyError, key);
+	return gone > 0 ? 0 : -1;
+}
+
+static PyObject *cache_object_discard(CacheObject *self, PyObject *key)
+{
+	int gone = discard(self, key, 0);
+	return gone < 0 ? NULL : PyBool_FromLong(gone);
+}
+
+static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
+{
+	static const char *const names[] = {"key", "default"};
+	PyObject *slots[2] = {NULL}, *result;
+	uint64_t place;
+
+	if (read_arguments("pop", arguments, count, keywords, names, 1, slots, 2) < 0)
+		return NULL;
+	for (;;) {
+		int found = look_up(self, slots[0], false, &place, &result);
+		if (found < 0)
+			return NULL;
+		if (found == 0)
+			break;
+		int gone = discard(self, slots[0], place);
+		if (gone > 0)
+			return result;
+		Py_DECREF(result); /* replaced, moved or taken meanwhile: look again */
+		if (gone < 0)
+			return NULL;
+	}
+	if (slots[1])
+		return Py_NewRef(slots[1]);
+	PyErr_SetObject(PyExc_KeyError, slots[0]);
+	return NULL;
+}
+
+static int cache_object_contains(CacheObject *self, PyObject *key_object)
+{
+	struct key key;
+	int there = -1;
+
+	if (!self->cache) {
+		raise_closed();
+		return -1;
+	}
+	if (key_encode(&key, key_object) == 0)
+		there = cache_contains(self->cache, key.data, key.bytes);
+	key_free(&key);
+	return there;
+}
+
+static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
+{
+	struct cache_stats stats = {0};
+
+	(void)unused;
+	if (self->cache)
+		cache_read_stats(self->cache, &stats);
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+			     "hits", (unsigned long long)stats.hits,
+			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
+			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
+			     "misses_evicted", (unsigned long long)stats.misses[MISS_EVICTED],
+			     "misses_dropped", (unsigned long long)stats.misses[MISS_DROPPED],
+			     "sets", (unsigned long long)stats.sets,
+			     "deletes", (unsigned long long)stats.deletes,
+			     "refused", (unsigned long long)stats.refused,
+			     "evicted", (unsigned long long)stats.evicted,
+			     "expired", (unsigned long long)stats.expired,
+			     "dropped", (unsigned long long)stats.dropped,
+			     "entries", (unsigned long long)stats.entries,
+			     "bytes", (unsigned long long)stats.bytes,
+			     "mapped_bytes", (unsigned long long)stats.mapped_bytes,
+			     "pinned_bytes", (unsigned long long)stats.pinned_bytes,
+			     "index_lost_pages", (unsigned long long)stats.index_lost_pages);
+}
+
+static Py_ssize_t cache_object_length(CacheObject *self)
+{
+	struct cache_stats stats = {0};
+	if (self->cache)
+		cache_read_stats(self->cache, &stats);
+	return (Py_ssize_t)stats.entries;
+}
+
+static int append_key(void *context, const void *data, size_t bytes)
+{
+	PyObject *key = key_decode(data, bytes);
+	int result = key ? PyList_Append(context, key) : -1;
+	Py_XDECREF(key);
+	return result < 0 ? DRP_INVALID : DRP_OK;
+}
+
+static PyObject *cache_object_walk(CacheObject *self, PyObject *argument)
+{
+	uint64_t cursor = PyLong_AsUnsignedLongLong(argument);
+	if (PyErr_Occurred())
+		return NULL;
+	if (!self->cache)
+		return raise_closed();
+	PyObject *keys = PyList_New(0);
+	if (!keys)
+		return NULL;
+	int status = cache_walk(self->cache, &cursor, append_key, keys);
+	if (status == DRP_OK)
+		return Py_BuildValue("KN", (unsigned long long)cursor, keys);
+	Py_DECREF(keys);
+	if (status == DRP_MISS)
+		Py_RETURN_NONE;
+	return PyErr_Occurred() ? NULL : core_raise(status, "this cache");
+}
+
+static PyObject *cache_object_clear(CacheObject *self, PyObject *unused)
+{
+	(void)unused;
+	if (!self->cache || cache_clear(self->cache) == DRP_CLOSED)
+		return raise_closed();
+	Py_RETURN_NONE;
+}
+
+static PyObject *cache_object_close(CacheObject *self, PyObject *unused)
+{
+	(void)unused;
+	if (self->cache)
+		cache_close(self->cache);
+	Py_RETURN_NONE;
+}
+
+static PyObject *cache_object_settle(CacheObject *self, PyObject *unused)
+{
+	(void)unused;
+	if (!self->cache)
+		return raise_closed();
+	cache_settle(self->cache);
+	Py_RETURN_NONE;
+}
+
+static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
+{
+	struct cache_drop drop;
+	unsigned long long seed;
+	double share;
+	int status;
+
+	if (!PyArg_ParseTuple(arguments, "dK", &share, &seed))
+		return NULL;
+	if (!self->cache)
+		return raise_closed();
+	Py_BEGIN_ALLOW_THREADS
+	status = cache_drop(self->cache, share, seed, &drop);
+	Py_END_ALLOW_THREADS
+	if (status != DRP_OK)
+		return core_raise(status, status == DRP_CLOSED ? "this cache" : "dropping pages on order");
+	return Py_BuildValue("KKK", (unsigned long long)drop.resident_pages, (unsigned long long)drop.chosen_pages,
+			     (unsigned long long)drop.dropped_pages);
+}
+
+static PyObject *cache_object_advance_clock(CacheObject *self, PyObject *argument)
+{
+	uint64_t ns;
+	if (read_seconds(argument, "seconds", 0, &ns) < 0)
+		return NULL;
+	if (!self->cache)
+		return raise_closed();
+	cache_advance_clock(self->cache, ns);
+	Py_RETURN_NONE;
+}
+
+static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *keywords)
+{
+	static char *names[] = {"backing", "share_on_fork", "max_bytes", "ttl", "shards", "segment_bytes", "span_bytes",
+				"encode", "decode", NULL};
+	struct cache_config config = {0};
+	unsigned long long max_bytes, segment_bytes, span_bytes;
+	PyObject *ttl, *encode, *decode;
+	int backing, share_on_fork;
+	unsigned shards;
+
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipKOIKKOO", names, &backing, &share_on_fork, &max_bytes,
+					 &ttl, &shards, &segment_bytes, &span_bytes, &encode, &decode))
+		return -1;
+	if (self->cache) {
+		PyErr_SetString(PyExc_RuntimeError, "this cache is there already; make a new one");
+		return -1;
+	}
+	if (read_seconds(ttl, "ttl", 0, &self->default_ttl_ns) < 0)
+		return -1;
+	config.backing = (enum prim_backing)backing;
+	config.share_on_fork = share_on_fork;
+	config.shards = shards;
+	config.segment_bytes = (size_t)segment_bytes;
+	config.span_bytes = span_bytes;
+	config.max_bytes = max_bytes;
+	int status = cache_create(&config, &self->cache);
+	if (status != DRP_OK) {
+		core_raise(status, "making a cache");
+		return -1;
+	}
+	self->encode = encode == Py_None ? NULL : Py_NewRef(encode);
+	self->decode = Py_NewRef(decode);
+	return 0;
+}
+
+static void cache_object_dealloc(CacheObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+
+	if (self->cache) {
+		cache_close(self->cache);
+		cache_unref(self->cache);
+	}
+	Py_XDECREF(self->encode);
+	Py_XDECREF(self->decode);
+	type->tp_free(self);
+	Py_DECREF(type);
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef cache_methods[] = {
+	{"get", FAST(cache_object_get),
+	 "get($self, key, default=None)\n--\n\n"
+	 "The value of key, or default when it is absent, expired, evicted or dropped.\n\n"
+	 "bytes, str and pickled values come back equal to what was stored. Arrays of a page or more come back read-only\n"
+	 "on the cache's own memory, which stays while any reference to it lives. Any thread may call it; values of\n"
+	 "256 KiB or more are copied without the GIL.\n\n"
+	 "Raises:\n    ClosedError: the cache was closed.\n    TypeError: the key cannot be hashed or pickled."},
+	{"set", FAST(cache_object_set),
+	 "set($self, key, value, ttl=None, cost=None)\n--\n\n"
+	 "Stores value under key, instead of what was there. True, or False when no memory is left for it: the insert was\n"
+	 "refused and counted, and key is absent.\n\n"
+	 "Args:\n    ttl: seconds until it expires; None: the cache's own ttl.\n"
+	 "    cost: seconds that it takes to create it again; None: unknown.\n\n"
+	 "Raises:\n    ValueTooLargeError: it can never fit. ValueError: ttl or cost out of range.\n"
+	 "    TypeError: key or value cannot be pickled (pickle.PicklingError as pickle raises it).\n"
+	 "    MemoryError: no address space (RLIMIT_AS). ClosedError: the cache was closed."},
+	{"add", FAST(cache_object_add),
+	 "add($self, key, value, ttl=None, cost=None)\n--\n\n"
+	 "As set(), but only if key is not there: True if it was stored. One of several threads wins."},
+	{"pop", FAST(cache_object_pop),
+	 "pop($self, key, default=..., /)\n--\n\n"
+	 "Takes the value of key out of the cache and returns it; default, or KeyError, when it is not there."},
+	{"discard", (PyCFunction)cache_object_discard, METH_O,
+	 "discard($self, key, /)\n--\n\nForgets key. True if it was there."},
+	{"clear", (PyCFunction)cache_object_clear, METH_NOARGS,
+	 "clear($self, /)\n--\n\nForgets everything and gives its memory back. Arrays that are held stay valid."},
+	{"close", (PyCFunction)cache_object_close, METH_NOARGS,
+	 "close($self, /)\n--\n\nAs clear(), and for good: every later call raises ClosedError. May be called again."},
+	{"_raw", (PyCFunction)cache_object_raw, METH_O, "_raw($self, key, /)\n--\n\n(kind, meta, buffer), or None."},
+	{"_counts", (PyCFunction)cache_object_counts, METH_NOARGS, "_counts($self, /)\n--\n\nStatistics as a dict."},
+	{"_walk", (PyCFunction)cache_object_walk, METH_O,
+	 "_walk($self, cursor, /)\n--\n\n(next cursor, list of keys), or None at the end. Begin with 0."},
+	{"_settle", (PyCFunction)cache_object_settle, METH_NOARGS,
+	 "_settle($self, /)\n--\n\nMarks everything that can be: the kernel may take all but what is pinned."},
+	{"_drop", (PyCFunction)cache_object_drop, METH_VARARGS,
+	 "_drop($self, share, seed, /)\n--\n\nReal drops: (resident, chosen, dropped) pages."},
+	{"_advance_clock", (PyCFunction)cache_object_advance_clock, METH_O,
+	 "_advance_clock($self, seconds, /)\n--\n\nMoves this cache's clock forward, for tests of expiry."},
+	{NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot cache_slots[] = {
+	{Py_tp_doc,
+	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode)\n--\n\n"
+	 "The C core's cache. Use droppable.Cache."},
+	{Py_tp_init, cache_object_init},
+	{Py_tp_dealloc, cache_object_dealloc},
+	{Py_tp_methods, cache_methods},
+	{Py_mp_subscript, cache_object_getitem},
+	{Py_mp_ass_subscript, cache_object_setitem},
+	{Py_mp_length, cache_object_length},
+	{Py_sq_contains, cache_object_contains},
+	{0, NULL},
+};
+
+static PyType_Spec cache_spec = {
+	.name = "droppable._core.Cache",
+	.basicsize = sizeof(CacheObject),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+	.slots = cache_slots,
+};
+
+static PyObject *encode_key(PyObject *module, PyObject *object)
+{
+	struct key key;
+	PyObject *bytes = NULL;
+
+	(void)module;
+	if (key_encode(&key, object) == 0)
+		bytes = PyBytes_FromStringAndSize((const char *)key.data, (Py_ssize_t)key.bytes);
+	key_free(&key);
+	return bytes;
+}
+
+static PyMethodDef functions[] = {
+	{"encode_key", encode_key, METH_O,
+	 "encode_key(key, /)\n--\n\nThe bytes by which a cache compares this key: its type and its value."},
+	{NULL, NULL, 0, NULL},
+};
+
+int core_add_cache(PyObject *module)
+{
+	if (PyModule_AddFunctions(module, functions) < 0)
+		return -1;
+	PyObject *type = PyType_FromSpec(&cache_spec);
+	if (!type)
+		return -1;
+	int result = PyModule_AddObjectRef(module, "Cache", type);
+	Py_DECREF(type);
+	return result;
+}

@@ -1,0 +1,75 @@
+/*
+ * pin.c - the Python object that holds a pin: a read-only buffer over the cache's own memory. The value stays while the
+ * object lives, and everything made from it (memoryviews, arrays, their slices) keeps it alive.
+ */
+#include "value.h"
+
+typedef struct {
+	PyObject_HEAD
+	struct cache_pin pin;
+} PinObject;
+
+static PyTypeObject *pin_type;
+
+PyObject *pin_object(struct cache_pin *pin)
+{
+	PinObject *self = PyObject_New(PinObject, pin_type);
+	if (!self) {
+		cache_unpin(pin);
+		return NULL;
+	}
+	self->pin = *pin;
+	pin->cache = NULL;
+	return (PyObject *)self;
+}
+
+static void pin_dealloc(PinObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+
+	if (self->pin.value_bytes >= GIL_RELEASE_BYTES) {
+		/* A dealloc may run while an exception is on its way: it is kept over the switch of threads. */
+		PyObject *error_type, *error, *traceback;
+		PyErr_Fetch(&error_type, &error, &traceback);
+		Py_BEGIN_ALLOW_THREADS
+		cache_unpin(&self->pin);
+		Py_END_ALLOW_THREADS
+		PyErr_Restore(error_type, error, traceback);
+	} else {
+		cache_unpin(&self->pin);
+	}
+	PyObject_Free(self);
+	Py_DECREF(type);
+}
+
+static int pin_get_buffer(PinObject *self, Py_buffer *view, int flags)
+{
+	if (flags & PyBUF_WRITABLE) {
+		PyErr_SetString(PyExc_BufferError,
+				"cached memory is read-only: others may be reading it; copy it to change it");
+		view->obj = NULL;
+		return -1;
+	}
+	return PyBuffer_FillInfo(view, (PyObject *)self, (void *)self->pin.value, (Py_ssize_t)self->pin.value_bytes, 1,
+				 flags);
+}
+
+static PyType_Slot pin_slots[] = {
+	{Py_tp_doc, "A cached value in place, pinned while this object lives. Exports its bytes, read-only."},
+	{Py_tp_dealloc, pin_dealloc},
+	{Py_bf_getbuffer, pin_get_buffer},
+	{0, NULL},
+};
+
+static PyType_Spec pin_spec = {
+	.name = "droppable._core.Pin",
+	.basicsize = sizeof(PinObject),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+	.slots = pin_slots,
+};
+
+int core_add_pin(PyObject *module)
+{
+	pin_type = (PyTypeObject *)PyType_FromSpec(&pin_spec);
+	return pin_type ? PyModule_AddObjectRef(module, "Pin", (PyObject *)pin_type) : -1;
+}

@@ -1,0 +1,56 @@
+/*
+ * value.h - a Python value as the core's kind, meta and parts, and back.
+ *
+ *   kind            meta                          value
+ *   VALUE_BYTES     -                             the bytes                             -> bytes
+ *   VALUE_ASCII     -                             a str of ASCII only                   -> str
+ *   VALUE_STR       -                             its UTF-8                             -> str
+ *   VALUE_PICKLE    -                             pickle, protocol 5                    -> whatever it was
+ *   VALUE_CODED+n   what encode() gave            the parts that encode() gave          -> decode(n, meta, buffer)
+ *
+ * encode and decode are Python functions (droppable._values): arrays, and pickles with buffers out of band. Their values
+ * are laid out so that they can be pinned, and decode() gets the pinned memory itself.
+ *
+ * Callers: binding/cache.c.
+ */
+#ifndef DRP_VALUE_H
+#define DRP_VALUE_H
+
+#include "cache.h"
+#include "module.h"
+
+enum value_kind { VALUE_BYTES, VALUE_ASCII, VALUE_STR, VALUE_PICKLE, VALUE_CODED };
+
+enum { VALUE_INLINE_PARTS = 4, GIL_RELEASE_BYTES = 256 * 1024 };
+
+struct value {
+	struct cache_item item;
+	struct drp_part inline_parts[VALUE_INLINE_PARTS], *parts;
+	Py_buffer inline_buffers[VALUE_INLINE_PARTS], *buffers;
+	size_t buffer_count;
+	PyObject *owner; /* keeps what the parts point to alive, or NULL */
+	size_t bytes;
+};
+
+/* 0, or -1 with an exception. value_free() either way. encode may be NULL: everything else is pickled in band. */
+int value_encode(struct value *value, PyObject *object, PyObject *encode);
+void value_free(struct value *value);
+
+/* Receives a value from the core. */
+struct value_sink {
+	struct cache_sink base;
+	uint8_t kind;
+	PyObject *meta;   /* bytes, or NULL */
+	PyObject *object; /* bytes or str under construction, or NULL */
+	PyThreadState *saved;
+};
+
+void value_sink_init(struct value_sink *sink);
+void value_sink_clear(struct value_sink *sink);
+/* The finished object; pin->cache is taken over if it is set. */
+PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject *decode);
+
+/* A Python object that holds a pin and exports its memory, read-only. Takes the pin over, also on failure. */
+PyObject *pin_object(struct cache_pin *pin);
+
+#endif

@@ -1,0 +1,262 @@
+"""`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from droppable import _values
+from droppable._flight import Flights
+from droppable.lowlevel import CoreCache, Layout, ValueTooLargeError, encode_key
+
+T = TypeVar("T")
+
+Backing = Literal["auto", "lazyfree", "droppable"]
+Fork = Literal["wipe", "share"]
+
+_BACKINGS: Final = {"auto": 0, "lazyfree": 0, "droppable": 1}
+_FORKS: Final = {"wipe": False, "share": True}
+_MISSING: Final = object()
+_VIEWABLE: Final = frozenset({_values.KIND_BYTES, _values.KIND_ARRAY})
+
+
+class Serializer(Protocol):
+    """What `Cache(serializer=...)` takes: for values that are neither bytes-like, str, nor NumPy arrays."""
+
+    def dumps(self, value: Any, /) -> bytes: ...
+    def loads(self, data: bytes, /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counts since the cache was made; `entries` and what ends in `_bytes` are of this moment.
+
+    A drop is found when somebody looks: until then a dropped entry counts among `entries` and `stored_bytes`. Causes of
+    misses are told by a 20-bit tag where the key itself is gone, so about one absent key in a million is counted as
+    evicted or dropped; a key whose page of the index was dropped counts as dropped until that page is used again, and
+    as absent from then on.
+    """
+
+    hits: int
+    misses_absent: int
+    misses_expired: int
+    misses_evicted: int
+    misses_dropped: int
+    sets: int
+    deletes: int
+    refused: int
+    """Inserts refused because they could have met the OOM killer."""
+    evicted: int
+    """Entries that left because of `max_bytes`, or for want of address space."""
+    expired: int
+    dropped: int
+    """Entries found dropped by the kernel."""
+    entries: int
+    stored_bytes: int
+    """Of the entries: keys, values and their heads, as they lie in memory."""
+    mapped_bytes: int
+    """Address space, resident or not: not memory."""
+    pinned_bytes: int
+    """Held by arrays and views that are alive: the kernel cannot take these."""
+    dropped_index_pages: int
+
+    @property
+    def misses(self) -> int:
+        """Misses of all causes."""
+        return self.misses_absent + self.misses_expired + self.misses_evicted + self.misses_dropped
+
+
+class View:
+    """A value's bytes in place, for one `with` block: see `Cache.view`."""
+
+    __slots__ = ("_buffer", "_memory")
+
+    def __init__(self, buffer: Any) -> None:
+        self._buffer = buffer
+        self._memory: memoryview | None = None
+
+    def __enter__(self) -> memoryview:
+        self._memory = memoryview(self._buffer)
+        return self._memory
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        memory, self._memory, self._buffer = self._memory, None, None
+        if memory is not None:
+            try:
+                memory.release()
+            except BufferError:
+                pass  # something made from it is still alive, and keeps the pin for as long
+
+
+class Cache(CoreCache):
+    """A cache in memory that the kernel may take back page by page, least recently used first.
+
+    It needs no size: it grows into the memory that is free, inside the cgroup's limit, and shrinks inside the
+    allocation that needs the memory. A value that was dropped is a miss, never an exception and never wrong bytes.
+
+    Keys are compared by type and value: str, bytes, int, float, bool, None and tuples of them natively, everything
+    else hashable by its pickle. Values: bytes-like objects come back as equal bytes; str as str; NumPy arrays
+    come back read-only, from one page upwards on the cache's own memory, pinned while anything made from them lives and
+    droppable again after; everything else goes through pickle 5, with large buffers (the columns of a DataFrame, say)
+    out of band and in place. Only what this process wrote itself is ever unpickled.
+
+    Threads: every method may be called from any thread. Fork: the child finds the cache empty, unless fork="share".
+    Arrays that are held stay valid in both processes, after `close()`, and until the interpreter ends.
+
+    Args:
+        max_bytes: bound on what is stored, heads and padding included; None: memory alone is the bound. For
+            fairness between caches; safety does not need it.
+        ttl: seconds until an entry expires, unless `set()` says otherwise; None: never.
+        backing: "lazyfree" (what "auto" chooses): private memory marked with MADV_FREE; can be pinned, works on every
+            kernel since 4.12. "droppable": MAP_DROPPABLE, Linux 6.11 and newer: never in swap or a core dump; nothing
+            can be pinned, so arrays are copies.
+        serializer: used instead of pickle for values that have no native form.
+        fork: "share": the child keeps reading what was cached before the fork, copy-on-write ("lazyfree" only).
+        layout: sizes inside, for tests and small machines; see `droppable.lowlevel.Layout`.
+
+    Raises:
+        UnsupportedError: this kernel has no such backing.
+        MemoryError: no address space (RLIMIT_AS).
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int | None = None,
+        ttl: float | None = None,
+        backing: Backing = "auto",
+        serializer: Serializer | None = None,
+        *,
+        fork: Fork = "wipe",
+        layout: Layout | None = None,
+    ) -> None:
+        if backing not in _BACKINGS:
+            raise ValueError(f"backing must be 'auto', 'lazyfree' or 'droppable'; you gave {backing!r}")
+        if fork not in _FORKS:
+            raise ValueError(f"fork must be 'wipe' or 'share'; you gave {fork!r}")
+        if fork == "share" and backing == "droppable":
+            raise ValueError("fork='share' needs backing='lazyfree': the kernel wipes droppable memory on fork")
+        if max_bytes is not None and max_bytes <= 0:
+            raise ValueError(f"max_bytes must be more than 0, or None; you gave {max_bytes!r}")
+        layout = layout or Layout()
+        encode, decode = _values.coder(serializer)
+        super().__init__(
+            backing=_BACKINGS[backing],
+            share_on_fork=_FORKS[fork],
+            max_bytes=max_bytes or 0,
+            ttl=ttl,
+            shards=layout.shards,
+            segment_bytes=layout.segment_bytes,
+            span_bytes=layout.span_bytes,
+            encode=encode,
+            decode=decode,
+        )
+        self._max_bytes = max_bytes
+        self._flights = Flights()
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The bound given at the start, or None."""
+        return self._max_bytes
+
+    def view(self, key: object) -> View:
+        """The bytes of a value in place, for a `with` block: `with cache.view(key) as memory: ...`.
+
+        memory is a read-only memoryview of bytes (of an array: its elements in memory order). Values of 32 KiB or more,
+        and arrays of a page or more, are pinned and not copied; smaller ones are copied, which is cheaper than a pin.
+
+        Raises:
+            KeyError: there is no such value now.
+            TypeError: the value is neither bytes nor an array, so its bytes would mean nothing.
+        """
+        raw = self._raw(key)
+        if raw is None:
+            raise KeyError(key)
+        kind, _, buffer = raw
+        if kind not in _VIEWABLE:
+            raise TypeError(f"the value of {key!r} is neither bytes nor an array; use get()")
+        return View(buffer)
+
+    def get_or_create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
+        """The value of key, or factory()'s, which is stored. One caller computes, the others wait for it.
+
+        The time that factory() takes is stored as the entry's cost. An exception in it reaches everybody who waits, and
+        nothing is stored. A result that cannot be stored for its size or for want of memory is returned all the same.
+        A factory that asks for the same key computes it itself: no deadlock.
+
+        Raises:
+            TypeError: the result cannot be pickled, the key cannot be hashed or pickled. Whatever factory() raises.
+        """
+        value = self.get(key, _MISSING)
+        if value is not _MISSING:
+            return value  # type: ignore[no-any-return]
+        return self._flights.do(encode_key(key), lambda: self._create(key, factory, ttl))
+
+    async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
+        """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop."""
+        value = self.get(key, _MISSING)
+        if value is not _MISSING:
+            return value  # type: ignore[no-any-return]
+        return await self._flights.do_async(encode_key(key), lambda: self._acreate(key, factory, ttl))
+
+    def _present(self, key: object) -> Any:
+        # Somebody may have stored it between our miss and our turn; asking first counts no second miss.
+        return self.get(key, _MISSING) if key in self else _MISSING
+
+    def _create(self, key: object, factory: Callable[[], T], ttl: float | None) -> T:
+        value = self._present(key)
+        if value is not _MISSING:
+            return value  # type: ignore[no-any-return]
+        start = time.perf_counter()
+        created = factory()
+        self._keep(key, created, ttl, time.perf_counter() - start)
+        return created
+
+    async def _acreate(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None) -> T:
+        value = self._present(key)
+        if value is not _MISSING:
+            return value  # type: ignore[no-any-return]
+        start = time.perf_counter()
+        created = await factory()
+        self._keep(key, created, ttl, time.perf_counter() - start)
+        return created
+
+    def _keep(self, key: object, value: object, ttl: float | None, cost_seconds: float) -> None:
+        try:
+            self.set(key, value, ttl, cost_seconds)
+        except (ValueTooLargeError, MemoryError):
+            self._uncached += 1
+
+    _uncached = 0
+
+    def stats(self) -> CacheStats:
+        """Counts of this moment; each is exact, and they may be of slightly different moments."""
+        counts = self._counts()
+        return CacheStats(
+            stored_bytes=counts.pop("bytes"),
+            dropped_index_pages=counts.pop("index_lost_pages"),
+            refused=counts.pop("refused") + self._uncached,
+            **counts,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """The keys, in no order. Keys that come or go meanwhile may be missed; a value may be gone when asked for."""
+        cursor = 0
+        while (batch := self._walk(cursor)) is not None:
+            cursor, keys = batch
+            yield from keys
+
+    def __enter__(self) -> "Cache":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counts = self._counts()
+        return f"<droppable.Cache: {counts['entries']} entries, {counts['bytes']} bytes stored>"

@@ -1,0 +1,124 @@
+"""Values whose large parts come back on the cache's own memory: NumPy arrays, and pickles with buffers out of band.
+
+The binding calls `encode` with what is neither bytes-like nor str, and `decode` with what `encode` made of it. The
+parts of a value lie one behind the other; each begins on a multiple of 64 bytes, which is what NumPy and Arrow like best.
+"""
+
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+_ARRAY: Final = 0
+_PARTS: Final = 1
+_SERIALIZED: Final = 2
+
+KIND_BYTES: Final = 0
+"""The binding's own kinds end at 3 (binding/value.h); ours follow."""
+KIND_ARRAY: Final = 4 + _ARRAY
+
+_ALIGN_BYTES: Final = 64
+_PADDING: Final = bytes(_ALIGN_BYTES)
+
+Coded = tuple[int, bytes, tuple[Any, ...]]
+Encode = Callable[[Any], bytes | Coded]
+Decode = Callable[[int, bytes, Any], Any]
+
+
+def coder(serializer: Any) -> tuple[Encode, Decode]:
+    """The pair of functions that the binding calls, with an optional serializer in the place of pickle."""
+    if serializer is None:
+        return encode, decode
+
+    def encode_with(value: Any) -> bytes | Coded:
+        if _is_plain_array(value):
+            return _encode_array(value)
+        return _SERIALIZED, b"", (serializer.dumps(value),)
+
+    def decode_with(kind: int, meta: bytes, memory: Any) -> Any:
+        return serializer.loads(bytes(memory)) if kind == _SERIALIZED else decode(kind, meta, memory)
+
+    return encode_with, decode_with
+
+
+def encode(value: Any) -> bytes | Coded:
+    """Takes a value apart: pickle bytes alone, or (kind, meta, parts).
+
+    Raises:
+        TypeError: the value cannot be pickled; the message says why.
+    """
+    if _is_plain_array(value):
+        return _encode_array(value)
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception as error:
+        raise TypeError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
+    if not buffers:
+        return head
+    return _encode_parts(head, buffers)
+
+
+def decode(kind: int, meta: bytes, memory: Any) -> Any:
+    """Puts a value together again on memory: a pin, or bytes where memory cannot be pinned."""
+    if kind == _ARRAY:
+        return _decode_array(meta, memory)
+    return _decode_parts(meta, memory)
+
+
+def _is_plain_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
+
+
+# The metas of arrays are few and repeat: shape, dtype and order of each, so that a hot array costs no unpickling.
+_layouts: dict[bytes, tuple[Any, Any, Any, str]] = {}
+_LAYOUTS_AT_MOST: Final = 1024
+
+
+def _encode_array(array: Any) -> Coded:
+    import numpy
+
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = numpy.ascontiguousarray(array)
+    order = "C" if array.flags.c_contiguous else "F"
+    # as bytes: the buffer protocol has no format for datetimes and the like
+    flat = array.reshape(-1, order=order).view(numpy.uint8) if array.size else b""
+    return _ARRAY, pickle.dumps((array.shape, array.dtype, order), protocol=5), (flat,)
+
+
+def _decode_array(meta: bytes, memory: Any) -> Any:
+    layout = _layouts.get(meta)
+    if layout is None:
+        from numpy import ndarray
+
+        layout = (ndarray, *pickle.loads(meta))
+        if len(_layouts) >= _LAYOUTS_AT_MOST:
+            _layouts.clear()
+        _layouts[meta] = layout
+    make, shape, dtype, order = layout
+    return make(shape, dtype, memory, 0, None, order)
+
+
+def _encode_parts(head: bytes, buffers: list[pickle.PickleBuffer]) -> Coded:
+    parts: list[Any] = []
+    lengths = []
+    for raw in (*(buffer.raw() for buffer in buffers), memoryview(head)):
+        length = len(raw)
+        lengths.append(length)
+        parts.append(raw)
+        if length % _ALIGN_BYTES:
+            parts.append(_PADDING[: _ALIGN_BYTES - length % _ALIGN_BYTES])
+    return _PARTS, struct.pack(f"<{len(lengths)}Q", *lengths), tuple(parts)
+
+
+def _decode_parts(meta: bytes, memory: Any) -> Any:
+    view = memoryview(memory)
+    parts = []
+    at = 0
+    for (length,) in struct.iter_unpack("<Q", meta):
+        parts.append(view[at : at + length])
+        at += -(-length // _ALIGN_BYTES) * _ALIGN_BYTES
+    head = parts.pop()
+    return pickle.loads(head, buffers=parts)
