@@ -1,7 +1,7 @@
 """Values whose large parts come back on the cache's own memory: NumPy arrays, and pickles with buffers out of band.
 
 The binding calls `encode` with what is neither bytes-like nor str, and `decode` with what `encode` made of it. The
-parts of a value lie one behind the other; each begins on a multiple of 64 bytes, which is what NumPy and Arrow like best.
+parts of a value lie one behind the other; each begins on a multiple of 64 bytes, as NumPy and Arrow like it best.
 """
 
 import pickle
