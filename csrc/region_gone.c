@@ -59,9 +59,9 @@ static void touch_pages(void *context)
 	struct touch *touch = context;
 
 	for (; touch->at < touch->end; touch->at++) {
-		_Atomic unsigned char *page = region_page(touch->region, touch->at);
+		volatile _Atomic unsigned char *page = region_page(touch->region, touch->at);
 		if (touch->dirty)
-			atomic_fetch_or_explicit(page, 0, memory_order_relaxed);
+			prim_pin((void *)page, 1);
 		else
 			(void)atomic_load_explicit(page, memory_order_relaxed);
 	}

@@ -438,6 +438,8 @@ static void a_storm_gives_no_wrong_bytes(enum region_on_drop on_drop, enum prim_
 			break;
 		REQUIRE(region_settle(region, 0, PAGES * page) == DRP_OK);
 		for (size_t i = 0; status == DRP_OK && i < PAGES; i++) {
+			if (round % 4 == 0 && i == PAGES / 2) /* on a busy machine the storm may not get to run */
+				(void)prim_page_out(region_memory(region), PAGES * page);
 			size_t at = i * page + (round * 37) % page, length = (PAGES - i) * page - (round * 37) % page;
 			int got = region_read(region, at, read, length, &gone);
 			if (got == DRP_OK && CHECK_EQ(memcmp(read, written + at, length), 0))
