@@ -326,6 +326,35 @@ What to do, whichever fits:
   in a container: start it with a writable cgroup file system (docker run --privileged)."""
 
 
+def reenter_in_scope(argv: Sequence[str]) -> str:
+    """Runs argv in place of this process, in a new systemd scope where groups can be made; returns only to say why not.
+
+    The last resort on cgroup v2 without root: the user's service manager owns a part of the tree and hands out scopes.
+    """
+    marker = "DROPPABLE_IN_SCOPE"
+    if os.environ.get(marker):
+        return "this is a systemd scope already, and it has no memory controller"
+    scope = ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes"]
+    scope += ["--user"] if os.geteuid() != 0 else []
+    try:
+        trial = subprocess.run(
+            [*scope, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_KEEPER_SECONDS,
+        )
+    except FileNotFoundError:
+        return "there is no systemd-run"
+    except subprocess.TimeoutExpired:
+        return f"{' '.join(scope)} does not answer"
+    if trial.returncode != 0:
+        return f"{' '.join(scope)}: {trial.stderr.strip() or f'exit status {trial.returncode}'}"
+    os.environ[marker] = "1"
+    os.execvp(scope[0], [*scope, "--", *argv])
+
+
 def _start_keeper(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["/bin/sh", "-c", _KEEPER, "droppable-keeper", str(path)],

@@ -190,13 +190,16 @@ def test_the_maker_may_be_inside(memory_cgroup: Make) -> None:
 
 
 MAKER = """
-import signal, sys
+import os, signal, sys
 from droppable._cgroup import MemoryCgroup
 with MemoryCgroup.create(20 << 20) as group:
     child = group.popen([sys.executable, "-c", "import signal; print(1, flush=True); signal.pause()"], stdout=-1)
     child.stdout.readline()
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)  # a signal that comes before the read ends it too
     print(group.path, child.pid, flush=True)
-    signal.pause()
+    os.read(wake, 1)
 """
 
 

@@ -1,0 +1,44 @@
+"""`droppable doctor`: what this system gives, as a table for people or as JSON for programs."""
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+
+from droppable import Feature, features
+from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
+from droppable.cli._sizes import format_size
+
+TRIAL_LIMIT_BYTES = 64 << 20
+
+
+def doctor(as_json: bool) -> int:
+    """Prints all features, and whether `droppable run` can make a memory cgroup (it makes one and removes it)."""
+    rows = [*features(), _run()]
+    if as_json:
+        print(json.dumps({"version": version("droppable"), "features": [asdict(row) for row in rows]}, indent=2))
+        return 0
+    width = max(len(row.name) for row in rows)
+    print(f"droppable {version('droppable')}")
+    for row in rows:
+        words = [word for word in (_value(row), row.reason) if word]
+        text = "; ".join(words).replace("\n", f"\n{'':{width + 7}}")  # below the third column
+        print(f"{row.name:<{width}}  {'yes' if row.available else 'no':<3}  {text}".rstrip())
+    return 0
+
+
+def _run() -> Feature:
+    try:
+        with MemoryCgroup.create(TRIAL_LIMIT_BYTES) as group:
+            return Feature("run", True, f"cgroup v{group.version} in {group.path.parent}")
+    except CgroupUnavailableError as error:
+        return Feature("run", False, None, str(error))
+    except OSError as error:
+        return Feature("run", False, None, f"a cgroup could be made, but not removed: {error}")
+
+
+def _value(feature: Feature) -> str:
+    if feature.value is None:
+        return ""
+    if feature.name.endswith("_bytes") and isinstance(feature.value, int):
+        return format_size(feature.value)
+    return str(feature.value)

@@ -1,0 +1,170 @@
+"""The command line where no cgroup is needed: sizes, wrong arguments, the doctor."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import droppable
+from droppable.cli import main
+from droppable.cli._sizes import format_size, parse_size
+
+
+@pytest.mark.parametrize(
+    "text, size_bytes",
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("1k", 1024),
+        ("256M", 256 << 20),
+        ("256MB", 256 << 20),
+        ("256 MiB", 256 << 20),
+        ("1.5G", 3 << 29),
+        ("2T", 2 << 40),
+    ],
+)
+def test_sizes_are_read(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1e6", "256X", "256MM", "0x10", "1,5G", "1_000", "٣M", "inf"])
+def test_what_is_no_size_is_told_how_to_write_one(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a size: write bytes.*as in 256M"):
+        parse_size(text)
+
+
+def test_sizes_beyond_all_machines_are_refused() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="more than any machine"):
+        parse_size("9999999999T")
+
+
+@pytest.mark.parametrize(
+    "size_bytes, text",
+    [(0, "0"), (999, "999"), (1024, "1K"), (1 << 20, "1M"), (256 << 20, "256M"), (1000 << 20, "1G"), (3 << 29, "1.5G")],
+)
+def test_sizes_are_written(size_bytes: int, text: str) -> None:
+    assert format_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ([], "COMMAND"),
+        (["frobnicate"], "invalid choice"),
+        (["run", "true"], "--memory"),
+        (["run", "--memory", "64M"], "a command to run is missing"),
+        (["run", "--memory", "64M", "--"], "a command to run is missing"),
+        (["run", "--memory", "0", "true"], "more than 0"),
+        (["run", "--memory", "64Q", "true"], "is not a size"),
+    ],
+)
+def test_wrong_arguments_exit_2(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"droppable {version('droppable')}\n"
+
+
+def test_a_command_that_is_not_there_exits_127(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--memory", "64M", "--", "no-such-program-here"]) == 127
+    assert "no-such-program-here: there is no such program" in capsys.readouterr().err
+
+
+def test_a_command_that_is_no_program_exits_126(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--memory", "64M", str(tmp_path / "file")]) == 126
+    assert "not a program" in capsys.readouterr().err
+
+
+def test_doctor_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report.keys() == {"version", "features"}
+    assert report["version"] == version("droppable")
+    assert [row["name"] for row in report["features"]] == [item.name for item in droppable.features()] + ["run"]
+    for row in report["features"]:
+        assert row.keys() == {"name", "available", "value", "reason"}
+        assert isinstance(row["available"], bool)
+        assert row["value"] is None or isinstance(row["value"], int | str)
+        assert isinstance(row["reason"], str)
+        assert row["available"] or row["reason"]
+
+
+def test_doctor_prints_one_line_a_feature_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"droppable {version('droppable')}"
+    rows = [line.split() for line in lines if not line.startswith(" ")]
+    assert [row[0] for row in rows] == [item.name for item in droppable.features()] + ["run"]
+    assert {row[1] for row in rows} <= {"yes", "no"}
+
+
+def test_python_m_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "droppable", "doctor", "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["version"] == version("droppable")
+    help_text = subprocess.run(
+        [sys.executable, "-m", "droppable", "--help"], capture_output=True, text=True, check=True
+    )
+    assert help_text.stdout.startswith("usage: droppable ")
+
+
+REENTER = """
+import sys
+from droppable._cgroup import reenter_in_scope
+print(reenter_in_scope([sys.executable, "-c", "import os; print('inside', os.environ['DROPPABLE_IN_SCOPE'])"]))
+"""
+
+
+def reenter(folder: Path, script: str | None, **environment: str) -> str:
+    """What `reenter_in_scope` does with such a systemd-run."""
+    if script is not None:
+        (folder / "systemd-run").write_text(script)
+        (folder / "systemd-run").chmod(0o755)
+    (folder / "true").symlink_to("/bin/true")
+    done = subprocess.run(
+        [sys.executable, "-c", REENTER],
+        env={**os.environ, "PATH": str(folder), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_a_scope_of_systemd_is_entered(tmp_path: Path) -> None:
+    script = f"""#!/bin/sh
+echo "$@" >> {tmp_path}/calls
+while [ "$1" != true ] && [ "$1" != -- ]; do shift; done
+[ "$1" = -- ] && shift
+exec "$@"
+"""
+    assert reenter(tmp_path, script) == "inside 1"
+    trial, entry = (tmp_path / "calls").read_text().splitlines()
+    user = ["--user"] if os.geteuid() != 0 else []
+    options = ["--scope", "--quiet", "--collect", "--property=Delegate=yes", *user]
+    assert trial.split() == [*options, "true"]
+    assert entry.split()[: len(options) + 2] == [*options, "--", sys.executable]
+
+
+def test_a_systemd_that_refuses_is_quoted(tmp_path: Path) -> None:
+    assert reenter(tmp_path, "#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n").endswith("connect to bus")
+
+
+def test_without_systemd_that_is_said(tmp_path: Path) -> None:
+    assert reenter(tmp_path, None) == "there is no systemd-run"
+
+
+def test_a_scope_is_not_entered_twice(tmp_path: Path) -> None:
+    assert "already" in reenter(tmp_path, "#!/bin/sh\nexec true\n", DROPPABLE_IN_SCOPE="1")
