@@ -3,7 +3,7 @@
  * kernel only through these calls, so that prim_fake.c can stand in for it and drop page N or fail call N on order.
  *
  * Callers: all of csrc. Implementations: prim_linux.c (mapping, advice, userfaultfd, pagemap; the only file with mmap,
- * madvise and ioctl), prim_linux_headroom.c (reads cgroup and /proc files), tests/prim_fake.c.
+ * madvise and ioctl), prim_linux_headroom.c (reads cgroup and /proc files), prim_linux_vdso.c, tests/prim_fake.c.
  *
  * Preconditions, for every call that takes (address, length): address is not NULL and aligned to prim_page_size(),
  * length is a non-zero multiple of it, and the range lies in one mapping made by prim_map(). Lengths are in bytes.
@@ -112,6 +112,11 @@ uint64_t prim_now_coarse_ns(void);
 
 /* Fills with bytes from getrandom(2), whole or not at all. */
 int prim_random(void *buffer, size_t length);
+
+/* The function of that name and version in the vDSO, or NULL. Makes no system call. */
+void *prim_vdso_symbol(const char *name, const char *version);
+/* Maps length zero bytes with the protection and flags that a vDSO function asks for its state. */
+int prim_map_raw(size_t length, unsigned protection, unsigned flags, void **out);
 
 /*
  * Signal mode: after prim_signal_arm(), touching an absent page of the range raises SIGBUS (BUS_ADRERR, si_addr exact

@@ -128,6 +128,15 @@ err_unmap:
 	return status;
 }
 
+int prim_map_raw(size_t length, unsigned protection, unsigned flags, void **out)
+{
+	void *address = mmap(NULL, length, (int)protection, (int)flags, -1, 0);
+	if (address == MAP_FAILED)
+		return status_of_errno();
+	*out = address;
+	return DRP_OK;
+}
+
 int prim_unmap(void *address, size_t length)
 {
 	return munmap(address, length) == 0 ? DRP_OK : status_of_errno();
