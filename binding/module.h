@@ -21,5 +21,7 @@ int core_add_pickle(PyObject *module);
 int core_add_pin(PyObject *module);
 int core_add_prim(PyObject *module);
 int core_add_probe(PyObject *module);
+int core_add_random(PyObject *module);
+int core_add_random_block(PyObject *module);
 
 #endif

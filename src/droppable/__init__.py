@@ -1,5 +1,6 @@
 """Memory that the kernel may take back at any moment, and the caches built on it."""
 
+from droppable import random as random
 from droppable._cache import Cache as Cache
 from droppable._cache import CacheStats as CacheStats
 from droppable._features import Feature as Feature

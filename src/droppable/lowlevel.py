@@ -16,6 +16,17 @@ from droppable._core import encode_key as encode_key
 from droppable._core import headroom as headroom
 from droppable._core import page_size_bytes as page_size_bytes
 from droppable._core import probe as probe
+from droppable._core import random_describe as random_describe
+from droppable._core import random_fill as random_fill
+from droppable._core import random_install_block as random_install_block
+from droppable._core import random_randbelow as random_randbelow
+from droppable._core import random_randbits as random_randbits
+from droppable._core import random_randbytes as random_randbytes
+from droppable._core import random_random as random_random
+from droppable._core import random_token_bytes as random_token_bytes
+from droppable._core import random_token_hex as random_token_hex
+from droppable._core import random_token_urlsafe as random_token_urlsafe
+from droppable._core import random_uuid4 as random_uuid4
 
 CoreCache = _core.Cache
 """What `droppable.Cache` derives from."""

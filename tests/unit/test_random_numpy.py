@@ -1,0 +1,167 @@
+"""The BitGenerator: ours to NumPy, judged by our own tests and by those of NumPy's suite that need no known stream."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import Any
+
+import pytest
+
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+from droppable import random as ours  # noqa: E402
+
+try:
+    from numpy.random.tests import test_direct, test_generator_mt19937, test_smoke
+
+    RNGData = test_smoke.RNGData
+    endpoint = test_generator_mt19937.endpoint  # a fixture of TestIntegers
+except (ImportError, AttributeError) as error:
+    suite_missing = f"this NumPy ({numpy.__version__}) comes without its tests, or with others: {error}"
+else:
+    suite_missing = ""
+
+
+def generator() -> Any:
+    return numpy.random.Generator(ours.BitGenerator())
+
+
+def test_is_a_bit_generator() -> None:
+    bits = ours.BitGenerator(1234)
+    assert isinstance(bits, numpy.random.BitGenerator)
+    assert "BitGenerator" in str(numpy.random.Generator(bits))
+    assert ours.BitGenerator is type(bits)
+
+
+def test_two_never_give_the_same() -> None:
+    first, second = ours.BitGenerator(1), ours.BitGenerator(1)
+    drawn = {int(word) for bits in (first, second, *first.spawn(3)) for word in bits.random_raw(10_000)}
+    assert len(drawn) == 50_000  # two of 50,000 words of 64 bits alike: 10^-10 by chance
+
+
+def test_no_word_is_zero_or_repeated_over_many_blocks() -> None:
+    words = ours.BitGenerator().random_raw(1_000_000)
+    assert numpy.unique(words).size == words.size  # 3 in 10^8 by chance
+    assert (words != 0).all()
+    for bit in range(64):
+        share = ((words >> numpy.uint64(bit)) & numpy.uint64(1)).mean()
+        assert abs(share - 0.5) < 0.003  # 6 standard errors
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_floats(dtype: str) -> None:
+    drawn = generator().random(200_000, dtype=dtype)
+    assert drawn.dtype == dtype
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    assert abs(float(drawn.mean()) - 0.5) < 0.005
+
+
+def test_integers_and_normals() -> None:
+    rng = generator()
+    for dtype in ("uint8", "int16", "uint32", "int64"):
+        counts = numpy.bincount(rng.integers(0, 10, 100_000, dtype=dtype), minlength=10)
+        assert (abs(counts - 10_000) < 700).all()  # 7 standard deviations
+    normals = rng.normal(size=100_000)
+    assert abs(normals.mean()) < 0.03
+    assert abs(normals.std() - 1) < 0.03
+    assert sorted(rng.permutation(100)) == list(range(100))
+
+
+def test_32_and_64_bit_draws_may_alternate() -> None:
+    rng = generator()
+    seen = set()
+    for _ in range(20_000):
+        seen.add(int(rng.integers(0, 2**32, dtype="uint32")) << 64 | int(rng.integers(0, 2**63)))
+    assert len(seen) == 20_000
+
+
+def test_has_no_state() -> None:
+    bits = ours.BitGenerator()
+    with pytest.raises(NotImplementedError):
+        bits.state  # noqa: B018
+    with pytest.raises(NotImplementedError):
+        bits.state = {}
+    with pytest.raises(NotImplementedError):
+        pickle.dumps(bits)
+    with pytest.raises(NotImplementedError):
+        pickle.dumps(numpy.random.Generator(bits))
+
+
+def test_spawned_generators_are_ours() -> None:
+    children = generator().spawn(2)
+    assert all(type(child.bit_generator) is ours.BitGenerator for child in children)
+    assert children[0].integers(0, 2**63) != children[1].integers(0, 2**63)
+
+
+def test_generator_keeps_the_block_alive() -> None:
+    rngs = [generator() for _ in range(50)]
+    assert len({int(rng.integers(0, 2**63)) for rng in rngs for _ in range(3000)}) == 150_000
+
+
+def test_a_forked_child_draws_its_own() -> None:
+    rng = generator()
+    rng.random(10)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, rng.bytes(64))
+        os._exit(0)
+    os.close(writer)
+    child = os.read(reader, 64)
+    os.close(reader)
+    assert os.waitpid(pid, 0)[1] == 0
+    here = rng.bytes(64)
+    words = [text[at : at + 8] for text in (child, here) for at in range(0, 64, 8)]
+    assert len(set(words)) == 16
+    assert bytes(8) not in words
+
+
+if suite_missing:
+
+    def test_numpy_suite() -> None:
+        pytest.skip(suite_missing)
+
+else:
+
+    class Stateless(ours.BitGenerator):
+        """Ours, but a test that wants to compare or restore states is skipped instead of failed."""
+
+        @property
+        def state(self) -> Any:
+            pytest.skip("NumPy's test compares states of the generator; ours has none to show")
+
+        @state.setter
+        def state(self, value: object) -> None:
+            pytest.skip("NumPy's test sets the state of the generator; ours has none")
+
+        def __reduce__(self) -> Any:
+            pytest.skip("NumPy's test pickles the generator; ours cannot be")
+
+    class TestNumpySmoke(test_smoke.RNG):  # type: ignore[misc,unused-ignore]
+        """NumPy runs this class once for each of its bit generators."""
+
+        @classmethod
+        def _create_rng(cls) -> Any:
+            return RNGData(Stateless, None, [12345], numpy.random.Generator(Stateless()), 64)
+
+    class TestNumpyIntegers(test_generator_mt19937.TestIntegers):  # type: ignore[misc,unused-ignore]
+        rfunc = numpy.random.Generator(ours.BitGenerator()).integers
+
+    class TestNumpyDirect(test_direct.Base):  # type: ignore[misc,unused-ignore]
+        """NumPy runs this class too for each; the tests against a recorded stream have nothing to compare with."""
+
+        @classmethod
+        def setup_class(cls) -> None:
+            super().setup_class()
+            cls.bit_generator = Stateless
+            cls.data1 = cls.data2 = {"seed": [0]}
+
+        def no_known_stream(self) -> None:
+            pytest.skip("NumPy's test compares with a recorded stream; ours never repeats")
+
+        test_raw = test_gauss_inv = test_uniform_double = test_uniform_float = no_known_stream
+
+        def test_pickle_preserves_seed_sequence(self) -> None:
+            pytest.skip("NumPy's test pickles the generator; ours cannot be")
