@@ -27,7 +27,8 @@ static struct {
 	 &PyExc_OSError, NULL},
 	{"droppable.RefusedError", "There is no memory left for this, not even by dropping; nothing was stored.",
 	 &PyExc_MemoryError, NULL},
-	{"droppable.Dropped", "The kernel took pages that were about to be read; create the content again.",
+	{"droppable.Dropped", "The kernel took pages that were about to be read; create the content again.\n\n"
+	 "offsets: the byte ranges (start, stop) of the region that went, whole pages, ascending.",
 	 &PyExc_LookupError, NULL},
 };
 enum { CLOSED, TOO_LARGE, UNSUPPORTED, REFUSED, DROPPED, CLASS_COUNT };
@@ -68,6 +69,22 @@ PyObject *core_raise(int status, const char *what)
 	return NULL;
 }
 
+PyObject *core_raise_dropped(const char *what, PyObject *offsets)
+{
+	PyObject *first = PyTuple_GetSlice(offsets, 0, 3);
+	PyObject *message = !first ? NULL : PyUnicode_FromFormat(
+		"%s: the kernel took pages of it, %zd byte range(s)%s: %R; create the content again", what,
+		PyTuple_GET_SIZE(offsets), PyTuple_GET_SIZE(offsets) > 3 ? ", the first" : "", first);
+	PyObject *error = message ? PyObject_CallOneArg(classes[DROPPED].type, message) : NULL;
+
+	if (error && PyObject_SetAttrString(error, "offsets", offsets) == 0)
+		PyErr_SetObject(classes[DROPPED].type, error);
+	Py_XDECREF(first);
+	Py_XDECREF(message);
+	Py_XDECREF(error);
+	return NULL;
+}
+
 int core_add_errors(PyObject *module)
 {
 	PyObject *root = PyErr_NewExceptionWithDoc("droppable.DroppableError",
@@ -85,5 +102,9 @@ int core_add_errors(PyObject *module)
 			return -1;
 	}
 	Py_DECREF(root);
+	PyObject *nothing = PyTuple_New(0); /* for a Dropped that somebody makes himself */
+	if (!nothing || PyObject_SetAttrString(classes[DROPPED].type, "offsets", nothing) < 0)
+		return -1;
+	Py_DECREF(nothing);
 	return 0;
 }

@@ -10,6 +10,8 @@
 
 /* Sets the Python exception that belongs to a negative enum drp_status, with the caller's words; returns NULL. */
 PyObject *core_raise(int status, const char *what);
+/* Dropped, with the byte ranges that went: a tuple of (start, stop). Returns NULL. */
+PyObject *core_raise_dropped(const char *what, PyObject *offsets);
 
 /* pickle.c: bytes of an object, or TypeError that names what ("key", "value") could not be pickled and why. */
 PyObject *core_pickle_dumps(PyObject *object, const char *what);
@@ -23,5 +25,6 @@ int core_add_prim(PyObject *module);
 int core_add_probe(PyObject *module);
 int core_add_random(PyObject *module);
 int core_add_random_block(PyObject *module);
+int core_add_region(PyObject *module);
 
 #endif

@@ -144,7 +144,7 @@ struct range_copy {
 static void copy_range(void *context)
 {
 	const struct range_copy *copy = context;
-	memcpy(copy->to, copy->from, copy->length);
+	memmove(copy->to, copy->from, copy->length);
 }
 
 static int note_gone(struct region *region, size_t page, void *gone)
@@ -175,7 +175,7 @@ int region_read(struct region *region, size_t offset, void *to, size_t length, s
 
 	if (region->on_drop == REGION_SIGNAL)
 		return read_signal(region, copy, first, end, gone);
-	memcpy(to, copy.from, length);
+	memmove(to, copy.from, length); /* to may be a bare view of this region */
 	if (region->on_drop == REGION_ZERO)
 		return DRP_OK;
 	atomic_thread_fence(memory_order_acquire); /* the bytes are out; now look at the marks */

@@ -251,7 +251,7 @@ static void copy_pages(void *context)
 		size_t count = copy->region->page_bytes - copy->at % copy->region->page_bytes;
 		if (count > copy->stop - copy->at)
 			count = copy->stop - copy->at;
-		memcpy(copy->region->memory + copy->at, copy->from + (copy->at - copy->offset), count);
+		memmove(copy->region->memory + copy->at, copy->from + (copy->at - copy->offset), count);
 		copy->at += count;
 	}
 }
@@ -390,7 +390,7 @@ static int write_held(struct region *region, const struct region_hold *hold, con
 	if (region->on_drop == REGION_RAISE)
 		set_states(region, hold->first_page, hold->end_page, STATE_OPEN);
 	if (region->on_drop != REGION_SIGNAL) {
-		memcpy(region->memory + hold->offset, from, hold->length);
+		memmove(region->memory + hold->offset, from, hold->length); /* from may be a bare view of this region */
 		return DRP_OK;
 	}
 	status = write_signal(region, hold->offset, from, hold->length);

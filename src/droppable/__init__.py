@@ -9,6 +9,9 @@ from droppable._features import features as features
 from droppable._memo import CacheInfo as CacheInfo
 from droppable._memo import Memo as Memo
 from droppable._memo import cache as cache
+from droppable._memory import Region as Region
+from droppable._memory import RegionBlock as RegionBlock
+from droppable._memory import RegionCensus as RegionCensus
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
 from droppable.lowlevel import Dropped as Dropped

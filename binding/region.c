@@ -1,0 +1,712 @@
+/*
+ * region.c - RawRegion and RegionHold: csrc/region.h as Python objects, the ground of droppable.Region.
+ *
+ * Lifetime, as in prim.c: users counts exported buffers, holds, and calls that run; closing and resizing win only by
+ * moving it away from 0. A hold counts once while it is active, and once for each of its buffers.
+ *
+ *   CLOSED (-1) <--- close, dealloc --- 0 <---> 1, 2, ...
+ *   RESIZING (-2) <---- resize ---------+
+ */
+#include "module.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "droppable.h"
+#include "region.h"
+
+enum {
+	CLOSED = -1,
+	RESIZING = -2,
+	WITHOUT_GIL_BYTES = 32768, /* below, giving the GIL away costs more than it gives */
+};
+
+struct raw_region {
+	PyObject_HEAD
+	struct region *region;
+	struct region_options options;
+	PyObject *name;
+	_Atomic Py_ssize_t users;
+	_Atomic bool exposed;
+};
+
+struct hold_object {
+	PyObject_HEAD
+	struct raw_region *owner;
+	struct region_hold hold;
+	_Atomic bool active;
+	_Atomic Py_ssize_t buffers;
+};
+
+static const char *const on_drop_names[] = {"zero", "raise", "signal", NULL};
+static const char *const backing_names[] = {"lazyfree", "droppable", "auto", NULL};
+static const char *const fork_names[] = {"wipe", "share", NULL};
+static const char *const hold_names[] = {"read", "write", "pin", NULL};
+enum { BACKING_AUTO = 2 };
+
+static PyTypeObject *hold_type;
+
+static struct raw_region *as_raw(PyObject *self)
+{
+	return (struct raw_region *)self;
+}
+
+static int index_of(const char *what, const char *const *names, const char *name)
+{
+	for (int i = 0; names[i]; i++)
+		if (strcmp(names[i], name) == 0)
+			return i;
+	PyErr_Format(PyExc_ValueError, "%s must not be '%s'; the choices are '%s', '%s'%s%s%s", what, name, names[0],
+		     names[1], names[2] ? ", '" : "", names[2] ? names[2] : "", names[2] ? "'" : "");
+	return -1;
+}
+
+static bool raw_enter(struct raw_region *self)
+{
+	Py_ssize_t users = atomic_load(&self->users);
+	do {
+		if (users == CLOSED) {
+			core_raise(DRP_CLOSED, "Region");
+			return false;
+		}
+		if (users == RESIZING) {
+			PyErr_SetString(PyExc_BufferError, "Region: another thread is resizing it");
+			return false;
+		}
+	} while (!atomic_compare_exchange_weak(&self->users, &users, users + 1));
+	return true;
+}
+
+static void raw_leave(struct raw_region *self)
+{
+	atomic_fetch_sub(&self->users, 1);
+}
+
+/* Raises what belongs to status; frees gone. */
+static PyObject *raise_status(int status, const char *what, struct region_gone *gone)
+{
+	if (status == DRP_FAULT) {
+		PyObject *offsets = PyTuple_New((Py_ssize_t)gone->count);
+		for (size_t i = 0; offsets && i < gone->count; i++) {
+			PyObject *range = Py_BuildValue("(nn)", (Py_ssize_t)gone->ranges[i].start,
+							(Py_ssize_t)gone->ranges[i].stop);
+			if (!range)
+				Py_CLEAR(offsets);
+			else
+				PyTuple_SET_ITEM(offsets, (Py_ssize_t)i, range);
+		}
+		if (offsets)
+			core_raise_dropped(what, offsets);
+		Py_XDECREF(offsets);
+	} else if (status == DRP_EXISTS) {
+		PyErr_Format(PyExc_BufferError, "%s: a writing() or pin() block holds these pages; let it end first", what);
+	} else {
+		core_raise(status, what);
+	}
+	region_gone_free(gone);
+	return NULL;
+}
+
+static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = {"length", "on_drop", "backing", "fork", "name", NULL};
+	const char *on_drop = "zero", *backing = "auto", *fork_name = "wipe";
+	PyObject *name = Py_None, *length_object;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sssO:Region", names, &length_object, &on_drop, &backing,
+					 &fork_name, &name))
+		return NULL;
+	int on_drop_index = index_of("on_drop", on_drop_names, on_drop);
+	int backing_index = on_drop_index < 0 ? -1 : index_of("backing", backing_names, backing);
+	int fork_index = backing_index < 0 ? -1 : index_of("fork", fork_names, fork_name);
+	if (fork_index < 0)
+		return NULL;
+	if (name != Py_None && !PyUnicode_Check(name))
+		return PyErr_Format(PyExc_TypeError, "name must be a string or None, not %R", (PyObject *)Py_TYPE(name));
+	Py_ssize_t length = PyNumber_AsSsize_t(length_object, PyExc_OverflowError);
+	if (length == -1 && PyErr_Occurred()) {
+		if (PyErr_ExceptionMatches(PyExc_OverflowError))
+			PyErr_Format(PyExc_OverflowError, "Region: %S bytes are more than any address space", length_object);
+		return NULL;
+	}
+	const size_t page = prim_page_size();
+	if (length <= 0)
+		return PyErr_Format(PyExc_ValueError, "Region: the length must be positive, not %zd", length);
+	if ((size_t)length % page != 0)
+		return PyErr_Format(PyExc_ValueError,
+				    "Region: the kernel takes whole pages, so the length must be a multiple of %zu bytes (one "
+				    "OS page), not %zd; the next is %zu", page, length, ((size_t)length / page + 1) * page);
+
+	struct raw_region *self = as_raw(type->tp_alloc(type, 0));
+	if (!self)
+		return NULL;
+	atomic_init(&self->users, CLOSED);
+	self->name = Py_NewRef(name);
+	self->options = (struct region_options){
+		.on_drop = (enum region_on_drop)on_drop_index,
+		.any_backing = backing_index == BACKING_AUTO,
+		.backing = backing_index == PRIM_DROPPABLE ? PRIM_DROPPABLE : PRIM_LAZYFREE,
+		.keep_on_fork = fork_index == 1,
+		.name = name == Py_None ? "unnamed" : PyUnicode_AsUTF8(name),
+	};
+	if (!self->options.name) {
+		Py_DECREF(self);
+		return NULL;
+	}
+	int status = region_open((size_t)length, &self->options, &self->region);
+	if (status != DRP_OK) {
+		char what[160];
+		snprintf(what, sizeof(what), "Region(on_drop='%s', backing='%s', fork='%s')", on_drop, backing, fork_name);
+		core_raise(status, what);
+		Py_DECREF(self);
+		return NULL;
+	}
+	atomic_store(&self->users, 0);
+	return (PyObject *)self;
+}
+
+static bool raw_try_close(struct raw_region *self)
+{
+	Py_ssize_t users = 0;
+	if (atomic_compare_exchange_strong(&self->users, &users, CLOSED))
+		region_close(self->region);
+	else if (users != CLOSED)
+		return false;
+	return true;
+}
+
+static void raw_dealloc(PyObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+	raw_try_close(as_raw(self)); /* buffers, holds and running calls own a reference: users is 0 */
+	Py_XDECREF(as_raw(self)->name);
+	type->tp_free(self);
+	Py_DECREF(type);
+}
+
+static PyObject *raw_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+	if (!raw_try_close(as_raw(self))) {
+		PyErr_SetString(PyExc_BufferError, "Region.close: memoryviews or arrays of it are alive, or a block or a call "
+				"is using it; release them first");
+		return NULL;
+	}
+	Py_RETURN_NONE;
+}
+
+static PyObject *raw_resize(PyObject *self, PyObject *argument)
+{
+	struct raw_region *raw = as_raw(self);
+	struct region_gone gone = {0};
+	Py_ssize_t users = 0, length = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+	int status;
+
+	if (length == -1 && PyErr_Occurred())
+		return NULL;
+	if (!atomic_compare_exchange_strong(&raw->users, &users, RESIZING)) {
+		if (users == CLOSED)
+			return core_raise(DRP_CLOSED, "Region.resize");
+		PyErr_SetString(PyExc_BufferError, "Region.resize: memoryviews or arrays of it are alive, or a block or a call "
+				"is using it; release them first");
+		return NULL;
+	}
+	Py_BEGIN_ALLOW_THREADS
+	status = length <= 0 ? DRP_INVALID : region_resize(raw->region, (size_t)length);
+	Py_END_ALLOW_THREADS
+	atomic_store(&raw->users, 0);
+	if (status == DRP_INVALID)
+		return PyErr_Format(PyExc_ValueError, "Region.resize: the length must be a positive multiple of %zu bytes, one "
+				    "OS page, not %zd", prim_page_size(), length);
+	if (status != DRP_OK)
+		return raise_status(status, "Region.resize", &gone);
+	Py_RETURN_NONE;
+}
+
+/* A byte range of the region; what of it lies in no page is for the caller to refuse. */
+struct byte_range {
+	size_t start, length;
+};
+
+static int range_check(struct raw_region *self, const char *what, Py_ssize_t start, Py_ssize_t stop, bool whole_pages,
+		       struct byte_range *out)
+{
+	const Py_ssize_t page = (Py_ssize_t)prim_page_size(), length = (Py_ssize_t)region_length(self->region);
+
+	if (start < 0 || stop < start || stop > length) {
+		PyErr_Format(PyExc_ValueError, "%s: bytes %zd to %zd do not lie in a region of %zd bytes", what, start, stop,
+			     length);
+		return -1;
+	}
+	if (whole_pages && (start % page != 0 || stop % page != 0)) {
+		PyErr_Format(PyExc_ValueError, "%s: bytes %zd to %zd are no whole pages of %zd bytes", what, start, stop, page);
+		return -1;
+	}
+	*out = (struct byte_range){(size_t)start, (size_t)(stop - start)};
+	return 0;
+}
+
+/* Enters the region and parses (start, stop); on -1 nothing is entered. */
+static int enter_range(PyObject *self, PyObject *args, const char *what, bool whole_pages, struct byte_range *out)
+{
+	Py_ssize_t start, stop;
+
+	if (!PyArg_ParseTuple(args, "nn", &start, &stop) || !raw_enter(as_raw(self)))
+		return -1;
+	if (range_check(as_raw(self), what, start, stop, whole_pages, out) == 0)
+		return 0;
+	raw_leave(as_raw(self));
+	return -1;
+}
+
+static int read_range(struct raw_region *self, const struct byte_range *range, void *to, struct region_gone *gone)
+{
+	int status;
+
+	if (range->length < WITHOUT_GIL_BYTES)
+		return range->length ? region_read(self->region, range->start, to, range->length, gone) : DRP_OK;
+	Py_BEGIN_ALLOW_THREADS
+	status = region_read(self->region, range->start, to, range->length, gone);
+	Py_END_ALLOW_THREADS
+	return status;
+}
+
+static PyObject *raw_read(PyObject *self, PyObject *args)
+{
+	struct region_gone gone = {0};
+	struct byte_range range;
+
+	if (enter_range(self, args, "Region.read", false, &range) < 0)
+		return NULL;
+	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)range.length);
+	int status = bytes ? read_range(as_raw(self), &range, PyBytes_AS_STRING(bytes), &gone) : DRP_OK;
+	raw_leave(as_raw(self));
+	if (status != DRP_OK) {
+		Py_CLEAR(bytes);
+		raise_status(status, "Region.read", &gone);
+	}
+	return bytes;
+}
+
+/* Enters the region for the bytes of buffer at start. On -1 the buffer is released and nothing left to undo. */
+static int enter_buffer(PyObject *self, Py_ssize_t start, const char *what, bool whole_pages, Py_buffer *buffer,
+			struct byte_range *out)
+{
+	if (!raw_enter(as_raw(self)))
+		goto err_release;
+	if (start > PY_SSIZE_T_MAX - buffer->len)
+		start = -1; /* refused below */
+	if (range_check(as_raw(self), what, start, start + buffer->len, whole_pages, out) == 0)
+		return 0;
+	raw_leave(as_raw(self));
+err_release:
+	PyBuffer_Release(buffer);
+	return -1;
+}
+
+static void leave_buffer(PyObject *self, Py_buffer *buffer)
+{
+	raw_leave(as_raw(self));
+	PyBuffer_Release(buffer);
+}
+
+static PyObject *raw_read_into(PyObject *self, PyObject *args)
+{
+	struct region_gone gone = {0};
+	struct byte_range range;
+	Py_ssize_t start;
+	Py_buffer buffer;
+
+	if (!PyArg_ParseTuple(args, "w*n:read_into", &buffer, &start) ||
+	    enter_buffer(self, start, "Region.read_into", false, &buffer, &range) < 0)
+		return NULL;
+	int status = read_range(as_raw(self), &range, buffer.buf, &gone);
+	leave_buffer(self, &buffer);
+	if (status != DRP_OK)
+		return raise_status(status, "Region.read_into", &gone);
+	Py_RETURN_NONE;
+}
+
+static PyObject *raw_write(PyObject *self, PyObject *args)
+{
+	struct region *region;
+	struct region_gone gone = {0};
+	struct byte_range range;
+	int status = DRP_OK;
+	Py_ssize_t start;
+	Py_buffer buffer;
+
+	if (!PyArg_ParseTuple(args, "ny*:write", &start, &buffer) ||
+	    enter_buffer(self, start, "Region.write", false, &buffer, &range) < 0)
+		return NULL;
+	region = as_raw(self)->region;
+	if (range.length >= WITHOUT_GIL_BYTES) {
+		Py_BEGIN_ALLOW_THREADS
+		status = region_write(region, range.start, buffer.buf, range.length, &gone);
+		Py_END_ALLOW_THREADS
+	} else if (range.length > 0) {
+		status = region_write(region, range.start, buffer.buf, range.length, &gone);
+	}
+	leave_buffer(self, &buffer);
+	if (status != DRP_OK)
+		return raise_status(status, "Region.write", &gone);
+	Py_RETURN_NONE;
+}
+
+static PyObject *raw_refill(PyObject *self, PyObject *args)
+{
+	struct region_gone gone = {0};
+	struct byte_range range;
+	size_t filled_bytes = 0;
+	int status = DRP_OK;
+	Py_ssize_t start;
+	Py_buffer buffer;
+
+	if (!PyArg_ParseTuple(args, "ny*:refill", &start, &buffer) ||
+	    enter_buffer(self, start, "Region.refill", true, &buffer, &range) < 0)
+		return NULL;
+	if (as_raw(self)->options.on_drop != REGION_SIGNAL) {
+		leave_buffer(self, &buffer);
+		PyErr_SetString(PyExc_ValueError, "Region.refill: only with on_drop='signal'; use write()");
+		return NULL;
+	}
+	Py_BEGIN_ALLOW_THREADS
+	if (range.length > 0)
+		status = region_refill(as_raw(self)->region, range.start, buffer.buf, range.length, &filled_bytes);
+	Py_END_ALLOW_THREADS
+	leave_buffer(self, &buffer);
+	if (status != DRP_OK)
+		return raise_status(status, "Region.refill", &gone);
+	return PyLong_FromSize_t(filled_bytes);
+}
+
+static PyObject *call_range(PyObject *self, PyObject *args, int (*call)(struct region *, size_t, size_t),
+			    const char *what, bool whole_pages)
+{
+	struct region_gone gone = {0};
+	struct byte_range range;
+	int status = DRP_OK;
+
+	if (enter_range(self, args, what, whole_pages, &range) < 0)
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	if (range.length > 0)
+		status = call(as_raw(self)->region, range.start, range.length);
+	Py_END_ALLOW_THREADS
+	raw_leave(as_raw(self));
+	if (status != DRP_OK)
+		return raise_status(status, what, &gone);
+	Py_RETURN_NONE;
+}
+
+static PyObject *raw_settle(PyObject *self, PyObject *args)
+{
+	return call_range(self, args, region_settle, "Region.settle", false);
+}
+
+static PyObject *raw_purge(PyObject *self, PyObject *args)
+{
+	return call_range(self, args, region_purge, "Region.purge", true);
+}
+
+static PyObject *raw_page_out(PyObject *self, PyObject *args)
+{
+	return call_range(self, args, region_page_out, "Region.page_out", true);
+}
+
+/* (pages, resident, zero, absent, dropped, exact, ((start, stop), ...)) */
+static PyObject *raw_census(PyObject *self, PyObject *args)
+{
+	struct region_census census = {.pages.exact = true};
+	struct region_gone gone = {0};
+	struct byte_range range;
+	int status = DRP_OK;
+
+	if (enter_range(self, args, "Region.census", true, &range) < 0)
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	if (range.length > 0)
+		status = region_census(as_raw(self)->region, range.start, range.length, &census, &gone);
+	Py_END_ALLOW_THREADS
+	raw_leave(as_raw(self));
+	if (status != DRP_OK)
+		return raise_status(status, "Region.census", &gone);
+	PyObject *ranges = PyTuple_New((Py_ssize_t)gone.count);
+	for (size_t i = 0; ranges && i < gone.count; i++) {
+		PyObject *pair = Py_BuildValue("(nn)", (Py_ssize_t)gone.ranges[i].start, (Py_ssize_t)gone.ranges[i].stop);
+		if (!pair)
+			Py_CLEAR(ranges);
+		else
+			PyTuple_SET_ITEM(ranges, (Py_ssize_t)i, pair);
+	}
+	region_gone_free(&gone);
+	if (!ranges)
+		return NULL;
+	return Py_BuildValue("(nnnnnNN)", (Py_ssize_t)census.pages.pages, (Py_ssize_t)census.pages.resident_pages,
+			     (Py_ssize_t)census.pages.zero_pages, (Py_ssize_t)census.pages.absent_pages,
+			     (Py_ssize_t)census.dropped_pages, PyBool_FromLong(census.pages.exact), ranges);
+}
+
+static PyObject *raw_hold(PyObject *self, PyObject *args)
+{
+	struct raw_region *raw = as_raw(self);
+	struct region_gone gone = {0};
+	struct byte_range range;
+	const char *kind_name;
+	Py_ssize_t start, stop;
+	int status = DRP_OK;
+
+	if (!PyArg_ParseTuple(args, "snn:hold", &kind_name, &start, &stop))
+		return NULL;
+	int kind = index_of("kind", hold_names, kind_name);
+	if (kind < 0 || !raw_enter(raw))
+		return NULL;
+	if (range_check(raw, "Region", start, stop, false, &range) < 0)
+		goto err_leave;
+	struct hold_object *hold = (struct hold_object *)hold_type->tp_alloc(hold_type, 0);
+	if (!hold)
+		goto err_leave;
+	hold->owner = (struct raw_region *)Py_NewRef(self);
+	hold->hold.offset = range.start;
+	Py_BEGIN_ALLOW_THREADS
+	if (range.length > 0)
+		status = region_hold_begin(raw->region, (enum region_hold_kind)kind, range.start, range.length, &hold->hold,
+					   &gone);
+	Py_END_ALLOW_THREADS
+	if (status == DRP_OK) {
+		atomic_store(&hold->active, true);
+		return (PyObject *)hold;
+	}
+	Py_DECREF(hold);
+	raise_status(status, kind == REGION_HOLD_PIN ? "Region.pin (only backing='lazyfree' can)" :
+			     kind == REGION_HOLD_WRITE ? "Region.writing" : "Region.reading", &gone);
+err_leave:
+	raw_leave(raw);
+	return NULL;
+}
+
+static int hold_end(struct hold_object *self, struct region_gone *gone)
+{
+	bool active = true;
+	int status = DRP_OK;
+
+	if (!atomic_compare_exchange_strong(&self->active, &active, false))
+		return DRP_OK;
+	if (self->hold.length > 0) {
+		Py_BEGIN_ALLOW_THREADS
+		status = region_hold_end(self->owner->region, &self->hold, gone);
+		Py_END_ALLOW_THREADS
+	}
+	raw_leave(self->owner);
+	return status;
+}
+
+static PyObject *hold_finish(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+	struct hold_object *hold = (struct hold_object *)self;
+	struct region_gone gone = {0};
+
+	int status = hold_end(hold, &gone);
+	if (status != DRP_OK)
+		return raise_status(status, hold->hold.kind == REGION_HOLD_READ ? "Region.reading" : "Region.settle", &gone);
+	return PyLong_FromSsize_t(atomic_load(&hold->buffers));
+}
+
+static void hold_dealloc(PyObject *self)
+{
+	struct hold_object *hold = (struct hold_object *)self;
+	PyTypeObject *type = Py_TYPE(self);
+	struct region_gone gone = {0};
+
+	(void)hold_end(hold, &gone); /* a hold that nobody finished: nobody is there to hear of it */
+	region_gone_free(&gone);
+	Py_DECREF(hold->owner);
+	type->tp_free(self);
+	Py_DECREF(type);
+}
+
+static int hold_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+	struct hold_object *hold = (struct hold_object *)self;
+
+	view->obj = NULL;
+	if (!atomic_load(&hold->active)) {
+		PyErr_SetString(PyExc_BufferError, "the block of this view has ended");
+		return -1;
+	}
+	if (!raw_enter(hold->owner))
+		return -1;
+	if (PyBuffer_FillInfo(view, self, (char *)region_memory(hold->owner->region) + hold->hold.offset,
+			      (Py_ssize_t)hold->hold.length, hold->hold.kind != REGION_HOLD_WRITE, flags) < 0) {
+		raw_leave(hold->owner);
+		return -1;
+	}
+	atomic_fetch_add(&hold->buffers, 1);
+	return 0;
+}
+
+static void hold_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
+{
+	atomic_fetch_sub(&((struct hold_object *)self)->buffers, 1);
+	raw_leave(((struct hold_object *)self)->owner);
+}
+
+static int raw_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+	struct raw_region *raw = as_raw(self);
+
+	view->obj = NULL;
+	if (raw->options.on_drop == REGION_RAISE) {
+		PyErr_SetString(PyExc_BufferError, "a bare view of a region with on_drop='raise' could not tell what was dropped; "
+				"use reading(), writing() or pin()");
+		return -1;
+	}
+	if (!raw_enter(raw))
+		return -1;
+	if (!atomic_exchange(&raw->exposed, true))
+		(void)region_expose(raw->region); /* benign: settling then costs more */
+	if (PyBuffer_FillInfo(view, self, region_memory(raw->region), (Py_ssize_t)region_length(raw->region), 0, flags) < 0) {
+		raw_leave(raw);
+		return -1;
+	}
+	return 0;
+}
+
+static void raw_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
+{
+	raw_leave(as_raw(self));
+}
+
+static Py_ssize_t raw_length(PyObject *self)
+{
+	if (!raw_enter(as_raw(self)))
+		return -1;
+	Py_ssize_t length = (Py_ssize_t)region_length(as_raw(self)->region);
+	raw_leave(as_raw(self));
+	return length;
+}
+
+static PyObject *raw_get_address(PyObject *self, void *Py_UNUSED(closure))
+{
+	if (!raw_enter(as_raw(self)))
+		return NULL;
+	PyObject *address = PyLong_FromVoidPtr(region_memory(as_raw(self)->region));
+	raw_leave(as_raw(self));
+	return address;
+}
+
+static PyObject *raw_get_backing(PyObject *self, void *Py_UNUSED(closure))
+{
+	if (!raw_enter(as_raw(self)))
+		return NULL;
+	PyObject *name = PyUnicode_FromString(backing_names[region_backing(as_raw(self)->region)]);
+	raw_leave(as_raw(self));
+	return name;
+}
+
+static PyObject *raw_get_on_drop(PyObject *self, void *Py_UNUSED(closure))
+{
+	return PyUnicode_FromString(on_drop_names[as_raw(self)->options.on_drop]);
+}
+
+static PyObject *raw_get_fork(PyObject *self, void *Py_UNUSED(closure))
+{
+	return PyUnicode_FromString(fork_names[as_raw(self)->options.keep_on_fork]);
+}
+
+static PyObject *raw_get_name(PyObject *self, void *Py_UNUSED(closure))
+{
+	return Py_NewRef(as_raw(self)->name);
+}
+
+static PyObject *raw_get_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+	return PyBool_FromLong(atomic_load(&as_raw(self)->users) == CLOSED);
+}
+
+static PyMethodDef raw_methods[] = {
+	{"read", raw_read, METH_VARARGS, PyDoc_STR("read($self, start, stop, /)\n--\n\nCopies bytes out.")},
+	{"read_into", raw_read_into, METH_VARARGS, PyDoc_STR(
+		"read_into($self, buffer, start, /)\n--\n\nCopies as many bytes as the buffer has.")},
+	{"write", raw_write, METH_VARARGS, PyDoc_STR("write($self, start, data, /)\n--\n\nCopies bytes in.")},
+	{"refill", raw_refill, METH_VARARGS, PyDoc_STR(
+		"refill($self, start, data, /)\n--\n\nMakes absent pages live; the bytes that were filled.")},
+	{"settle", raw_settle, METH_VARARGS, PyDoc_STR(
+		"settle($self, start, stop, /)\n--\n\nLets the kernel take what was written.")},
+	{"purge", raw_purge, METH_VARARGS, PyDoc_STR("purge($self, start, stop, /)\n--\n\nGives content up.")},
+	{"page_out", raw_page_out, METH_VARARGS, PyDoc_STR(
+		"page_out($self, start, stop, /)\n--\n\nAsks the kernel to drop whole pages now.")},
+	{"census_counts", raw_census, METH_VARARGS, PyDoc_STR(
+		"census_counts($self, start, stop, /)\n--\n\nPages, and the ranges that were dropped.")},
+	{"hold", raw_hold, METH_VARARGS, PyDoc_STR(
+		"hold($self, kind, start, stop, /)\n--\n\nA RegionHold of kind 'read', 'write' or 'pin'.")},
+	{"resize", raw_resize, METH_O, PyDoc_STR("resize($self, length, /)\n--\n\nGrows or shrinks.")},
+	{"close", raw_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nUnmaps; twice is fine.")},
+	{NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef raw_getset[] = {
+	{"address", raw_get_address, NULL, PyDoc_STR("Where it starts, as in /proc/self/smaps; resize() may change it."),
+	 NULL},
+	{"backing", raw_get_backing, NULL, PyDoc_STR("'lazyfree' or 'droppable': what \"auto\" came to."), NULL},
+	{"on_drop", raw_get_on_drop, NULL, PyDoc_STR("'zero', 'raise' or 'signal'."), NULL},
+	{"fork", raw_get_fork, NULL, PyDoc_STR("'wipe' or 'share'."), NULL},
+	{"name", raw_get_name, NULL, PyDoc_STR("The name that messages use, or None."), NULL},
+	{"closed", raw_get_closed, NULL, PyDoc_STR("Whether close() was called."), NULL},
+	{NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot raw_slots[] = {
+	{Py_tp_doc, PyDoc_STR("RawRegion(length, on_drop='zero', backing='auto', fork='wipe', name=None)\n--\n\n"
+			      "The C core's region; droppable.Region is made of it and says what all of it means.")},
+	{Py_tp_new, raw_new},
+	{Py_tp_dealloc, raw_dealloc},
+	{Py_tp_methods, raw_methods},
+	{Py_tp_getset, raw_getset},
+	{Py_mp_length, raw_length},
+	{Py_bf_getbuffer, raw_getbuffer},
+	{Py_bf_releasebuffer, raw_releasebuffer},
+	{0, NULL},
+};
+
+static PyType_Spec raw_spec = {
+	.name = "droppable.lowlevel.RawRegion",
+	.basicsize = sizeof(struct raw_region),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+	.slots = raw_slots,
+};
+
+static PyMethodDef hold_methods[] = {
+	{"finish", hold_finish, METH_NOARGS, PyDoc_STR(
+		"finish($self, /)\n--\n\nEnds it; twice is fine. A read raises Dropped if something went meanwhile.\n\n"
+		"Returns how many buffers of it are still alive.")},
+	{NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot hold_slots[] = {
+	{Py_tp_doc, PyDoc_STR("A range of a RawRegion that is held, as a buffer.")},
+	{Py_tp_dealloc, hold_dealloc},
+	{Py_tp_methods, hold_methods},
+	{Py_bf_getbuffer, hold_getbuffer},
+	{Py_bf_releasebuffer, hold_releasebuffer},
+	{0, NULL},
+};
+
+static PyType_Spec hold_spec = {
+	.name = "droppable.lowlevel.RegionHold",
+	.basicsize = sizeof(struct hold_object),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.slots = hold_slots,
+};
+
+int core_add_region(PyObject *module)
+{
+	hold_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hold_spec, NULL);
+	if (!hold_type || PyModule_AddObjectRef(module, "RegionHold", (PyObject *)hold_type) < 0)
+		return -1;
+	PyObject *type = PyType_FromModuleAndSpec(module, &raw_spec, NULL);
+	if (!type || PyModule_AddObjectRef(module, "RawRegion", type) < 0)
+		return -1;
+	Py_DECREF(type);
+	return 0;
+}
