@@ -94,6 +94,7 @@ def child_reads(mapping: Mapping) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize(
     "backing, options, seen",
     [
@@ -110,6 +111,7 @@ def test_fork(backing: str, options: dict[str, bool], seen: int) -> None:
     assert memoryview(mapping)[0] == 7
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork_content_changes_what_children_see() -> None:
     mapping = make("lazyfree")
     memoryview(mapping)[0] = 7

@@ -34,7 +34,9 @@ MODULES = {
     "adapters",
     "cli",
     "lowlevel",
+    "model",
     "random",
+    "replay",
     "testing",
 }
 SOURCE = Path(__file__).parents[2] / "src" / "droppable" / "__init__.py"
