@@ -90,7 +90,6 @@ static void prepare(void)
 
 	mount_at("cgroup2", "/sys/fs/cgroup");
 	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
-	write_file("/proc/sys/kernel/core_pattern", "core");
 	setenv("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", 1);
 	setenv("HOME", "/tmp", 1);
 	if (chdir("/tmp") != 0)

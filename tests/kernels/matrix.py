@@ -3,59 +3,112 @@
 usage: matrix.py TABLE ROW_DIRECTORY...
 
 A row directory holds what one boot left behind: `verdict` (the second serial port: see init.c), `console`, and `swap`
-where the row had a swap disk (see search_swap.sh). Exits 1 if any row lacks its word, so silence is a failure.
+where the row had a swap disk (see search_swap.sh). Only the verdict decides: exits 1 if any row lacks its word, so
+silence is a failure. The console tells the cases of each test, as TAP or by pytest's closing line.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 SUCCESS = "success"
+TAP_CASE = re.compile(r"(not )?ok \d+ - ([^#]*?)\s*(?:# SKIP (.*))?$")
+PYTEST_END = re.compile(r"=+ (.*) in [\d.]+s.*=+$")
+PYTEST_SKIP = re.compile(r"SKIPPED \[(\d+)\] \S+ (.*)$")
+
+
+@dataclass(frozen=True)
+class Test:
+    """What one executable did in one row."""
+
+    outcome: str
+    passed: int
+    failed: int
+    skips: Counter[str]
+
+    def cell(self) -> str:
+        skipped = self.skips.total()
+        if self.outcome != "passed" or self.passed + self.failed + skipped == 0:
+            return f"**{self.outcome}**" if self.outcome == "failed" else self.outcome
+        return f"{self.passed} passed" + (f", {skipped} skipped" if skipped else "")
 
 
 @dataclass(frozen=True)
 class Row:
     name: str
     kernel: str
-    outcomes: dict[str, str]
+    tests: dict[str, Test]
     swap: list[str]
     ok: bool
 
     @classmethod
     def read(cls, directory: Path) -> Row:
-        lines = cls._lines(directory / "verdict")
-        swap = cls._lines(directory / "swap")
-        outcomes = {}
-        for line in lines:
+        verdict, console, swap = (_lines(directory / name) for name in ("verdict", "console", "swap"))
+        tests = {}
+        for line in verdict:
             word, _, rest = line.partition(" ")
-            if word in ("passed", "skipped", "failed"):
-                outcomes[rest.split(" ")[0]] = word
-        kernel = next((line.removeprefix("kernel ") for line in lines if line.startswith("kernel ")), "did not start")
-        said = lines[-1:] == [SUCCESS]
+            name = rest.split(" ")[0]
+            if word in ("passed", "skipped", "failed") and rest:
+                tests[name] = _test(word, console, name)
+        kernel = next((line.removeprefix("kernel ") for line in verdict if line.startswith("kernel ")), "did not start")
         searched = not (directory / "swap").exists() or swap[-1:] == [SUCCESS]
-        return cls(directory.name, kernel, outcomes, swap, said and searched)
-
-    @staticmethod
-    def _lines(path: Path) -> list[str]:
-        if not path.exists():
-            return []
-        return path.read_text(errors="replace").replace("\r", "").splitlines()
+        return cls(directory.name, kernel, tests, swap, verdict[-1:] == [SUCCESS] and searched)
 
     def count(self, word: str) -> int:
-        return sum(outcome == word for outcome in self.outcomes.values())
+        if word == "skipped":
+            return sum(test.skips.total() for test in self.tests.values())
+        return sum(test.passed if word == "passed" else test.failed for test in self.tests.values())
+
+    def skips(self) -> Counter[str]:
+        return sum((test.skips for test in self.tests.values()), Counter())
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [line.rstrip() for line in path.read_text(errors="replace").replace("\r", "").split("\n") if line.rstrip()]
+
+
+def _test(outcome: str, console: list[str], name: str) -> Test:
+    start = f"init: run {name}"
+    own = console[console.index(start) + 1 :] if start in console else []
+    passed = failed = 0
+    skips: Counter[str] = Counter()
+    for line in own:
+        if line.startswith("init: "):
+            break
+        if case := TAP_CASE.match(line):
+            passed += not case[1] and not case[3]
+            failed += bool(case[1])
+            if case[3]:
+                skips[case[3]] += 1
+        elif skip := PYTEST_SKIP.match(line):
+            skips[skip[2]] += int(skip[1])
+        elif end := PYTEST_END.match(line):
+            counts = dict(reversed(part.split(" ", 1)) for part in end[1].split(", "))
+            passed, failed = int(counts.get("passed", 0)), int(counts.get("failed", 0))
+    return Test(outcome, passed, failed, skips)
 
 
 def table(rows: list[Row]) -> str:
-    tests = sorted({test for row in rows for test in row.outcomes})
-    out = ["| row | kernel | passed | skipped | failed | |", "|---|---|---|---|---|---|"]
+    out = ["| row | kernel | cases passed | skipped | failed | |", "|---|---|---|---|---|---|"]
     for row in rows:
         counts = " | ".join(str(row.count(word)) for word in ("passed", "skipped", "failed"))
         out.append(f"| {row.name} | {row.kernel} | {counts} | {'success' if row.ok else '**no success**'} |")
     out += ["", "| test | " + " | ".join(row.name for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
-    for test in tests:
-        out.append(f"| {test} | " + " | ".join(row.outcomes.get(test, "-") for row in rows) + " |")
+    for name in sorted({name for row in rows for name in row.tests}):
+        cells = (row.tests[name].cell() if name in row.tests else "-" for row in rows)
+        out.append(f"| {name} | " + " | ".join(cells) + " |")
+    out += ["", "What was skipped, and why:", ""]
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for reason, count in row.skips().items():
+            reasons.setdefault(reason, []).append(f"{row.name} ({count})")
+    out += [f"- {reason}: {', '.join(where)}" for reason, where in sorted(reasons.items())]
     for row in rows:
         if row.swap:
             out += ["", f"Swap disk of {row.name}, searched after the machine was off:", ""]

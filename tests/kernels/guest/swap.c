@@ -1,94 +1,96 @@
 /*
  * swap.c - writes patterns that the host looks for on the swap disk after the machine is off (search_swap.sh), and
- * checks inside what can be seen from here. Runs only where the row has a swap disk.
+ * checks here what can be seen from here. Has something to do only where the row has a swap disk.
  *
- *     ordinary   ordinary memory: must be found, or the search proves nothing
- *     unmarked   lazyfree, written and not marked: the kernel may swap it (the cache marks what it writes)
- *     marked     lazyfree, written and marked: never
- *     droppable  MAP_DROPPABLE, dirty: never;  droppable-marked: never
- *
- * A pattern is put together inside the mapping itself, letter by letter: this program's text, stack and heap could
- * reach the swap disk too (an initramfs is swappable), and must not hold it.
+ *     ordinary           ordinary memory: must be found, or the search proves nothing
+ *     unmarked           lazyfree, written and not marked: the kernel may swap it, so the cache marks what it writes
+ *     marked             lazyfree, written and marked: never
+ *     droppable          MAP_DROPPABLE, dirty: never
+ *     droppable-marked   MAP_DROPPABLE, written and marked: never
  */
 #include "guest.h"
 
 enum { PAGES = 4096, MAX_WAITS = 1000 };
 
-/* What search_swap.sh looks for: "drp<" name ">" and a number, each letter one higher here. */
-static const char opening[] = "esq=";
+static size_t length;
 
-static void put_pattern(char *page, const char *kind, size_t number)
+static bool swap_is_on(void)
 {
-	volatile char *at = page;
+	char line[256];
+	FILE *swaps = fopen("/proc/swaps", "re");
 
-	for (const char *letter = opening; *letter; letter++)
-		*at++ = (char)(*letter - 1);
-	for (const char *letter = kind; *letter; letter++)
-		*at++ = *letter;
-	*at++ = '>';
-	for (size_t digit = 10000; digit > 0; digit /= 10)
-		*at++ = (char)('0' + number / digit % 10);
+	REQUIRE(swaps);
+	bool on = fgets(line, sizeof(line), swaps) && fgets(line, sizeof(line), swaps);
+	fclose(swaps);
+	return on;
 }
 
-static char *patterned(enum prim_backing backing, const char *kind, bool mark, size_t length)
+static long swapped_kib(void)
 {
-	void *address;
+	return guest_field("/proc/self/status", "VmSwap:");
+}
 
-	CHECK(prim_map(backing, length, 0, &address) == DRP_OK, "map %s", kind);
+/* Fills with patterns and makes the kernel take them; they stay mapped, the disk keeps what came there. */
+static char *pushed_out(enum prim_backing backing, const char *kind, bool mark)
+{
+	char *at = guest_map(backing, length, 0);
+
 	for (size_t page = 0; page < PAGES; page++)
-		put_pattern((char *)address + page * prim_page_size(), kind, page);
+		guest_pattern(at + page * prim_page_size(), kind, page);
 	if (mark)
-		CHECK(prim_mark(address, length) == DRP_OK, "mark %s", kind);
-	return address;
+		CHECK_EQ(prim_mark(at, length), DRP_OK);
+	long before = guest_field("/proc/vmstat", "pswpout ");
+	for (int round = 0; round < 4; round++) /* MADV_PAGEOUT skips what is referenced just then */
+		CHECK_EQ(prim_page_out(at, length), DRP_OK);
+	printf("# %s: %ld pages were written to swap\n", kind, guest_field("/proc/vmstat", "pswpout ") - before);
+	return at;
 }
 
-/* MADV_PAGEOUT skips what is referenced just then, so more than once. */
-static void push_out(const char *kind, char *address, size_t length)
+static void never_on_swap(enum prim_backing backing, const char *kind, bool mark)
 {
-	long swapped = guest_field("/proc/vmstat", "pswpout ");
-	for (int round = 0; round < 4; round++)
-		CHECK(prim_page_out(address, length) == DRP_OK, "page out %s", kind);
-	printf("%s: %ld pages were written to swap\n", kind, guest_field("/proc/vmstat", "pswpout ") - swapped);
+	if (!swap_is_on())
+		SKIP("this row has no swap disk");
+	if (!guest_has(backing))
+		SKIP(guest_no_droppable);
+	long before = swapped_kib();
+	char *at = pushed_out(backing, kind, mark);
+	CHECK_EQ(swapped_kib(), before);
+	CHECK_EQ(guest_live_pages(at, length), 0);
+}
+
+static void ordinary_memory_reaches_the_disk(void)
+{
+	if (!swap_is_on())
+		SKIP("this row has no swap disk");
+	pushed_out(PRIM_PLAIN, "ordinary", false);
+	CHECK(swapped_kib() > (long)(length / 1024 / 2));
+}
+
+static void unmarked_lazyfree_may(void)
+{
+	if (!swap_is_on())
+		SKIP("this row has no swap disk");
+	char *at = pushed_out(PRIM_LAZYFREE, "unmarked", false);
+	CHECK_EQ(guest_live_pages(at, length), PAGES); /* from there it comes back: written is kept */
+}
+
+/* The host looks at the disk later: leave when the last write is on it. */
+static void the_last_write_is_done(void)
+{
+	for (int waits = 0; guest_field("/proc/vmstat", "nr_writeback ") > 0 && waits < MAX_WAITS; waits++)
+		usleep(10000);
+	CHECK_EQ(guest_field("/proc/vmstat", "nr_writeback "), 0);
 }
 
 int main(void)
 {
-	const size_t length = PAGES * prim_page_size();
-	char line[256];
-	FILE *swaps = fopen("/proc/swaps", "re");
-
-	CHECK(swaps, "open /proc/swaps");
-	if (!fgets(line, sizeof(line), swaps) || !fgets(line, sizeof(line), swaps))
-		SKIP("no swap disk in this row");
-	fclose(swaps);
-
-	char *ordinary = patterned(PRIM_PLAIN, "ordinary", false, length);
-	push_out("ordinary", ordinary, length);
-	long swapped = guest_field("/proc/self/status", "VmSwap:");
-	CHECK(swapped > (long)(length / 1024 / 2), "ordinary memory must reach the disk: %ld KiB did", swapped);
-
-	char *unmarked = patterned(PRIM_LAZYFREE, "unmarked", false, length);
-	push_out("unmarked", unmarked, length);
-	swapped = guest_field("/proc/self/status", "VmSwap:");
-
-	char *marked = patterned(PRIM_LAZYFREE, "marked", true, length);
-	push_out("marked", marked, length);
-	CHECK(guest_field("/proc/self/status", "VmSwap:") == swapped, "marked lazyfree memory was swapped");
-	CHECK(guest_live_pages(marked, length) == 0, "marked lazyfree memory was not dropped");
-
-	if (guest_has(&guest_backings[1])) {
-		char *dirty = patterned(PRIM_DROPPABLE, "droppable", false, length);
-		push_out("droppable", dirty, length);
-		char *clean = patterned(PRIM_DROPPABLE, "droppable-marked", true, length);
-		push_out("droppable-marked", clean, length);
-		CHECK(guest_field("/proc/self/status", "VmSwap:") == swapped, "droppable memory was swapped");
-		CHECK(guest_live_pages(dirty, length) + guest_live_pages(clean, length) == 0, "it was not dropped");
-	}
-
-	/* Until the last write is on the disk. */
-	int waits = 0;
-	while (guest_field("/proc/vmstat", "nr_writeback ") > 0 && waits++ < MAX_WAITS)
-		usleep(10000);
-	CHECK(guest_field("/proc/vmstat", "nr_writeback ") == 0, "writes to the swap disk did not end");
-	return 0;
+	length = PAGES * prim_page_size();
+	guest_stay();
+	RUN(ordinary_memory_reaches_the_disk);
+	RUN(unmarked_lazyfree_may);
+	RUN(never_on_swap, PRIM_LAZYFREE, "marked", true);
+	RUN(never_on_swap, PRIM_DROPPABLE, "droppable", false);
+	RUN(never_on_swap, PRIM_DROPPABLE, "droppable-marked", true);
+	RUN(the_last_write_is_done);
+	return check_done();
 }
