@@ -3,11 +3,11 @@
  *
  *     gcc -O2 over_drop.c -o over_drop && ./over_drop            as root: it makes a cgroup and removes it
  *
- * Three kinds of memory, one child process each; ordinary file pages would end at nearly 100 MB of 100:
- *     droppable          MAP_DROPPABLE, written and left alone, as it is meant to be used
- *     droppable, freed   MAP_DROPPABLE, each megabyte MADV_FREE'd after it was written
- *     private, freed     private anonymous memory, the same
- * Beside them what reclaim counted meanwhile, machine-wide (/proc/vmstat; idle machines give the clearest figures).
+ * Three kinds of memory, one child each:  droppable         MAP_DROPPABLE, as it is meant to be used
+ *                                         droppable, freed  the same, each MB MADV_FREE'd after it was written
+ *                                         private, freed    private anonymous memory, the same
+ * live: MB of them at the end. least: the cgroup's smallest use after any MB, from when it was full. The others: what
+ * reclaim counted meanwhile on the whole machine, in pages (/proc/vmstat; an idle machine gives the clearest figures).
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -18,17 +18,15 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define DROPPABLE 0x08 /* MAP_DROPPABLE, Linux 6.11 */
 #define MB ((size_t)1 << 20)
+enum { STREAM_MB = 400, LIMIT_MB = 100, PAGE = 4096, COUNTERS = 4 };
 
-enum { STREAM_MB = 400, LIMIT_MB = 100, PAGE = 4096, COUNTERS = 5 };
-
-static const char *const counters[COUNTERS] = {
-	"pgscan_file ", "pgsteal_file ", "pglazyfreed ", "nr_vmscan_immediate_reclaim ", "pgactivate "};
+static const char *const counters[COUNTERS] = {"pgscan_file ", "pgsteal_file ", "pglazyfreed ", "nr_vmscan_immediate_reclaim "};
 static char group[128];
+static int v1; /* the cgroup version is 1 */
 
 static int put(const char *file, long value)
 {
@@ -40,7 +38,7 @@ static int put(const char *file, long value)
 
 static void make_group(void)
 {
-	int v1 = access("/sys/fs/cgroup/memory/memory.usage_in_bytes", F_OK) == 0;
+	v1 = access("/sys/fs/cgroup/memory/memory.usage_in_bytes", F_OK) == 0;
 	snprintf(group, sizeof(group), "/sys/fs/cgroup/%sover_drop.%d", v1 ? "memory/" : "", getpid());
 	if (mkdir(group, 0755) != 0 || put(v1 ? "memory.limit_in_bytes" : "memory.max", LIMIT_MB * MB) != 0)
 		err(1, "%s", group);
@@ -59,44 +57,46 @@ static void read_counters(long *values)
 		err(1, "/proc/vmstat");
 }
 
-static double now_ms(void)
+static long usage_mb(void)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1e3 + now.tv_nsec / 1e6;
+	char path[256];
+	long bytes = 0;
+	snprintf(path, sizeof(path), "%s/%s", group, v1 ? "memory.usage_in_bytes" : "memory.current");
+	FILE *in = fopen(path, "r");
+	if (!in || fscanf(in, "%ld", &bytes) != 1 || fclose(in) != 0)
+		err(1, "%s", path);
+	return bytes / MB;
 }
 
 static void stream(const char *name, int type, int mark)
 {
-	double live = 0, worst = 0;
+	long live = 0, least = LIMIT_MB;
 	if (put("cgroup.procs", getpid()) != 0)
 		err(1, "cgroup.procs");
 	char *at = mmap(NULL, STREAM_MB * MB, PROT_READ | PROT_WRITE, type | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
 		errx(77, "%s: this kernel has none", name);
 	for (size_t offset = 0; offset < STREAM_MB * MB; offset += MB) {
-		double start = now_ms();
 		memset(at + offset, 1, MB);
 		if (mark && madvise(at + offset, MB, MADV_FREE) != 0)
 			err(1, "MADV_FREE");
-		double took = now_ms() - start;
-		worst = took > worst ? took : worst;
+		long now = offset >= LIMIT_MB * MB ? usage_mb() : least;
+		least = now < least ? now : least;
 	}
 	for (size_t offset = 0; offset < STREAM_MB * MB; offset += PAGE)
 		live += at[offset] == 1;
-	printf("%-18s %4.0f %8.1f", name, live * PAGE / MB, worst);
+	printf("%-16s %4ld %5ld", name, live * PAGE / (long)MB, least);
+	exit(0);
 }
 
 static void measure(const char *name, int type, int mark)
 {
 	long before[COUNTERS], after[COUNTERS];
 	int status;
-	read_counters(before);
 	fflush(stdout);
-	if (fork() == 0) {
+	read_counters(before);
+	if (fork() == 0)
 		stream(name, type, mark);
-		exit(0);
-	}
 	wait(&status);
 	read_counters(after);
 	for (int i = 0; i < COUNTERS && status == 0; i++)
@@ -109,7 +109,7 @@ int main(void)
 	struct utsname kernel;
 	uname(&kernel);
 	make_group();
-	printf("Linux %s: %d MB through %d MB\n%-18s live worst ms", kernel.release, STREAM_MB, LIMIT_MB, "MB, ms, then pages");
+	printf("Linux %s: %d MB through %d MB\n%-16s live least", kernel.release, STREAM_MB, LIMIT_MB, "MB, then pages");
 	for (int i = 0; i < COUNTERS; i++)
 		printf(" %.*s", (int)strlen(counters[i]) - 1, counters[i]);
 	printf("\n");

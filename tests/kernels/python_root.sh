@@ -28,6 +28,7 @@ done | sort -u | grep -v "^$root" | while read -r library; do
 	[ -e "$root$library" ] || cp -L "$library" "$root$library"
 done
 
+ln -sf "$python" "$root$venv/bin/python"
 mkdir -p "$root/bin" "$root/etc"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for name in $("$root/bin/busybox" --list); do
