@@ -14,7 +14,7 @@ PyObject *core_pickle_dumps(PyObject *object, const char *what)
 	PyObject *arguments[] = {object, protocol};
 	PyObject *bytes = PyObject_Vectorcall(dumps, arguments, 2, NULL);
 	Py_DECREF(protocol);
-	if (!bytes && PyErr_ExceptionMatches(PyExc_Exception)) {
+	if (!bytes && PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
 		PyObject *type, *cause, *traceback;
 		PyErr_Fetch(&type, &cause, &traceback);
 		PyErr_NormalizeException(&type, &cause, &traceback);

@@ -59,6 +59,7 @@ static int drop_mapping(const struct mapping *mapping, double share, uint64_t *r
 	const size_t page = prim_page_size(), pages = mapping->bytes / page;
 	struct prim_census census;
 	int status = DRP_NO_MEMORY;
+	size_t left = 0;
 
 	unsigned char *states = malloc(2 * pages), *chosen = states + pages;
 	if (!states)
@@ -69,9 +70,11 @@ static int drop_mapping(const struct mapping *mapping, double share, uint64_t *r
 	out->resident_pages += census.resident_pages;
 	for (size_t i = 0; i < pages; i++) {
 		chosen[i] = states[i] == PRIM_RESIDENT && (double)(next_random(random) >> 11) * 0x1p-53 < share;
-		out->chosen_pages += chosen[i];
+		left += chosen[i];
 	}
-	for (int tries = 0; tries < TRIES; tries++) { /* a page that is referenced at that moment is passed over */
+	const size_t asked = left;
+	/* A page that is referenced at that moment is passed over: again. */
+	for (int tries = 0; tries < TRIES && left > 0; tries++) {
 		for (size_t i = 0, end; i < pages; i = end) {
 			for (end = i; end < pages && chosen[end] && states[end] == PRIM_RESIDENT;)
 				end++;
@@ -86,9 +89,12 @@ static int drop_mapping(const struct mapping *mapping, double share, uint64_t *r
 		status = prim_census(mapping->address, mapping->bytes, states, &census);
 		if (status != DRP_OK)
 			goto out_free;
+		left = 0;
+		for (size_t i = 0; i < pages; i++)
+			left += chosen[i] && states[i] == PRIM_RESIDENT;
 	}
-	for (size_t i = 0; i < pages; i++)
-		out->dropped_pages += chosen[i] && states[i] != PRIM_RESIDENT;
+	out->chosen_pages += asked;
+	out->dropped_pages += asked - left;
 out_free:
 	free(states);
 	return status;

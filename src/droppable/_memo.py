@@ -4,6 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable
+from types import MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from droppable._cache import Backing, Cache
@@ -63,7 +64,11 @@ class Memo(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        return functools.partial(self, instance)  # type: ignore[arg-type]
+        return MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        # By name, as functions are: processes of a pool find it in their own module, with a cache of their own.
+        return self.__wrapped__.__qualname__
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, bound in bytes, entries and drops."""

@@ -53,6 +53,8 @@ def encode(value: Any) -> bytes | Coded:
     buffers: list[pickle.PickleBuffer] = []
     try:
         head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
     if not buffers:

@@ -43,7 +43,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "droppable" / "__init__.py"
 
 
 def test_the_names_are_these() -> None:
-    names = {name for name in vars(droppable) if not name.startswith("_")}
+    names = {name for name in vars(droppable) if name.isidentifier() and not name.startswith("_")}
     modules = {name for name in names if isinstance(getattr(droppable, name), types.ModuleType)}
     assert names - modules == EXPORTS
     assert modules <= MODULES

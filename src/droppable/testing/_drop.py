@@ -1,0 +1,121 @@
+"""Real drops, now: the kernel takes pages (MADV_PAGEOUT) as it would under pressure, but a seed chooses which."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from droppable import Cache, Memo
+from droppable.lowlevel import Mapping, page_size_bytes
+
+Target: TypeAlias = Cache | Memo[..., Any] | Mapping
+
+_RESIDENT: Final = 1
+_TRIES: Final = 8
+_SEED_BITS: Final = 63
+
+
+@dataclass(frozen=True, slots=True)
+class DropReport:
+    """What one `drop` did, in OS pages, counted page by page before and after.
+
+    Exact while nobody else uses the target. Where the kernel has no PAGEMAP_SCAN (before Linux 6.7) pages of zeros that
+    were read count as resident; a page that is pinned and went to swap counts as dropped, though its content is kept.
+    """
+
+    resident_pages: int
+    """In memory before, with content."""
+    chosen_pages: int
+    """Of those, what the kernel was asked to take."""
+    dropped_pages: int
+    """Of those, what it took. Pinned pages stay, and so may a page that somebody is just reading."""
+    seed: int
+    """Give it to `drop` again, and the same pages of the same target are chosen."""
+
+
+def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> DropReport:
+    """Lets the kernel take a share of target's pages at once, without memory pressure and without privilege.
+
+    Of a cache everything that can go is settled first: pinned pages stay, and the index may go as well. Of a mapping
+    only what is marked can go. No lock is held while pages go, so other threads may use the target meanwhile; in a
+    forked child it drops the child's pages alone.
+
+    Args:
+        target: a `Cache`, a function decorated with `@droppable.cache`, or a `lowlevel.Mapping`.
+        fraction: how likely each page is chosen: 0.0 none, 1.0 all.
+        seed: chooses the pages; None: chosen at random, and told in the report.
+
+    Raises:
+        TypeError: target is nothing of the kind. ValueError: fraction is not in 0..1, seed is negative, or the
+            mapping's backing is "plain", which the kernel never drops.
+        UnsupportedError: this kernel has no MADV_PAGEOUT (Linux 5.4).
+        ClosedError: the target was closed.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be from 0 to 1; you gave {fraction!r}")
+    if seed is None:
+        seed = random.SystemRandom().getrandbits(_SEED_BITS)
+    if not 0 <= seed < 1 << _SEED_BITS:
+        raise ValueError(f"seed must be from 0 to 2**{_SEED_BITS} - 1; you gave {seed!r}")
+    if isinstance(target, Mapping):
+        return _drop_mapping(target, fraction, seed)
+    return DropReport(*_cache_of(target)._drop(fraction, seed), seed)
+
+
+def settle(target: Target) -> None:
+    """Marks everything that can be: from now on the kernel may take all of target but what is pinned.
+
+    A cache does this by itself, but in batches: what was written last may not be droppable yet. `drop` includes it for
+    caches. Raises TypeError and ClosedError as `drop`.
+    """
+    if isinstance(target, Mapping):
+        target.mark()
+    else:
+        _cache_of(target)._settle()
+
+
+def advance_clock(target: Cache | Memo[..., Any], seconds: float) -> None:
+    """Moves one cache's clock forward, so that entries with a ttl expire now. There is no way back.
+
+    Raises:
+        TypeError: target is neither a `Cache` nor a function decorated with `@droppable.cache`.
+        ValueError: seconds is not more than 0.
+    """
+    _cache_of(target)._advance_clock(seconds)
+
+
+def _cache_of(target: object) -> Cache:
+    if isinstance(target, Memo):
+        return target.cache
+    if isinstance(target, Cache):
+        return target
+    raise TypeError(
+        "give a droppable.Cache, a function decorated with @droppable.cache, or a lowlevel.Mapping; "
+        f"you gave {type(target).__qualname__}"
+    )
+
+
+def _runs(pages: list[int]) -> Iterator[tuple[int, int]]:
+    """Neighbours together: (first page, how many)."""
+    for _, group in itertools.groupby(enumerate(pages), lambda pair: pair[1] - pair[0]):
+        run = [page for _, page in group]
+        yield run[0], len(run)
+
+
+def _drop_mapping(mapping: Mapping, fraction: float, seed: int) -> DropReport:
+    if mapping.backing == "plain":
+        raise ValueError("the kernel never drops a mapping with backing='plain'")
+    page = page_size_bytes()
+    chance = random.Random(seed)
+    resident = [at for at, state in enumerate(mapping.page_states()) if state == _RESIDENT]
+    chosen = [at for at in resident if chance.random() < fraction]
+    left = chosen
+    for _ in range(_TRIES):  # a page that is referenced at that moment is passed over
+        if not left:
+            break
+        for first, count in _runs(left):
+            mapping.page_out(first * page, count * page)
+        states = mapping.page_states()
+        left = [at for at in left if states[at] == _RESIDENT]
+    return DropReport(len(resident), len(chosen), len(chosen) - len(left), seed)
