@@ -21,7 +21,7 @@ from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
 
 MB = 1 << 20
 LIMIT_BYTES = 50 * MB
-GONE_SECONDS = 30.0
+GONE_SECONDS = 120.0
 
 WAIT = [sys.executable, "-c", "import signal; print(1, flush=True); signal.pause()"]
 
