@@ -1,10 +1,11 @@
 """How Sphinx builds the documentation: `make docs`."""
 
 project = "droppable"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
 exclude_patterns = ["adr/0000-template.md"]
 html_theme = "furo"
 myst_enable_extensions = ["colon_fence"]
+myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 # Both are documented under droppable itself, so that lowlevel's mention of them is not a second one.

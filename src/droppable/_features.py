@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from droppable.lowlevel import page_size_bytes, probe
+from droppable.lowlevel import page_size_bytes, probe, random_describe
 
 KERNEL = os.uname()
 
@@ -127,20 +127,8 @@ def _why_no_signal(error: int) -> str:
 
 
 def _vdso_getrandom() -> Feature:
-    """Looks for the name in the vDSO's own image: it has its symbol names in it as any library does."""
-    for line in _read("/proc/self/maps").splitlines():
-        if line.endswith("[vdso]"):
-            start, end = (int(address, 16) for address in line.split()[0].split("-"))
-            try:
-                with open("/proc/self/mem", "rb", buffering=0) as memory:
-                    image = os.pread(memory.fileno(), end - start, start)
-            except (OSError, OverflowError) as error:
-                return Feature("vdso_getrandom", False, None, f"the vDSO cannot be read: {error}")
-            if b"\0__vdso_getrandom\0" in image or b"\0__kernel_getrandom\0" in image:
-                return Feature("vdso_getrandom", True)
-            reason = f"not in this vDSO; it came with Linux 6.11 (x86-64) and 6.12 (others), this is {KERNEL.release}"
-            return Feature("vdso_getrandom", False, None, reason)
-    return Feature("vdso_getrandom", False, None, "this process has no vDSO")
+    available, _, reason, _, _ = random_describe()
+    return Feature("vdso_getrandom", available, None, reason)
 
 
 def _lru() -> Feature:

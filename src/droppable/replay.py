@@ -48,6 +48,11 @@ class Outcome:
         """Hits per access; 0 where there was none."""
         return self.hits / ((self.hits + self.absent + self.lost) or 1)
 
+    @property
+    def lost_ratio(self) -> float:
+        """Misses per access on values that had been stored; 0 where there was no access."""
+        return self.lost / ((self.hits + self.absent + self.lost) or 1)
+
 
 class _LoggedCache:
     """One cache of the trace: an append-only log in one mapping, and where each value lies."""
