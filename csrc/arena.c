@@ -68,16 +68,23 @@ void arena_renew(struct arena *arena, struct segment *segment)
 	by_age_append(arena, segment);
 }
 
+bool arena_trim(struct arena *arena)
+{
+	struct segment *segment = arena->free;
+	if (!segment)
+		return false;
+	arena->free = segment->newer;
+	doom(arena, segment);
+	return true;
+}
+
 void arena_destroy(struct arena *arena)
 {
 	arena->closed = true;
 	while (arena->oldest)
 		arena_retire(arena, arena->oldest);
-	while (arena->free) {
-		struct segment *segment = arena->free;
-		arena->free = segment->newer;
-		doom(arena, segment);
-	}
+	while (arena_trim(arena))
+		;
 	memset(arena->table, 0, arena->table_size * sizeof(*arena->table));
 }
 
@@ -115,11 +122,11 @@ static void give_number(struct arena *arena, struct segment *segment)
 	arena->next_number = (number + 1) & ((1u << ARENA_NUMBER_BITS) - 1);
 }
 
-bool arena_is_full(const struct arena *arena, size_t length)
+bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t length)
 {
-	if (length <= arena->segment_bytes && arena->free)
-		return false;
-	return arena->mapped_bytes + length > arena->span_limit_bytes;
+	if (kind == SEGMENT_WHOLE)
+		return arena->mapped_bytes + length > arena->span_limit_bytes;
+	return !arena->free && arena->mapped_bytes + arena->segment_bytes > arena->span_limit_bytes;
 }
 
 int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struct segment **out)

@@ -120,8 +120,11 @@ static inline size_t arena_place_offset(uint64_t place)
  */
 int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struct segment **out);
 
-/* True if arena_open() would have to map beyond span_limit_bytes. */
-bool arena_is_full(const struct arena *arena, size_t length);
+/* True if arena_open() would have to map beyond span_limit_bytes. length: of a WHOLE, else ignored. */
+bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t length);
+
+/* Gives one free segment's address space up. False: there is none. */
+bool arena_trim(struct arena *arena);
 
 /* Takes a segment out of use: free for reuse (WHOLE: unmapped), or a zombie while it has users. */
 void arena_retire(struct arena *arena, struct segment *segment);

@@ -277,6 +277,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		int cause = find_fresh(cache, shard, hash, key, key_bytes, &found);
 		if (cause >= 0) {
 			shard->counts.misses[cause]++;
+			status = DRP_MISS;
 			goto out;
 		}
 		if (cache->config.max_bytes)
@@ -335,8 +336,9 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 	int status = shard->closed ? DRP_CLOSED : DRP_OK;
 	if (status == DRP_OK) {
 		const struct segment *head = shard->arena.extents;
-		bool urgent = length > cache->config.segment_bytes / 4 || !head || head->length - head->used < length;
-		shard_make_space(cache, shard, length, urgent);
+		const enum segment_kind kind = shard_extent_kind(shard, length);
+		bool urgent = kind == SEGMENT_WHOLE || !head || head->length - head->used < length;
+		shard_make_space(cache, shard, kind, length, urgent);
 		status = shard_take_extent(cache, shard, hash, value_bytes, segment, extent);
 	}
 	shard_unlock(shard);
@@ -455,7 +457,7 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 	if (status == DRP_OK) {
 		const struct segment *head = shard->arena.entries;
 		bool urgent = !head || head->length - head->used < stored_bytes + prim_page_size();
-		shard_make_space(cache, shard, cache->config.segment_bytes, urgent);
+		shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
 		status = shard_append(cache, shard, &entry, parts, part_count, &place);
 	}
 	if (status == DRP_OK) {

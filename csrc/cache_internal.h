@@ -107,6 +107,11 @@ int shard_append(struct cache *cache, struct shard *shard, const struct entry *e
 int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, size_t bytes, struct segment **segment,
 		      struct entry_extent *extent);
 void shard_mark(struct shard *shard, bool all);
+/* Where a value of that many bytes of pages goes: among others, or alone. */
+static inline enum segment_kind shard_extent_kind(const struct shard *shard, size_t length)
+{
+	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
+}
 
 /* cache_room.c */
 /* May that many bytes be allocated, as far as the memory limits tell? */
@@ -119,7 +124,7 @@ void shard_evict(struct cache *cache, struct shard *shard);
  * Sweeps towards a free segment, or address space for length bytes, if the span is used up: a step of it, or, if urgent,
  * as far as it takes.
  */
-void shard_make_space(struct cache *cache, struct shard *shard, size_t length, bool urgent);
+void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
 
 /* cache_pin.c: takes the lock over and gives it back, but not in between. PIN_RETRY: look the entry up once more. */
 enum { PIN_RETRY = 1 };

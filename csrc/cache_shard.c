@@ -301,7 +301,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, s
 	size_t offset;
 	int status;
 
-	if (length > arena->segment_bytes / 4) {
+	if (shard_extent_kind(shard, length) == SEGMENT_WHOLE) {
 		status = arena_open(arena, SEGMENT_WHOLE, length, &segment);
 		if (status != DRP_OK)
 			return status;

@@ -295,7 +295,7 @@ static struct segment *victim_of(struct arena *arena)
 	return NULL;
 }
 
-void shard_make_space(struct cache *cache, struct shard *shard, size_t length, bool urgent)
+void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent)
 {
 	struct arena *arena = &shard->arena;
 	struct segment *victim;
@@ -304,7 +304,12 @@ void shard_make_space(struct cache *cache, struct shard *shard, size_t length, b
 	arena->span_limit_bytes = atomic_load_explicit(&cache->span_bytes, memory_order_relaxed);
 	if (cache->config.max_bytes && arena->span_limit_bytes > 4 * cache->config.max_bytes + 4 * arena->segment_bytes)
 		arena->span_limit_bytes = 4 * cache->config.max_bytes + 4 * arena->segment_bytes;
-	while (arena_is_full(arena, length) && (victim = victim_of(arena)) != NULL) {
+	while (arena_is_full(arena, kind, length)) {
+		if (kind == SEGMENT_WHOLE && arena_trim(arena))
+			continue;
+		victim = victim_of(arena);
+		if (!victim)
+			break;
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
 			sweep_entries(cache, shard, victim, SWEEP_CLEAN);

@@ -1,0 +1,46 @@
+/*
+ * prim_fake.h - the test double of prim.h: memory whose pages vanish when a test says so.
+ *
+ * A page may be dropped when its backing allows it: PRIM_DROPPABLE at any time; PRIM_LAZYFREE after prim_mark(), as long
+ * as it was neither pinned since nor changed (the content is compared: a write of the same bytes goes unnoticed, which
+ * makes the fake drop more than a kernel would, never less).
+ *
+ * What is ordered happens at the Nth prim_step() from now: the code under test calls that between any two accesses whose
+ * order matters.
+ */
+#ifndef DRP_PRIM_FAKE_H
+#define DRP_PRIM_FAKE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FAKE_EVERY_PAGE SIZE_MAX
+
+/* Forgets all orders and counts; nothing may be mapped. */
+void fake_reset(void);
+
+/* Drops page number n of all mapped pages (in the order of mapping), or every one, if it may be dropped. */
+void fake_drop(size_t n);
+size_t fake_pages(void);
+/* Has it content that could be lost? */
+bool fake_page_in_use(size_t n);
+
+/* Orders a drop at the Nth step from now; 0: at none. Counts steps from now on. */
+void fake_drop_at_step(size_t step, size_t n);
+size_t fake_steps(void);
+
+/* Makes the Nth call from now that can fail fail (prim_map, prim_mark, prim_census, prim_random); 0: none. */
+void fake_fail_call(size_t call);
+size_t fake_calls(void);
+
+/* From now on every prim_cpu() tells another processor: the writer seems to move in each write. */
+void fake_move_between_cpus(bool moves);
+
+/* What prim_headroom() tells. */
+void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes);
+
+/* Mappings that were not unmapped. */
+size_t fake_mappings(void);
+
+#endif
