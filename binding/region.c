@@ -467,6 +467,7 @@ static PyObject *raw_hold(PyObject *self, PyObject *args)
 	if (!hold)
 		goto err_leave;
 	hold->owner = (struct raw_region *)Py_NewRef(self);
+	hold->hold.kind = (enum region_hold_kind)kind; /* an empty range is held without the core */
 	hold->hold.offset = range.start;
 	Py_BEGIN_ALLOW_THREADS
 	if (range.length > 0)

@@ -89,14 +89,41 @@ static int fill_empty(struct region *region, size_t first, size_t end)
 	return DRP_OK;
 }
 
-static int open_signal(struct region *region, size_t first, size_t end, struct region_gone *gone)
+/* Dirties what is live, so that it stays; tells what was filled and is gone. Nothing else changes. */
+static int keep_live(struct region *region, size_t first, size_t end, struct region_gone *gone)
 {
-	int status = fill_empty(region, first, end);
-	if (status == DRP_OK)
-		status = region_touch(region, first, end, true, zero_or_note, gone);
-	if (status == DRP_OK && gone->count > 0)
-		status = DRP_FAULT;
+	int status = DRP_OK;
+
+	for (size_t page = first, run_end; page < end && status == DRP_OK; page = run_end) {
+		bool filled = region_state(region, page) == STATE_FILLED;
+		for (run_end = page + 1; run_end < end; run_end++)
+			if ((region_state(region, run_end) == STATE_FILLED) != filled)
+				break;
+		if (filled)
+			status = region_touch(region, page, run_end, true, zero_or_note, gone);
+	}
 	return status;
+}
+
+/* Pages that were never filled come alive as zeros; where another writer was faster, his page is dirtied. */
+static int open_empty(struct region *region, size_t first, size_t end, struct region_gone *gone)
+{
+	int status = first < end ? fill_empty(region, first, end) : DRP_OK;
+	return status == DRP_OK ? region_touch(region, first, end, true, zero_or_note, gone) : status;
+}
+
+/* Two edges around what will be written whole; all of it is the first edge where nothing will. */
+static int open_signal(struct region *region, size_t first, size_t first_end, size_t second, size_t end,
+		       struct region_gone *gone)
+{
+	int status = keep_live(region, first, first_end, gone);
+	if (status == DRP_OK)
+		status = keep_live(region, second, end, gone);
+	if (status == DRP_OK && gone->count == 0)
+		status = open_empty(region, first, first_end, gone);
+	if (status == DRP_OK && gone->count == 0)
+		status = open_empty(region, second, end, gone);
+	return status == DRP_OK && gone->count > 0 ? DRP_FAULT : status;
 }
 
 int region_open_pages(struct region *region, size_t first, size_t end, size_t whole_first, size_t whole_end,
@@ -104,22 +131,15 @@ int region_open_pages(struct region *region, size_t first, size_t end, size_t wh
 {
 	switch (region->on_drop) {
 	case REGION_ZERO:
-		return DRP_OK;
+		break;
 	case REGION_RAISE:
 		return open_raise(region, first, end, whole_first, whole_end, gone);
 	case REGION_SIGNAL:
-		break;
+		if (whole_first >= whole_end)
+			return open_signal(region, first, end, end, end, gone);
+		return open_signal(region, first, whole_first, whole_end, end, gone);
 	}
-	int status = DRP_OK;
-	if (whole_first >= whole_end)
-		return open_signal(region, first, end, gone);
-	if (first < whole_first)
-		status = open_signal(region, first, whole_first, gone);
-	if (whole_end < end && (status == DRP_OK || status == DRP_FAULT)) {
-		int other = open_signal(region, whole_end, end, gone);
-		status = other != DRP_OK ? other : status;
-	}
-	return status;
+	return DRP_OK;
 }
 
 static void hold_range(const struct region *region, size_t offset, size_t length, struct region_hold *hold)
