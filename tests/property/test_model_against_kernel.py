@@ -196,6 +196,11 @@ class Comparison(RuleBasedStateMachine):
         assert not self.droppable_pages(part)
 
     @rule(part=parts)
+    def pressure(self, part: tuple[int, int]) -> None:
+        """The kernel takes what it likes, as under pressure; the census after each step tells the model what went."""
+        self.real.page_out(part[0] * PAGE, part[1] * PAGE)
+
+    @rule(part=parts)
     def read(self, part: tuple[int, int]) -> None:
         for index in range(part[0], part[0] + part[1]):
             self.observed_content(index, self.real_page(index), "read")
@@ -255,7 +260,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 TestLazyfree = LazyfreeComparison.TestCase
 TestDroppable = DroppableComparison.TestCase
 TestLazyfree.settings = TestDroppable.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
