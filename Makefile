@@ -31,7 +31,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test demo bench kernels kernels-ci docs clean
+.PHONY: build lint format c-test pytest test demo bench kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -103,6 +103,10 @@ bench: build
 
 kernels: build
 	$(MAKE) -C tests/kernels $(ARGS)
+
+# The Python tests in a 32-bit userland, on the kernel that runs
+userland32: build
+	@$(MAKE) -s -C tests/kernels userland32
 
 # The C tests on two kernels, for CI
 kernels-ci: build
