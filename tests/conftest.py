@@ -10,10 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import settings
 
 from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
 
 SNIPPET_SECONDS = 300.0
+
+# No example has a deadline: on a busy machine, or one that is emulated, a pause of a second says nothing.
+settings.register_profile("droppable", deadline=None)
+settings.load_profile("droppable")
 
 
 @dataclass(frozen=True)

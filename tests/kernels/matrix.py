@@ -14,11 +14,13 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 SUCCESS = "success"
 TAP_CASE = re.compile(r"(not )?ok \d+ - ([^#]*?)\s*(?:# SKIP (.*))?$")
 PYTEST_END = re.compile(r"=+ (.*) in [\d.]+s.*=+$")
 PYTEST_SKIP = re.compile(r"SKIPPED \[(\d+)\] \S+ (.*)$")
+REASON_LENGTH = 120
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _test(outcome: str, console: list[str], name: str) -> Test:
             if case[3]:
                 skips[case[3]] += 1
         elif skip := PYTEST_SKIP.match(line):
-            skips[skip[2]] += int(skip[1])
+            skips[shorten(skip[2], REASON_LENGTH, placeholder=" ...")] += int(skip[1])
         elif end := PYTEST_END.match(line):
             counts = dict(reversed(part.split(" ", 1)) for part in end[1].split(", "))
             passed, failed = int(counts.get("passed", 0)), int(counts.get("failed", 0))

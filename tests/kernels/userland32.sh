@@ -1,6 +1,8 @@
 #!/bin/sh
-# The Python tests in a 32-bit Debian on the 64-bit kernel that runs: makes the root once (debootstrap, i386), builds the
-# package in it from the project's files, and runs pytest. Needs root. usage: userland32.sh ROOT TOP PYTEST-ARGUMENT...
+# A 32-bit Debian with the package built in it: makes the root once (debootstrap, i386), installs the package from the
+# project's files, and runs pytest there, on the 64-bit kernel that runs. Without arguments for pytest it only prepares,
+# for a row of the matrix that boots the root on a 32-bit kernel. Needs root.
+# usage: userland32.sh ROOT TOP [PYTEST-ARGUMENT...]
 #
 # The mounts that the tests need are made in a mount namespace of their own: whatever happens, none stays behind.
 set -eu
@@ -46,6 +48,6 @@ exec unshare --mount --propagation private setarch i686 sh -eu -c '
 		export PATH
 		pip install --quiet --no-index --no-build-isolation --no-deps --config-settings=build-dir=/tmp/build .
 		python -c \"import sys, numpy; print(sys.version, \\\"numpy\\\", numpy.__version__, \\\"maxsize\\\", hex(sys.maxsize))\"
-		exec python -m pytest -p no:cacheprovider \"\$@\"
+		[ \$# = 0 ] || exec python -m pytest -p no:cacheprovider \"\$@\"
 	" sh "$@"
 ' sh "$root" "$@"
