@@ -126,6 +126,7 @@ def run_dieharder(_: int, tests: tuple[int, ...]) -> dict[str, object]:
         started = time.monotonic()
         output, written = pipe(stream, command)
         total_bytes += written
+        known = len(rows)
         for line in output.splitlines():
             fields = [field.strip() for field in line.split("|")]
             if len(fields) == 6 and fields[5] in ("PASSED", "WEAK", "FAILED"):
@@ -140,7 +141,7 @@ def run_dieharder(_: int, tests: tuple[int, ...]) -> dict[str, object]:
                 )
         print(
             f"{test} {ntuple} {stream} {written / 1e6:.0f} MB {time.monotonic() - started:.0f} s:",
-            ", ".join(row["assessment"] for row in rows[-1:]),
+            ", ".join(f"{row['p']} {row['assessment']}" for row in rows[known:]),
             flush=True,
         )
     counts = {word: sum(row["assessment"] == word for row in rows) for word in ("PASSED", "WEAK", "FAILED")}
