@@ -8,5 +8,5 @@ myst_enable_extensions = ["colon_fence"]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
-# Both are documented under droppable itself, so that lowlevel's mention of them is not a second one.
-suppress_warnings = ["autodoc.duplicate_object"]
+# Names of fields ("dropped") are in several classes, and lowlevel mentions what droppable re-exports.
+suppress_warnings = ["autodoc.duplicate_object", "ref.python"]

@@ -46,16 +46,36 @@ static void fill(unsigned char *bytes, size_t length, unsigned seed)
 		bytes[i] = (unsigned char)((i * 7 + seed) % 255 + 1);
 }
 
+static bool is_zero(const unsigned char *bytes, size_t length)
+{
+	return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
+}
+
+/* Pages with content. An old kernel's census takes the zero page, which a read of a dropped page maps, for content. */
+static size_t resident_pages(const unsigned char *at, size_t count)
+{
+	static unsigned char states[4 * PAGES];
+	struct prim_census census;
+
+	REQUIRE(count <= sizeof(states));
+	REQUIRE(prim_census(at, count * page, states, &census) == DRP_OK);
+	if (!census.exact)
+		for (size_t i = 0; i < count; i++)
+			census.resident_pages -= states[i] == PRIM_RESIDENT && is_zero(at + i * page, page);
+	return census.resident_pages;
+}
+
 /* Drops the pages for sure: a page that is referenced at the moment is skipped by the kernel, so again. */
 static void drop(struct region *region, size_t first, size_t count)
 {
-	struct prim_census census = {.resident_pages = 1};
+	const unsigned char *at = (unsigned char *)region_memory(region) + first * page;
+	size_t left = 1;
 
-	for (int tries = 0; tries < MAX_TRIES && census.resident_pages > 0; tries++) {
+	for (int tries = 0; tries < MAX_TRIES && left > 0; tries++) {
 		REQUIRE(region_page_out(region, first * page, count * page) == DRP_OK);
-		REQUIRE(prim_census((char *)region_memory(region) + first * page, count * page, NULL, &census) == DRP_OK);
+		left = resident_pages(at, count);
 	}
-	REQUIRE(census.resident_pages == 0);
+	REQUIRE(left == 0);
 }
 
 static void check_gone(struct region_gone *gone, size_t first, size_t end)
