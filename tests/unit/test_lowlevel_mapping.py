@@ -1,6 +1,7 @@
 """lowlevel.Mapping: one mapping of the C core's contract with the kernel, as a buffer."""
 
 import os
+import sys
 import threading
 
 import pytest
@@ -142,15 +143,15 @@ def test_dump_and_wipe_flags_reach_the_kernel() -> None:
     assert {"dd", "wf", "dp"} <= vm_flags(make("droppable", 7))
 
 
-@pytest.mark.parametrize("length", [0, -PAGE, 1, PAGE + 1, -(2**62)])
+@pytest.mark.parametrize("length", [0, -PAGE, 1, PAGE + 1, -(2**30)])
 def test_lengths_that_are_no_pages_are_refused(length: int) -> None:
     with pytest.raises(ValueError, match="multiple"):
         Mapping(length)
 
 
 def test_lengths_beyond_the_address_space_are_refused() -> None:
-    with pytest.raises(MemoryError):
-        Mapping((2**62 // PAGE) * PAGE)
+    with pytest.raises(MemoryError if sys.maxsize > 2**62 else OverflowError):
+        Mapping(2**62)
     with pytest.raises(OverflowError):
         Mapping(2**80)
 
