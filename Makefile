@@ -65,6 +65,7 @@ lint: build
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy src tests/typing
+	$(BIN)/mypy demo
 	$(BIN)/python -m mypy.stubtest droppable._core --allowlist tools/stubtest_allowlist.txt --ignore-unused-allowlist
 
 format: $(VENV)/requirements.stamp
