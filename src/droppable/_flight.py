@@ -131,4 +131,9 @@ class Flights:
 
     def _fail(self, key: bytes, flight: _Flight, error: BaseException) -> None:
         self._land(key, flight)
-        flight.future.set_exception(error if isinstance(error, Exception) else _CalledOff())
+        if isinstance(error, StopIteration):  # a task cannot be told that one: its future refuses it
+            told: Exception = RuntimeError("the computation raised StopIteration")
+            told.__cause__ = error
+        else:
+            told = error if isinstance(error, Exception) else _CalledOff()
+        flight.future.set_exception(told)

@@ -21,7 +21,7 @@ POOL = numpy.random.default_rng(20).bytes(2 * LARGEST_BYTES)
 TEXT = POOL[: LARGEST_BYTES // 4].hex()
 WIDE = "".join(chr(0x20 + int(point)) for point in numpy.random.default_rng(21).integers(0, 0xD000, 1 << 20))
 
-PLAIN = "u1 <f8 >i4 <c16 ? <f2 <M8[s] >u8 S7 <U5 V13 i1 <m8[ns] <f4".split()
+PLAIN = ["u1", "<f8", ">i4", "<c16", "?", "<f2", "<M8[s]", ">u8", "S7", "<U5", "V13", "i1", "<m8[ns]", "<f4"]
 DTYPES = (
     *(numpy.dtype(name) for name in PLAIN),
     numpy.dtype([("id", "<i4"), ("weight", "<f8"), ("name", "S3")]),
