@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy
 import pytest
 
 import droppable
 from droppable import Cache, ClosedError, DroppableError, UnsupportedError, ValueTooLargeError
 from droppable.lowlevel import Layout, page_size_bytes, probe
 from droppable.testing import advance_clock, drop
+
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 PAGE = page_size_bytes()
 NARROW = Layout(shards=1, segment_bytes=32768, span_bytes=262144)

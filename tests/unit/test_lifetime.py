@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Callable
 
-import numpy
 import pytest
 
 from droppable import Cache
 from droppable.lowlevel import Layout
 from droppable.testing import drop
+
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 Make = Callable[..., Cache]
 Run = Callable[..., str]

@@ -13,12 +13,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-import numpy
 import pytest
 
 import droppable
 from droppable import CacheInfo, Memo, ValueTooLargeError
 from droppable.testing import advance_clock, drop
+
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 Decorate = Callable[..., Any]
 

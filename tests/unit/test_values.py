@@ -12,12 +12,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import pytest
 
 from droppable import Cache, ClosedError
 from droppable.lowlevel import page_size_bytes
 from droppable.testing import drop, settle
+
+numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 PAGE = page_size_bytes()
 SIZES = (0, 1, 15, 16, 17, 100, PAGE - 64, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 32767, 32768, 32769, 262144, 3_000_001)
