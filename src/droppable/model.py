@@ -349,7 +349,7 @@ class Mapping:
     def _parts(self, offset: int, length: int | None) -> Iterator[tuple[int, int, int]]:
         """(page index, start in it, stop in it) of a range of bytes."""
         size, whole = self.machine.page_bytes, self.length_pages * self.machine.page_bytes  # len() ends at ssize_t
-        if not 0 <= offset <= (end := whole if length is None else offset + length) <= whole:
+        if not whole >= (end := whole if length is None else offset + length) >= offset >= 0:
             raise ValueError(f"offset {offset} and end {end} do not lie in a mapping of {whole} bytes")
         for index in range(offset // size, -(-end // size)):
             yield index, max(offset - index * size, 0), min(end - index * size, size)
