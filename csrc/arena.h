@@ -71,8 +71,7 @@ struct arena {
 	struct segment *entries, *extents; /* heads of the log, or NULL */
 };
 
-/* What the directory of an EXTENTS segment says of one value. */
-struct arena_extent {
+struct arena_extent { /* what the directory of an EXTENTS segment says of one value */
 	uint64_t hash;
 	uint32_t page;
 	uint32_t stamp; /* the segment's; anything else: dropped */
@@ -122,7 +121,6 @@ int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struc
 
 /* True if arena_open() would have to map beyond span_limit_bytes. length: of a WHOLE, else ignored. */
 bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t length);
-
 /* Gives one free segment's address space up. False: there is none. */
 bool arena_trim(struct arena *arena);
 
@@ -131,7 +129,6 @@ void arena_retire(struct arena *arena, struct segment *segment);
 
 /* One user less; the last one of a zombie gives its memory back. */
 void arena_release(struct arena *arena, struct segment *segment);
-
 /* Makes the segment the newest of all. */
 void arena_renew(struct arena *arena, struct segment *segment);
 

@@ -330,7 +330,6 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 			size_t value_bytes, struct segment **segment, struct entry_extent *extent, uint16_t *witnesses)
 {
 	const size_t length = witness_count(value_bytes) * prim_page_size();
-	bool moved;
 
 	pthread_mutex_lock(&shard->lock);
 	int status = shard->closed ? DRP_CLOSED : DRP_OK;
@@ -346,12 +345,8 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 		return status;
 
 	unsigned char *address = (*segment)->base + (size_t)extent->page * prim_page_size();
-	bool provable = witness_write(address, item->parts, item->part_count, witnesses,
-				      cache->config.backing == PRIM_DROPPABLE, &moved);
-	status = prim_mark(address, length);
-	if (!provable || (moved && !witness_equal(address, item->parts, item->part_count)))
-		return DRP_REFUSED;
-	return status;
+	return witness_write(address, item->parts, item->part_count, witnesses,
+			     cache->config.backing == PRIM_DROPPABLE);
 }
 
 /* Puts an appended entry into the index, in the place of the key's older one if there is one. */

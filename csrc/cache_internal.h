@@ -34,8 +34,9 @@ struct shard {
 	struct pins pins;
 	struct cache_stats counts; /* entries and bytes are kept here; mapped, pinned and lost are filled in when read */
 	uint32_t scrubbed_page;
-	uint32_t swept_number; /* the segment that is being emptied, and how much of it was copied forward */
-	size_t swept_copied_bytes;
+	size_t unmarked_extent_bytes; /* appended since the log of entries was marked */
+	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
+	unsigned spare_credit;
 	bool closed;
 } __attribute__((aligned(128))); /* two cache lines: neighbours' locks do not fight */
 

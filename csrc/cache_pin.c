@@ -78,7 +78,12 @@ void cache_unpin(struct cache_pin *pin)
 		do { /* the entry may be forgotten while its pages are being marked */
 			forgotten = of->forgotten;
 			pthread_mutex_unlock(&shard->lock);
-			(void)(forgotten ? prim_purge(of->address, of->bytes) : prim_mark(of->address, of->bytes));
+			if (forgotten) {
+				(void)prim_purge(of->address, of->bytes);
+			} else {
+				(void)prim_mark(of->address, of->bytes);
+				prim_touch(of->address, of->bytes); /* it was in use until now */
+			}
 			pthread_mutex_lock(&shard->lock);
 		} while (of->forgotten && !forgotten);
 		struct segment *segment = of->segment;

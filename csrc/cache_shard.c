@@ -12,7 +12,7 @@
 #include "hash.h"
 #include "witness.h"
 
-enum { APPEND_RETRIES = 3 };
+enum { APPEND_RETRIES = 3, ENTRIES_DEAR_FACTOR = 8 };
 
 bool shard_is_dead(void *context, uint64_t place)
 {
@@ -319,6 +319,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, s
 	}
 	segment->used = offset + length;
 	segment->users++;
+	shard->unmarked_extent_bytes += length;
 	add_bytes(cache, shard, segment, length);
 	*extent = (struct entry_extent){
 		.value_bytes = bytes, .segment = segment->number, .page = (uint32_t)(offset / page)};
@@ -326,13 +327,25 @@ int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, s
 	return DRP_OK;
 }
 
+static void mark_entries(struct shard *shard, struct segment *head, bool all)
+{
+	const size_t unmarked = head->used - head->marked, marked = head->marked;
+	const size_t batch = head->length / 4 < MARK_BATCH_BYTES ? head->length / 4 : MARK_BATCH_BYTES;
+
+	if (!all && unmarked + shard->unmarked_extent_bytes < batch)
+		return;
+	(void)arena_mark(head, all);
+	/* Few entries stand for many pages here: they must outlive them, or those pages are there for nobody. */
+	if (shard->unmarked_extent_bytes > ENTRIES_DEAR_FACTOR * unmarked && head->marked > marked)
+		prim_touch(head->base + marked, head->marked - marked);
+	if (head->marked > marked || all)
+		shard->unmarked_extent_bytes = 0;
+}
+
 void shard_mark(struct shard *shard, bool all)
 {
-	struct segment *head = shard->arena.entries;
-
-	if (head && (all || head->used - head->marked >= MARK_BATCH_BYTES ||
-		     head->used - head->marked >= head->length / 4))
-		(void)arena_mark(head, all);
+	if (shard->arena.entries)
+		mark_entries(shard, shard->arena.entries, all);
 	if (all && shard->arena.extents)
 		(void)arena_mark(shard->arena.extents, true);
 	if (shard->index.dirty_pages >= (all ? 1 : INDEX_DIRTY_PAGES))

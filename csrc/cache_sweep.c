@@ -4,7 +4,9 @@
  *   evict    max_bytes is exceeded: entries leave in the order they came, but for those used since the last sweep, which
  *            get a second chance at the head of the log (CLOCK, on the hot bit of the index)
  *   clean    the span of address space is used up: the oldest segment is to be reused. Whatever the kernel left in it is
- *            what it holds to be in use, so that is copied forward, up to half a segment; the rest is evicted
+ *            what it holds to be in use. A segment that is mostly there is spared and becomes the newest; of others, what
+ *            is there is copied forward. Both on credit, earned with each segment that is gained: when everything is
+ *            in use and there is nothing to gain, the oldest entries are evicted
  *
  *   oldest [ gone ][ swept so far | to be looked at ... ] [ ... ] ... [ head ]
  *                                  next entry ---- copied forward ------^
@@ -21,7 +23,10 @@
 enum {
 	STEP_PAGES = 16,
 	STACK_KEY_BYTES = 512,
-	SPARED_AT_MOST = 64, /* WHOLE values given a second chance in one search for space */
+	SPARE_CREDIT = 2,     /* segments spared for one gained, */
+	SPARE_CREDIT_MAX = 64,
+	COPY_CREDIT_SHARE = 8, /* and 7/8 of a segment copied forward; the rest is progress */
+	COPY_CREDIT_MAX = 4,   /* segments */
 };
 
 enum sweep_reason { SWEEP_EVICT, SWEEP_CLEAN };
@@ -104,10 +109,11 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 	} else if (reason == SWEEP_EVICT) {
 		keep = index_is_hot(&found->cursor);
 	} else {
-		keep = shard->swept_copied_bytes + bytes <= found->segment->length / 2;
+		keep = bytes <= shard->copy_credit_bytes;
 	}
 	if (keep && move_entry(cache, shard, found, NULL)) {
-		shard->swept_copied_bytes += bytes;
+		if (reason == SWEEP_CLEAN)
+			shard->copy_credit_bytes -= bytes;
 		return;
 	}
 	entry_copy(&found->reader, NULL, entry->meta_bytes);
@@ -127,10 +133,6 @@ static void sweep_entries(struct cache *cache, struct shard *shard, struct segme
 	struct prim_census census;
 	struct found found;
 
-	if (shard->swept_number != number) {
-		shard->swept_number = number;
-		shard->swept_copied_bytes = 0;
-	}
 	if (step > segment->length - first)
 		step = segment->length - first;
 	/* Pages that are gone are passed over without a touch: reading one would map zeros in its place. */
@@ -199,7 +201,7 @@ static bool move_extent(struct cache *cache, struct shard *shard, struct segment
 	const struct drp_part part = {source, bytes};
 	struct segment *to;
 	struct entry_extent extent;
-	bool moved, kept = false;
+	bool kept = false;
 
 	if (!is_resident(source, bytes))
 		return false;
@@ -210,12 +212,11 @@ static bool move_extent(struct cache *cache, struct shard *shard, struct segment
 	if (shard_take_extent(cache, shard, hash, bytes, &to, &extent) != DRP_OK)
 		goto out;
 	unsigned char *target = to->base + (size_t)extent.page * prim_page_size();
-	(void)witness_write(target, &part, 1, witnesses, cache->config.backing == PRIM_DROPPABLE, &moved);
-	(void)prim_mark(target, count * prim_page_size());
+	int written = witness_write(target, &part, 1, witnesses, cache->config.backing == PRIM_DROPPABLE);
 	/* The same bytes have the same witnesses: those in the entry serve the copy, if the source was whole throughout. */
-	kept = !found->reader.lost && witness_intact(source, bytes, witnesses + count) &&
+	kept = written == DRP_OK && !found->reader.lost && witness_intact(source, bytes, witnesses + count) &&
 	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 &&
-	       (!moved || witness_equal(target, &part, 1)) && move_entry(cache, shard, found, &extent);
+	       move_entry(cache, shard, found, &extent);
 	if (kept)
 		shard_free_extent(cache, shard, old);
 	else
@@ -244,7 +245,6 @@ static void forget_extent(struct cache *cache, struct shard *shard, uint64_t has
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	const uint32_t number = segment->number, count = segment->extents;
-	size_t copied_bytes = 0;
 
 	segment->users++; /* stays itself while its last live values leave */
 	for (uint32_t i = 0; i < count; i++) {
@@ -254,9 +254,9 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 		if (listed.stamp != arena_stamp(number) ||
 		    !find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
 			continue;
-		if (copied_bytes + extent.value_bytes <= segment->length / 2 &&
+		if (extent.value_bytes <= shard->copy_credit_bytes &&
 		    move_extent(cache, shard, segment, &found, &extent, listed.hash))
-			copied_bytes += (size_t)extent.value_bytes;
+			shard->copy_credit_bytes -= (size_t)extent.value_bytes;
 		else
 			forget_extent(cache, shard, listed.hash, number, listed.page, LEAVE_EVICTED);
 	}
@@ -266,7 +266,7 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 }
 
 /* A large value at the tail: one more round if it was used or is all there, else it goes. */
-static void clean_whole(struct cache *cache, struct shard *shard, struct segment *segment, unsigned *spared)
+static void clean_whole(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	const uint32_t number = segment->number;
 	struct found found;
@@ -274,9 +274,9 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 
 	bool live = find_by_extent(cache, shard, segment->hash, number, 0, &found, &extent);
 	bool resident = live && is_resident(segment->base, (size_t)extent.value_bytes);
-	if (resident && !segment->spared && *spared < SPARED_AT_MOST) {
+	if (resident && !segment->spared && shard->spare_credit > 0) {
 		segment->spared = true;
-		++*spared;
+		shard->spare_credit--;
 		arena_renew(&shard->arena, segment);
 		return;
 	}
@@ -295,11 +295,40 @@ static struct segment *victim_of(struct arena *arena)
 	return NULL;
 }
 
+/* A segment of many values that nearly all are there, before its sweep begins: copying them would gain nothing. */
+static bool spare(struct shard *shard, struct segment *segment)
+{
+	const size_t page = prim_page_size(), used = (segment->used + page - 1) & ~(page - 1);
+	struct prim_census census;
+
+	if (segment->kind == SEGMENT_WHOLE || segment->swept > 0 || shard->spare_credit == 0 ||
+	    prim_census(segment->base, used, NULL, &census) != DRP_OK ||
+	    census.resident_pages * 4 < census.pages * 3)
+		return false;
+	shard->spare_credit--;
+	arena_renew(&shard->arena, segment);
+	return true;
+}
+
+/* A sweep that begins earns the credit for what it will gain. */
+static void earn_credit(struct shard *shard, const struct segment *segment)
+{
+	const size_t most = COPY_CREDIT_MAX * shard->arena.segment_bytes;
+
+	if (segment->swept > 0)
+		return;
+	shard->copy_credit_bytes += segment->length - segment->length / COPY_CREDIT_SHARE;
+	if (shard->copy_credit_bytes > most)
+		shard->copy_credit_bytes = most;
+	shard->spare_credit += SPARE_CREDIT;
+	if (shard->spare_credit > SPARE_CREDIT_MAX)
+		shard->spare_credit = SPARE_CREDIT_MAX;
+}
+
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent)
 {
 	struct arena *arena = &shard->arena;
 	struct segment *victim;
-	unsigned spared = 0;
 
 	arena->span_limit_bytes = atomic_load_explicit(&cache->span_bytes, memory_order_relaxed);
 	if (cache->config.max_bytes && arena->span_limit_bytes > 4 * cache->config.max_bytes + 4 * arena->segment_bytes)
@@ -310,6 +339,9 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		victim = victim_of(arena);
 		if (!victim)
 			break;
+		if (spare(shard, victim))
+			continue;
+		earn_credit(shard, victim);
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
 			sweep_entries(cache, shard, victim, SWEEP_CLEAN);
@@ -318,7 +350,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 			clean_extents(cache, shard, victim);
 			break;
 		case SEGMENT_WHOLE:
-			clean_whole(cache, shard, victim, &spared);
+			clean_whole(cache, shard, victim);
 			break;
 		}
 		if (!urgent)

@@ -418,6 +418,7 @@ int index_mark(struct index *index, size_t max_pages)
 				last = end;
 			}
 		int result = prim_mark(page_address(index, first), (last - first + 1) * page);
+		prim_touch(page_address(index, first), (last - first + 1) * page); /* written, so in use */
 		if (result != DRP_OK)
 			status = result;
 		first = last;

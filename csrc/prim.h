@@ -85,6 +85,13 @@ int prim_cold(void *address, size_t length);
  */
 void prim_pin(void *address, size_t length);
 
+/*
+ * Reads a byte of each page that the range touches, which sets the processor's accessed bits: reclaim then takes others
+ * first. prim_mark() clears those bits and leaves a page that was marked before where it stands in the reclaim order, so
+ * what is in use must be touched after it is marked again, or it looks like the coldest page of all.
+ */
+void prim_touch(const void *address, size_t length);
+
 /* Keeps or wipes the range's content across fork. Lazyfree only; used around a fork for what is pinned. */
 int prim_fork_content(void *address, size_t length, bool keep);
 

@@ -175,6 +175,15 @@ __attribute__((no_sanitize("thread"))) void prim_pin(void *address, size_t lengt
 		atomic_fetch_or_explicit((_Atomic unsigned char *)at, nothing, memory_order_relaxed);
 }
 
+void prim_touch(const void *address, size_t length)
+{
+	uintptr_t page = prim_page_size();
+	uintptr_t at = (uintptr_t)address & ~(page - 1);
+
+	for (; at < (uintptr_t)address + length; at += page)
+		(void)atomic_load_explicit((const _Atomic unsigned char *)at, memory_order_relaxed);
+}
+
 int prim_fork_content(void *address, size_t length, bool keep)
 {
 	return advise(address, length, keep ? MADV_KEEPONFORK : MADV_WIPEONFORK);

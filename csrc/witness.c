@@ -8,6 +8,8 @@
 
 #include "prim.h"
 
+enum { MARK_PAGES = 32 };
+
 /* Walks a list of parts as if they were one stretch of bytes. */
 struct part_cursor {
 	const struct drp_part *part, *end;
@@ -114,39 +116,46 @@ static void page_at_once(unsigned char *page, struct part_cursor *parts, size_t 
 	}
 }
 
-bool witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order,
-		   bool *moved)
+static bool is_equal(const unsigned char *extent, const struct drp_part *parts, size_t part_count)
 {
-	const size_t page = prim_page_size(), bytes = total_bytes(parts, part_count);
-	struct part_cursor cursor = {parts, parts + part_count, 0};
-	const unsigned cpu = in_order ? prim_cpu() : 0;
-	unsigned char *to = extent;
-	bool provable = true;
-
-	for (size_t at = 0; at < bytes; at += page, to += page, witnesses++) {
-		size_t length = bytes - at < page ? bytes - at : page;
-		if (in_order) {
-			*witnesses = page_in_order(to, &cursor, length);
-		} else { /* lazyfree: a dirty page stays until prim_mark(), so the copy may come first */
-			page_at_once(to, &cursor, length);
-			*witnesses = witness_of(to, length);
-		}
-		if (*witnesses == WITNESS_ZERO && length > UINT16_MAX && to[UINT16_MAX] != 0)
-			provable = false;
-	}
-	*moved = in_order && prim_cpu() != cpu;
-	return provable;
-}
-
-bool witness_equal(const void *extent, const struct drp_part *parts, size_t part_count)
-{
-	const unsigned char *at = extent;
 	for (size_t i = 0; i < part_count; i++) {
-		if (parts[i].bytes > 0 && memcmp(at, parts[i].data, parts[i].bytes) != 0)
+		if (parts[i].bytes > 0 && memcmp(extent, parts[i].data, parts[i].bytes) != 0)
 			return false;
-		at += parts[i].bytes;
+		extent += parts[i].bytes;
 	}
 	return true;
+}
+
+int witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order)
+{
+	const size_t page = prim_page_size(), bytes = total_bytes(parts, part_count);
+	const size_t pages = witness_count(bytes);
+	struct part_cursor cursor = {parts, parts + part_count, 0};
+	const unsigned cpu = in_order ? prim_cpu() : 0;
+	unsigned char *base = extent;
+	bool provable = true;
+
+	for (size_t i = 0, marked = 0; i < pages; i++) {
+		unsigned char *to = base + i * page;
+		size_t length = bytes - i * page < page ? bytes - i * page : page;
+		if (in_order) {
+			witnesses[i] = page_in_order(to, &cursor, length);
+		} else { /* lazyfree: a dirty page stays until prim_mark(), so the copy may come first */
+			page_at_once(to, &cursor, length);
+			witnesses[i] = witness_of(to, length);
+		}
+		if (witnesses[i] == WITNESS_ZERO && length > UINT16_MAX && to[UINT16_MAX] != 0)
+			provable = false;
+		if (i + 1 == pages || i + 1 - marked == MARK_PAGES) {
+			int status = prim_mark(base + marked * page, (i + 1 - marked) * page);
+			if (status != DRP_OK)
+				return status;
+			marked = i + 1;
+		}
+	}
+	if (!provable || (in_order && prim_cpu() != cpu && !is_equal(base, parts, part_count)))
+		return DRP_REFUSED;
+	return DRP_OK;
 }
 
 bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses)

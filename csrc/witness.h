@@ -13,8 +13,7 @@
  * a mark that reads 0. A reader mirrors it: use the bytes, acquire fence, then look at the marks in the mapping.
  *
  * One hole is left to the writer (KERNEL.md, stale translations): after it moved to another processor in the middle,
- * stores may have gone to a page that is already unmapped. witness_write() reports the move; prim_mark() flushes, and
- * witness_equal() tells.
+ * stores may have gone to a page that is already unmapped. prim_mark() flushes; comparing after it tells.
  *
  * Callers: cache (extents), region.
  */
@@ -33,15 +32,13 @@
 size_t witness_count(size_t bytes);
 
 /*
- * Copies the parts, one behind the other, to extent (page aligned) and fills witnesses. in_order: keep the order above,
- * which costs about a tenth of the copy's speed; needed on PRIM_DROPPABLE only. *moved: see above. False: this content
- * cannot prove itself (a page of 64 KiB with nothing but its last byte set) and must not be kept.
+ * Copies the parts, one behind the other, to extent (page aligned), marks it, and fills witnesses. It marks as it goes,
+ * every few pages, so that reclaim finds little that is dirty (on PRIM_DROPPABLE dirty pages make it over-drop).
+ * in_order: keep the order above, which costs about a tenth of the copy's speed; needed on PRIM_DROPPABLE only.
+ * DRP_REFUSED: it was written to pages that are gone (see above: compared after the mark), or this content cannot prove
+ * itself (a page of 64 KiB with nothing but its last byte set); it must not be kept. Else what prim_mark() said.
  */
-bool witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order,
-		   bool *moved);
-
-/* True if the extent holds the parts now. Only sound after prim_mark() of the extent. */
-bool witness_equal(const void *extent, const struct drp_part *parts, size_t part_count);
+int witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order);
 
 /* True if no page of the extent was dropped since it was written; to be called after the bytes were used. */
 bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses);

@@ -258,6 +258,12 @@ void prim_pin(void *address, size_t length)
 		mapping->pages[i].marked = false;
 }
 
+void prim_touch(const void *address, size_t length)
+{
+	(void)address;
+	(void)length;
+}
+
 int prim_fork_content(void *address, size_t length, bool keep)
 {
 	(void)address;
