@@ -25,8 +25,9 @@ enum {
 	STACK_KEY_BYTES = 512,
 	SPARE_CREDIT = 2,     /* segments spared for one gained, */
 	SPARE_CREDIT_MAX = 64,
-	COPY_CREDIT_SHARE = 8, /* and 7/8 of a segment copied forward; the rest is progress */
-	COPY_CREDIT_MAX = 4,   /* segments */
+	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
+	COPY_CREDIT_SHARE = 2,
+	COPY_CREDIT_MAX = 2, /* segments */
 };
 
 enum sweep_reason { SWEEP_EVICT, SWEEP_CLEAN };
@@ -317,7 +318,7 @@ static void earn_credit(struct shard *shard, const struct segment *segment)
 
 	if (segment->swept > 0)
 		return;
-	shard->copy_credit_bytes += segment->length - segment->length / COPY_CREDIT_SHARE;
+	shard->copy_credit_bytes += segment->length / COPY_CREDIT_SHARE;
 	if (shard->copy_credit_bytes > most)
 		shard->copy_credit_bytes = most;
 	shard->spare_credit += SPARE_CREDIT;
