@@ -103,10 +103,8 @@ struct prim_census {
 	bool exact;            /* false where only mincore() was there: zero pages are then counted as resident */
 };
 
-/*
- * Counts pages, true only for the moment. states, if not NULL, receives one enum prim_page_state a page.
- * Needs no privilege. Uses PAGEMAP_SCAN (Linux 6.7), else mincore().
- */
+/* Counts pages, true only for the moment. states, if not NULL, receives one enum prim_page_state a page. Needs no
+ * privilege. Uses PAGEMAP_SCAN (Linux 6.7), else mincore(). */
 enum prim_page_state { PRIM_ABSENT = 0, PRIM_RESIDENT = 1, PRIM_ZERO = 2 };
 int prim_census(const void *address, size_t length, unsigned char *states, struct prim_census *out);
 
@@ -138,10 +136,8 @@ int prim_signal_disarm(int handle, void *address, size_t length);
 int prim_signal_refill(int handle, void *address, const void *source, size_t length, size_t *done_bytes);
 void prim_signal_close(int handle);
 
-/*
- * How much this process could still allocate before reclaim finds nothing, over its memory cgroup, all the parents of
- * that, and the machine: the tightest of them.
- */
+/* How much this process could still allocate before reclaim finds nothing, over its memory cgroup, all the parents of
+ * that, and the machine: the tightest of them. */
 struct prim_headroom {
 	uint64_t limit_bytes;       /* UINT64_MAX: no limit */
 	uint64_t usage_bytes;
