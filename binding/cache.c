@@ -288,7 +288,9 @@ static int cache_object_contains(CacheObject *self, PyObject *key_object)
 	if (key_encode(&key, key_object) == 0)
 		there = cache_contains(self->cache, key.data, key.bytes);
 	key_free(&key);
-	return there;
+	if (there == DRP_CLOSED)
+		raise_closed();
+	return there < 0 ? -1 : there;
 }
 
 static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
@@ -371,9 +373,8 @@ static PyObject *cache_object_close(CacheObject *self, PyObject *unused)
 static PyObject *cache_object_settle(CacheObject *self, PyObject *unused)
 {
 	(void)unused;
-	if (!self->cache)
+	if (!self->cache || cache_settle(self->cache) == DRP_CLOSED)
 		return raise_closed();
-	cache_settle(self->cache);
 	Py_RETURN_NONE;
 }
 

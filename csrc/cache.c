@@ -315,11 +315,11 @@ static bool is_present(struct cache *cache, struct shard *shard, uint64_t hash, 
 	return find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && shard_is_whole(shard, &found);
 }
 
-bool cache_contains(struct cache *cache, const void *key, size_t key_bytes)
+int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
-	bool there = !shard->closed && is_present(cache, shard, hash, key, key_bytes);
+	int there = shard->closed ? DRP_CLOSED : is_present(cache, shard, hash, key, key_bytes);
 
 	shard_unlock(shard);
 	return there;
@@ -542,15 +542,20 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 	}
 }
 
-void cache_settle(struct cache *cache)
+int cache_settle(struct cache *cache)
 {
+	int status = DRP_OK;
+
 	for (unsigned i = 0; i < cache->shard_count; i++) {
 		struct shard *shard = &cache->shards[i];
 		pthread_mutex_lock(&shard->lock);
-		if (!shard->closed)
+		if (shard->closed)
+			status = DRP_CLOSED;
+		else
 			shard_mark(shard, true);
 		shard_unlock(shard);
 	}
+	return status;
 }
 
 void cache_advance_clock(struct cache *cache, uint64_t ns)

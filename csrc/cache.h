@@ -105,8 +105,8 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	      struct cache_pin *pin, uint64_t *place);
 void cache_unpin(struct cache_pin *pin);
 
-/* True if a get would find it now. Counts nothing. */
-bool cache_contains(struct cache *cache, const void *key, size_t key_bytes);
+/* 1 if a get would find it now, 0 if not, DRP_CLOSED. Counts nothing. */
+int cache_contains(struct cache *cache, const void *key, size_t key_bytes);
 
 /*
  * Stores a value, instead of the one that was there. DRP_REFUSED: no memory is left for it, counted, and the key is gone;
@@ -128,8 +128,8 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out);
 int cache_walk(struct cache *cache, uint64_t *cursor, int (*take)(void *context, const void *key, size_t key_bytes),
 	       void *context);
 
-/* Marks everything that can be: afterwards the kernel may take all but what is pinned. */
-void cache_settle(struct cache *cache);
+/* Marks everything that can be: afterwards the kernel may take all but what is pinned. DRP_CLOSED. */
+int cache_settle(struct cache *cache);
 
 /*
  * Lets the kernel take a share of the cache's pages now, chosen by seed: 0.0 none to 1.0 all. No lock is held while

@@ -14,7 +14,7 @@ import pytest
 import droppable
 from droppable import Cache, ClosedError, DroppableError, UnsupportedError, ValueTooLargeError
 from droppable.lowlevel import Layout, page_size_bytes, probe
-from droppable.testing import advance_clock, drop
+from droppable.testing import advance_clock, drop, settle
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -366,6 +366,7 @@ class TestBadInput:
             lambda: cache["k"],
             lambda: cache.__setitem__("k", 1),
             lambda: cache.__delitem__("k"),
+            lambda: "k" in cache,
             lambda: list(cache),
             lambda: cache.get("k"),
             lambda: cache.set("k", 1),
@@ -376,6 +377,7 @@ class TestBadInput:
             lambda: cache.view("k"),
             lambda: cache.get_or_create("k", lambda: 1),
             lambda: cache.clear(),
+            lambda: settle(cache),
             lambda: drop(cache),
         ]
         for number, call in enumerate(calls):
