@@ -17,7 +17,8 @@ Fork = Literal["wipe", "share"]
 
 _BACKINGS: Final = {"auto": 0, "lazyfree": 0, "droppable": 1}
 _FORKS: Final = {"wipe": False, "share": True}
-_MISSING: Final = object()
+MISSING: Final = object()
+"""What `get` gives back for "no value" where None is a value."""
 _VIEWABLE: Final = frozenset({_values.KIND_BYTES, _values.KIND_ARRAY})
 
 
@@ -156,6 +157,7 @@ class Cache(CoreCache):
         )
         self._max_bytes = max_bytes
         self._flights = Flights()
+        self._uncached = 0
 
     @property
     def max_bytes(self) -> int | None:
@@ -190,25 +192,29 @@ class Cache(CoreCache):
         Raises:
             TypeError: the result cannot be pickled, the key cannot be hashed or pickled. Whatever factory() raises.
         """
-        value = self.get(key, _MISSING)
-        if value is not _MISSING:
+        value = self.get(key, MISSING)
+        if value is not MISSING:
             return value  # type: ignore[no-any-return]
+        return self.create(key, factory, ttl)
+
+    def create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
+        """The rest of `get_or_create`, for a caller who has just seen a miss."""
         return self._flights.do(encode_key(key), lambda: self._create(key, factory, ttl))
 
     async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
         """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop."""
-        value = self.get(key, _MISSING)
-        if value is not _MISSING:
+        value = self.get(key, MISSING)
+        if value is not MISSING:
             return value  # type: ignore[no-any-return]
         return await self._flights.do_async(encode_key(key), lambda: self._acreate(key, factory, ttl))
 
     def _present(self, key: object) -> Any:
         # Somebody may have stored it between our miss and our turn; asking first counts no second miss.
-        return self.get(key, _MISSING) if key in self else _MISSING
+        return self.get(key, MISSING) if key in self else MISSING
 
     def _create(self, key: object, factory: Callable[[], T], ttl: float | None) -> T:
         value = self._present(key)
-        if value is not _MISSING:
+        if value is not MISSING:
             return value  # type: ignore[no-any-return]
         start = time.perf_counter()
         created = factory()
@@ -217,7 +223,7 @@ class Cache(CoreCache):
 
     async def _acreate(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None) -> T:
         value = self._present(key)
-        if value is not _MISSING:
+        if value is not MISSING:
             return value  # type: ignore[no-any-return]
         start = time.perf_counter()
         created = await factory()
@@ -229,8 +235,6 @@ class Cache(CoreCache):
             self.set(key, value, ttl, cost_seconds)
         except (ValueTooLargeError, MemoryError):
             self._uncached += 1
-
-    _uncached = 0
 
     def stats(self) -> CacheStats:
         """Counts of this moment; each is exact, and they may be of slightly different moments."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from types import MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from droppable._cache import Backing, Cache
+from droppable._cache import MISSING, Backing, Cache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +41,7 @@ class Memo(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.cache = cache
         """The cache behind it, for what this object does not offer itself."""
+        self._get = cache.get
         self._key = key
         self._is_async = inspect.iscoroutinefunction(function)
         if self._is_async and sys.version_info >= (3, 12):
@@ -55,11 +56,14 @@ class Memo(Generic[P, R]):
         return (len(args), *args, *(part for item in sorted(kwargs.items()) for part in item))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        key = self._key_of(args, kwargs)
-        function = self.__wrapped__
+        # A hit is what this is for: nothing is made before it is known to be a miss.
+        key = (len(args), *args) if self._key is None and not kwargs else self._key_of(args, kwargs)
         if self._is_async:
-            return self.cache.aget_or_create(key, lambda: function(*args, **kwargs))  # type: ignore[arg-type,return-value]
-        return self.cache.get_or_create(key, lambda: function(*args, **kwargs))
+            return self.cache.aget_or_create(key, lambda: self.__wrapped__(*args, **kwargs))  # type: ignore[arg-type,return-value]
+        value = self._get(key, MISSING)
+        if value is not MISSING:
+            return value  # type: ignore[no-any-return]
+        return self.cache.create(key, lambda: self.__wrapped__(*args, **kwargs))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:

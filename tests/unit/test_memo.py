@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import inspect
 import pickle
 import sys
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +30,6 @@ Decorate = Callable[..., Any]
 def memo(backing: str) -> Decorate:
     """`droppable.cache` with the test's backing."""
     return functools.partial(droppable.cache, backing=backing)
-
-
-@droppable.cache
-def at_module_level(number: int) -> int:
-    return number * 2
 
 
 class TestFunctions:
@@ -220,10 +217,14 @@ class TestFunctions:
         assert circle(1) == 42
         assert len(depth) == 5
 
-    def test_by_name_in_pickles(self) -> None:
-        assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level
-        with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
-            assert list(pool.map(at_module_level, [1, 2, 1])) == [2, 4, 2]
+    def test_by_name_in_pickles(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # A module that the pool's processes can import from wherever these tests were started.
+        (tmp_path / "doubles.py").write_text("import droppable\n@droppable.cache\ndef double(n): return 2 * n\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        double = importlib.import_module("doubles").double
+        assert pickle.loads(pickle.dumps(double)) is double
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            assert list(pool.map(double, [1, 2, 1])) == [2, 4, 2]
 
 
 class TestBadInput:
