@@ -23,7 +23,7 @@ enum {
 	/* Appended bytes between two marks of a shard's log. One madvise() for 32 pages costs about 2 us. */
 	MARK_BATCH_BYTES = 128 * 1024,
 	/* Dirty pages of a shard's index between two marks, at most: they cannot be dropped on lazyfree. */
-	INDEX_DIRTY_PAGES = 128,
+	INDEX_DIRTY_PAGES = 64,
 };
 
 struct shard {
@@ -35,6 +35,8 @@ struct shard {
 	struct cache_stats counts; /* entries and bytes are kept here; mapped, pinned and lost are filled in when read */
 	uint32_t scrubbed_page;
 	size_t unmarked_extent_bytes; /* appended since the log of entries was marked */
+	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
+	bool making_space;
 	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
 	unsigned spare_credit;
 	bool closed;

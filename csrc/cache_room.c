@@ -16,6 +16,7 @@ enum {
 	BYTES_PER_NS = 4,       /* twice the rate at which this machine's kernel hands out new pages to one thread */
 	SHORTEST_NS = 500000,
 	LONGEST_NS = 100000000,
+	SPAN_MAX_32_BYTES = 512 << 20, /* of the 2 to 4 GiB that a 32-bit program has for everything */
 	USE_SHARE = 4,          /* of the room may be used up by inserts before it is read again */
 };
 
@@ -34,9 +35,11 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 			margin = headroom.limit_bytes / 4;
 		room = (int64_t)headroom.limit_bytes - (int64_t)headroom.usage_bytes +
 		       (int64_t)headroom.reclaimable_bytes - (int64_t)margin;
+		uint64_t span = headroom.limit_bytes * 2;
+		if (sizeof(void *) == 4 && span > SPAN_MAX_32_BYTES)
+			span = SPAN_MAX_32_BYTES;
 		if (cache->config.span_bytes == 0) /* follows the limit as it changes */
-			atomic_store_explicit(&cache->span_bytes, headroom.limit_bytes / cache->shard_count * 2,
-					      memory_order_relaxed);
+			atomic_store_explicit(&cache->span_bytes, span / cache->shard_count, memory_order_relaxed);
 	}
 	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
 	if (valid_ns < SHORTEST_NS)

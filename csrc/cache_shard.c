@@ -260,6 +260,23 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 	return true;
 }
 
+/*
+ * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits) than what is mapped: older segments make
+ * room, now and from now on.
+ */
+static int open_segment(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length,
+			struct segment **out)
+{
+	int status = arena_open(&shard->arena, kind, length, out);
+
+	if (status != DRP_NO_MEMORY || shard->making_space || shard->arena.mapped_bytes == 0)
+		return status;
+	shard->span_cap_bytes = shard->arena.mapped_bytes;
+	shard_make_space(cache, shard, kind, length, true);
+	arena_bury(arena_take_doomed(&shard->arena)); /* under the lock for once: the address space is needed now */
+	return arena_open(&shard->arena, kind, length, out);
+}
+
 int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
 		 size_t part_count, uint64_t *place)
 {
@@ -271,7 +288,7 @@ int shard_append(struct cache *cache, struct shard *shard, const struct entry *e
 		struct segment *head = shard->arena.entries;
 		end = head ? entry_place(head->used, bytes, &start) : SIZE_MAX;
 		if (!head || end > head->length) {
-			int status = arena_open(&shard->arena, SEGMENT_ENTRIES, 0, &head);
+			int status = open_segment(cache, shard, SEGMENT_ENTRIES, 0, &head);
 			if (status != DRP_OK)
 				return status;
 			if (shard->scrubbed_page >= shard->index.page_count)
@@ -302,14 +319,14 @@ int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, s
 	int status;
 
 	if (shard_extent_kind(shard, length) == SEGMENT_WHOLE) {
-		status = arena_open(arena, SEGMENT_WHOLE, length, &segment);
+		status = open_segment(cache, shard, SEGMENT_WHOLE, length, &segment);
 		if (status != DRP_OK)
 			return status;
 		segment->hash = hash;
 		offset = 0;
 	} else {
 		if (!segment || segment->used + length > segment->length) {
-			status = arena_open(arena, SEGMENT_EXTENTS, 0, &segment);
+			status = open_segment(cache, shard, SEGMENT_EXTENTS, 0, &segment);
 			if (status != DRP_OK)
 				return status;
 		}

@@ -334,6 +334,9 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 	arena->span_limit_bytes = atomic_load_explicit(&cache->span_bytes, memory_order_relaxed);
 	if (cache->config.max_bytes && arena->span_limit_bytes > 4 * cache->config.max_bytes + 4 * arena->segment_bytes)
 		arena->span_limit_bytes = 4 * cache->config.max_bytes + 4 * arena->segment_bytes;
+	if (shard->span_cap_bytes && arena->span_limit_bytes > shard->span_cap_bytes)
+		arena->span_limit_bytes = shard->span_cap_bytes;
+	shard->making_space = true;
 	while (arena_is_full(arena, kind, length)) {
 		if (kind == SEGMENT_WHOLE && arena_trim(arena))
 			continue;
@@ -357,6 +360,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		if (!urgent)
 			break;
 	}
+	shard->making_space = false;
 }
 
 void shard_evict(struct cache *cache, struct shard *shard)
