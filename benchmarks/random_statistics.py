@@ -92,7 +92,7 @@ def pipe(stream: str, command: list[str], limit_bytes: int | None = None) -> tup
     return reader.stdout + reader.stderr, written
 
 
-def run_rngtest(size_bytes: int, _: tuple[int, ...]) -> dict[str, object]:
+def run_rngtest(size_bytes: int, _: tuple[int, ...], __: tuple[str, ...]) -> dict[str, object]:
     results: dict[str, dict[str, object]] = {}
     for stream in STREAMS:
         output, written = pipe(stream, ["rngtest"], size_bytes)
@@ -114,14 +114,13 @@ def run_rngtest(size_bytes: int, _: tuple[int, ...]) -> dict[str, object]:
     return {"streams": results, "passed": all(verdicts.values())}
 
 
-def run_dieharder(_: int, tests: tuple[int, ...]) -> dict[str, object]:
-    """Every test of the battery once; streams take turns, so that each stream meets a third of it."""
+def run_dieharder(_: int, tests: tuple[int, ...], streams: tuple[str, ...]) -> dict[str, object]:
+    """Each test once; the streams take turns, so that each of three meets a third of the battery."""
     rows = []
     total_bytes = 0
-    names = ("tokens", "mixed", "numpy")
     jobs = [(test, ntuple) for test in tests for ntuple in HEAVY_NTUPLES.get(test, (None,))]
     for number, (test, ntuple) in enumerate(jobs):
-        stream = names[number % len(names)]
+        stream = streams[number % len(streams)]
         command = ["dieharder", "-g", "200", "-d", str(test)] + ([] if ntuple is None else ["-n", str(ntuple)])
         started = time.monotonic()
         output, written = pipe(stream, command)
@@ -153,7 +152,7 @@ def run_dieharder(_: int, tests: tuple[int, ...]) -> dict[str, object]:
     }
 
 
-SUITES: dict[str, Callable[[int, tuple[int, ...]], dict[str, object]]] = {
+SUITES: dict[str, Callable[[int, tuple[int, ...], tuple[str, ...]], dict[str, object]]] = {
     "rngtest": run_rngtest,
     "dieharder": run_dieharder,
 }
@@ -165,6 +164,7 @@ def main() -> int:
     parser.add_argument("--stream", choices=STREAMS)
     parser.add_argument("--bytes", type=int, help="of each stream; default 1 GiB for rngtest, endless for --stream")
     parser.add_argument("--tests", type=int, nargs="+", default=DIEHARDER_TESTS, help="dieharder's numbers")
+    parser.add_argument("--streams", choices=STREAMS, nargs="+", default=STREAMS[:3], help="for dieharder, in turn")
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     arguments = parser.parse_args()
     if arguments.stream:
@@ -172,7 +172,7 @@ def main() -> int:
         return 0
     if not arguments.suite:
         parser.error("--suite or --stream")
-    report = SUITES[arguments.suite](arguments.bytes or 1 << 30, tuple(arguments.tests))
+    report = SUITES[arguments.suite](arguments.bytes or 1 << 30, tuple(arguments.tests), tuple(arguments.streams))
     report = {"suite": arguments.suite, "kernel": platform.release(), "python": platform.python_version(), **report}
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
