@@ -205,7 +205,11 @@ int region_purge(struct region *region, size_t offset, size_t length)
 
 int region_page_out(struct region *region, size_t offset, size_t length)
 {
-	int status = region_settle(region, offset, length);
+	const size_t first = offset / region->page_bytes;
+
+	pthread_mutex_lock(&region->lock);
+	int status = region_settle_locked(region, first, first + length / region->page_bytes, SETTLE_ALL);
+	pthread_mutex_unlock(&region->lock);
 	return status == DRP_OK ? prim_page_out(region->memory + offset, length) : status;
 }
 

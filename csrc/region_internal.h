@@ -95,7 +95,7 @@ int region_touch(struct region *region, size_t first, size_t end, bool dirty, re
 
 /* region_settle.c; the lock is held */
 enum settle_how {
-	SETTLE_FOUND, /* what was written has to be found out */
+	SETTLE_FOUND, /* what was written has to be found out; REGION_RAISE: what has content */
 	SETTLE_KNOWN, /* all of it was written */
 	SETTLE_ALL,   /* mark all of it: it was pinned or open */
 };

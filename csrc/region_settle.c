@@ -6,6 +6,10 @@
  *   holds         |---|              their pages are left out: who ends the hold settles them
  *   marked    |-|       |-----|
  *
+ * A mark may not take: on lazyfree the kernel passes over a page that is still in the batch of new pages of another
+ * processor (up to 31 of them), which happens where the writer moved to this processor just before. The page stays
+ * ordinary memory until it is marked again. So a settle by range marks what has content again, written since or not.
+ *
  * Callers: the other files of the region.
  */
 #include "region_internal.h"
@@ -97,7 +101,7 @@ static int settle_raise(struct region *region, size_t first, size_t end, enum se
 		return DRP_OK;
 	for (size_t page = first; page < end && status == DRP_OK; page++) {
 		unsigned state = region_state(region, page);
-		bool wanted = state == STATE_OPEN ? prove(region, page) : how == SETTLE_ALL && state >= WITNESS_BASE;
+		bool wanted = state == STATE_OPEN ? prove(region, page) : how != SETTLE_KNOWN && state >= WITNESS_BASE;
 		if (!wanted) {
 			status = mark(region, run, page);
 			run = page + 1;
@@ -143,7 +147,7 @@ static int note_resident(struct region *region, size_t first, size_t end)
 
 static int settle_zero(struct region *region, size_t first, size_t end, enum settle_how how)
 {
-	if (region->track_handle != NO_HANDLE) {
+	if (region->track_handle != NO_HANDLE && how != SETTLE_ALL) {
 		int status = prim_track_collect(region_page(region, first), (end - first) * region->page_bytes,
 						settle_tracked_run, region);
 		if (status != DRP_UNSUPPORTED)

@@ -37,6 +37,7 @@ SIXTY_FOUR_BITS = sys.maxsize > 1 << 32
 CHILD_SECONDS = 300.0
 NOBODY = 65534
 MADV_HUGEPAGE = 14
+Drop = Callable[..., None]
 COMBINATIONS = [
     ("zero", "lazyfree"),
     ("zero", "droppable"),
@@ -67,14 +68,6 @@ def run(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProce
         timeout=CHILD_SECONDS,
         **options,
     )
-
-
-def drop(region: Region, start: int, stop: int) -> None:
-    for _ in range(100):
-        region.page_out(start, stop)
-        if region.census(start, stop).resident_pages == 0:
-            return
-    pytest.fail("the kernel keeps pages")
 
 
 def smaps_of(address: int) -> dict[str, str]:
@@ -243,7 +236,7 @@ def test_a_refusal_by_rlimit_as_is_clear(combination: tuple[str, str]) -> None:
 
 
 @pytest.mark.skipif(not SIXTY_FOUR_BITS, reason="a 32-bit process has no room for it")
-def test_over_4_gib(combination: tuple[Any, Any]) -> None:
+def test_over_4_gib(drop: Drop, combination: tuple[Any, Any]) -> None:
     border = 4 * GB
     data = os.urandom(4 * PAGE)
     with Region(5 * GB, *combination) as region:
@@ -273,7 +266,7 @@ def test_huge_pages_are_off(combination: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.skipif(HUGE_LAZYFREE_IS_BROKEN, reason="this kernel has CVE-2026-31398: huge lazyfree pages are not safe")
-def test_huge_pages_switched_on_go_whole_and_are_told(combination: tuple[Any, Any]) -> None:
+def test_huge_pages_switched_on_go_whole_and_are_told(drop: Drop, combination: tuple[Any, Any]) -> None:
     with Region(16 * MB, *combination) as region:
         libc = ctypes.CDLL(None)
         if libc.madvise(ctypes.c_void_p(region.address), ctypes.c_size_t(16 * MB), MADV_HUGEPAGE) != 0:

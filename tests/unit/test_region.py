@@ -23,7 +23,7 @@ from droppable import Dropped, Region
 from droppable.lowlevel import page_size_bytes
 
 PAGE = page_size_bytes()
-MAX_TRIES = 100
+Drop = Callable[..., None]
 MODES: tuple[Any, ...] = ("zero", "raise", "signal")
 # What no address space holds; where addresses have 32 bits, not even a length that the kernel could be asked for.
 TOO_LONG = 1 << 62
@@ -42,15 +42,6 @@ def make(on_drop: Any = "zero", backing: Any = "auto", pages: int = 16, **option
         return Region(pages * PAGE, on_drop, backing, **options)
     except droppable.UnsupportedError as error:
         pytest.skip(str(error))
-
-
-def drop(region: Region, start: int = 0, stop: int | None = None) -> None:
-    """Drops the pages for sure; the kernel skips a page that is referenced at the moment."""
-    for _ in range(MAX_TRIES):
-        region.page_out(start, stop)
-        if region.census(start, stop).resident_pages == 0:
-            return
-    pytest.fail(f"the kernel keeps pages: {region.census(start, stop)}")
 
 
 @pytest.fixture(params=COMBINATIONS, ids="-".join)
@@ -153,7 +144,7 @@ def test_ranges_outside_are_refused(any_region: Region) -> None:
     any_region.write(end, b"")
 
 
-def test_what_went(any_region: Region) -> None:
+def test_what_went(drop: Drop, any_region: Region) -> None:
     data = os.urandom(4 * PAGE)
     any_region.write(PAGE, data)
     assert any_region.read(PAGE, 5 * PAGE) == data
@@ -187,7 +178,7 @@ def test_a_dropped_that_somebody_makes_has_no_offsets() -> None:
     assert Dropped("by hand").offsets == ()
 
 
-def test_purged_content_is_no_loss(any_region: Region) -> None:
+def test_purged_content_is_no_loss(drop: Drop, any_region: Region) -> None:
     any_region.write(0, b"x" * 2 * PAGE)
     drop(any_region)
     any_region.purge(0, PAGE)
@@ -197,7 +188,7 @@ def test_purged_content_is_no_loss(any_region: Region) -> None:
 
 
 @pytest.mark.parametrize("code", ["numpy", "hashlib"])
-def test_native_code_in_a_reading_block_never_gives_a_wrong_result(code: str) -> None:
+def test_native_code_in_a_reading_block_never_gives_a_wrong_result(drop: Drop, code: str) -> None:
     region = make("raise", "lazyfree")
     data = os.urandom(8 * PAGE)
     region.write(0, data)
@@ -227,7 +218,7 @@ def test_native_code_in_a_reading_block_never_gives_a_wrong_result(code: str) ->
         assert bytes(view) == data[4 * PAGE :]
 
 
-def test_the_loss_comes_before_what_it_caused() -> None:
+def test_the_loss_comes_before_what_it_caused(drop: Drop) -> None:
     region = make("raise", "lazyfree")
     region.write(0, b"5")
 
@@ -242,7 +233,7 @@ def test_the_loss_comes_before_what_it_caused() -> None:
 
 
 @pytest.mark.parametrize("on_drop", MODES)
-def test_pinned_bytes_stay(on_drop: str) -> None:
+def test_pinned_bytes_stay(drop: Drop, on_drop: str) -> None:
     region = make(on_drop, "lazyfree")
     data = os.urandom(2 * PAGE)
     region.write(0, data)
@@ -274,7 +265,7 @@ def test_droppable_backing_cannot_pin() -> None:
 
 
 @pytest.mark.parametrize("on_drop, backing", [c for c in COMBINATIONS if c != ("raise", "droppable")])
-def test_a_writing_block_settles(on_drop: str, backing: str) -> None:
+def test_a_writing_block_settles(drop: Drop, on_drop: str, backing: str) -> None:
     region = make(on_drop, backing)
     with region.writing(PAGE, 3 * PAGE) as view:
         assert len(view) == 2 * PAGE
@@ -312,7 +303,7 @@ def test_a_block_is_entered_once() -> None:
 
 
 @pytest.mark.parametrize("on_drop", ["zero", "signal"])
-def test_bare_views(on_drop: str) -> None:
+def test_bare_views(drop: Drop, on_drop: str) -> None:
     numpy = pytest.importorskip("numpy")
     region = make(on_drop, "lazyfree")
     if on_drop == "signal":
@@ -364,7 +355,7 @@ def test_closed(any_region: Region) -> None:
     assert region.closed
 
 
-def test_resize(any_region: Region) -> None:
+def test_resize(drop: Drop, any_region: Region) -> None:
     data = os.urandom(3 * PAGE)
     any_region.write(PAGE, data)
     drop(any_region, 2 * PAGE, 3 * PAGE)
@@ -395,7 +386,7 @@ def test_refill_fills_what_is_absent() -> None:
         make("zero").refill(0, bytes(PAGE))
 
 
-def test_system_calls_on_dropped_pages_give_efault() -> None:
+def test_system_calls_on_dropped_pages_give_efault(drop: Drop) -> None:
     region = make("signal")
     region.write(0, b"s" * PAGE)
     drop(region, 0, PAGE)
@@ -573,7 +564,7 @@ def test_nothing_leaks() -> None:
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_hold_that_nobody_finished_ends_with_its_object() -> None:
+def test_a_hold_that_nobody_finished_ends_with_its_object(drop: Drop) -> None:
     region = make("raise", "lazyfree")
     region.write(0, b"a" * PAGE)
     hold = region.hold("pin", 0, PAGE)
@@ -598,7 +589,7 @@ def test_views_of_a_region_written_into_itself() -> None:
     assert region.read(100, 100 + PAGE) == bytes(range(256)) * (PAGE // 256)
 
 
-def test_census_adds_up(any_region: Region) -> None:
+def test_census_adds_up(drop: Drop, any_region: Region) -> None:
     any_region.write(3 * PAGE, b"c" * 5 * PAGE)
     drop(any_region, 4 * PAGE, 6 * PAGE)
     census = any_region.census()
