@@ -200,7 +200,6 @@ void arena_retire(struct arena *arena, struct segment *segment)
 {
 	arena->table[segment->number & (arena->table_size - 1)] = NULL;
 	arena->table_used--;
-	arena->retired++;
 	segment->number = 0;
 	by_age_remove(arena, segment);
 	if (arena->entries == segment)

@@ -46,6 +46,7 @@ struct segment {
 	size_t live_bytes; /* of entries or extents not yet known to be dead */
 	size_t live_count;
 	size_t swept;      /* ENTRIES: how far the sweep came that empties it */
+	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
 	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
 	uint32_t number;
@@ -64,7 +65,6 @@ struct arena {
 	struct segment **table;    /* by number, table_size a power of two: table[number % table_size] */
 	uint32_t table_size, table_used;
 	uint32_t next_number;
-	uint32_t retired; /* counts numbers that went out of use, for the caller's bookkeeping */
 	struct segment *oldest, *newest;
 	struct segment *free;
 	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */

@@ -37,6 +37,9 @@ struct shard {
 	size_t unmarked_extent_bytes; /* appended since the log of entries was marked */
 	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
 	bool making_space;
+	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
+	uint32_t audit_round;
+	uint64_t audited_lost_pages;
 	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
 	unsigned spare_credit;
 	bool closed;
@@ -92,12 +95,17 @@ size_t found_end(const struct found *found);
 bool shard_is_whole(struct shard *shard, struct found *found);
 
 /* Why an entry leaves; the count that it goes to. */
+#define PLACE_EVICTED UINT64_C(1) /* in segment 0, which is none */
 enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_DROPPED };
-/* Forgets the entry that cursor stands on and gives its extent back. found may be NULL when its head is gone. */
+/*
+ * Forgets the entry that cursor stands on and gives its extent back. found may be NULL when its head is gone. The slot of
+ * an evicted entry stays for a while, with a place that leads nowhere: a later miss can tell what it was.
+ */
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
 		  enum leave why);
 void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
 void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent);
+void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count);
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
 
 /*

@@ -79,6 +79,13 @@ static void add_bytes(struct cache *cache, struct shard *shard, struct segment *
 		atomic_fetch_add_explicit(&cache->bytes, bytes, memory_order_relaxed);
 }
 
+void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count)
+{
+	subtract_bytes(cache, shard, segment, segment->live_bytes);
+	add_bytes(cache, shard, segment, bytes);
+	segment->live_count = count;
+}
+
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	subtract_bytes(cache, shard, segment, segment->live_bytes);
@@ -167,6 +174,7 @@ void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, 
 	switch (why) {
 	case LEAVE_DROPPED:
 		shard->counts.dropped++;
+		shard->audit_due++;
 		break;
 	case LEAVE_EVICTED:
 		shard->counts.evicted++;
@@ -199,7 +207,10 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 		if ((found->entry.flags & ENTRY_EXTENT) && shard_read_extent(found, &extent))
 			shard_free_extent(cache, shard, &extent);
 	}
-	(void)index_erase(&shard->index, cursor);
+	if (why == LEAVE_EVICTED)
+		(void)index_replace(&shard->index, cursor, PLACE_EVICTED);
+	else
+		(void)index_erase(&shard->index, cursor);
 	shard_count_left(cache, shard, place, stored_bytes, why);
 }
 

@@ -28,6 +28,8 @@ enum {
 	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
 	COPY_CREDIT_SHARE = 2,
 	COPY_CREDIT_MAX = 2, /* segments */
+	AUDIT_DUE = 64,      /* dropped entries found, or a page of them, or of the index */
+	AUDITS_AT_ONCE = 8,
 };
 
 enum sweep_reason { SWEEP_EVICT, SWEEP_CLEAN };
@@ -142,6 +144,7 @@ static void sweep_entries(struct cache *cache, struct shard *shard, struct segme
 	size_t end = first + step < segment->used ? first + step : segment->used;
 	while (segment->swept < end) {
 		if (states[(segment->swept - first) / page] != PRIM_RESIDENT) {
+			shard->audit_due += AUDIT_DUE;
 			segment->swept = (segment->swept & ~(page - 1)) + page;
 			continue;
 		}
@@ -236,11 +239,10 @@ static void forget_extent(struct cache *cache, struct shard *shard, uint64_t has
 
 	if (!find_by_extent(cache, shard, hash, number, page, &found, &extent))
 		return;
-	shard_free_extent(cache, shard, &extent);
-	const uint64_t place = found.cursor.place;
-	const size_t bytes = found_end(&found) - found.offset;
-	(void)index_erase(&shard->index, &found.cursor);
-	shard_count_left(cache, shard, place, bytes, why);
+	/* The reader stands behind the extent by now; shard_forget() reads it again from behind the meta. */
+	(void)find_live(cache, shard, found.segment, found.offset, &found);
+	entry_copy(&found.reader, NULL, found.entry.meta_bytes);
+	shard_forget(cache, shard, &found.cursor, &found, why);
 }
 
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
@@ -363,6 +365,54 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 	shard->making_space = false;
 }
 
+/* Counts what is live of a value's or many values' own pages anew; what nothing leads to any more is given back. */
+static void audit(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	const uint32_t number = segment->number, count = segment->kind == SEGMENT_WHOLE ? 1 : segment->extents;
+	size_t live_bytes = 0, live_count = 0;
+	struct found found;
+	struct entry_extent extent;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct arena_extent listed = {segment->hash, 0, arena_stamp(number)};
+		if (segment->kind == SEGMENT_EXTENTS)
+			listed = arena_directory(segment)[i];
+		if (listed.stamp != arena_stamp(number) ||
+		    !find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
+			continue;
+		live_bytes += witness_count((size_t)extent.value_bytes) * prim_page_size();
+		live_count++;
+	}
+	shard_set_live(cache, shard, segment, live_bytes, live_count);
+	if (live_count == 0 && segment->state == SEGMENT_SEALED)
+		shard_retire(cache, shard, segment);
+}
+
+/*
+ * Dropped entries leave values of a page or more behind that are counted and that nothing leads to. Before live entries
+ * are evicted for them, the counts are put right: a few segments at a time, after signs of drops.
+ */
+static void audit_some(struct cache *cache, struct shard *shard)
+{
+	unsigned audits = 0;
+
+	if (shard->index.lost_pages != shard->audited_lost_pages)
+		shard->audit_due = AUDIT_DUE;
+	if (shard->audit_due >= AUDIT_DUE) {
+		shard->audited_lost_pages = shard->index.lost_pages;
+		shard->audit_due = 0;
+		shard->audit_round++;
+	}
+	for (struct segment *segment = shard->arena.oldest, *newer; segment && audits < AUDITS_AT_ONCE; segment = newer) {
+		newer = segment->newer;
+		if (segment->kind == SEGMENT_ENTRIES || segment->users > 0 || segment->audited == shard->audit_round)
+			continue;
+		segment->audited = shard->audit_round;
+		audit(cache, shard, segment);
+		audits++;
+	}
+}
+
 void shard_evict(struct cache *cache, struct shard *shard)
 {
 	const uint64_t max_bytes = cache->config.max_bytes;
@@ -370,6 +420,8 @@ void shard_evict(struct cache *cache, struct shard *shard)
 
 	if (max_bytes == 0)
 		return;
+	if (atomic_load_explicit(&cache->bytes, memory_order_relaxed) > max_bytes)
+		audit_some(cache, shard);
 	while (atomic_load_explicit(&cache->bytes, memory_order_relaxed) > max_bytes && shard->counts.entries > 0) {
 		struct segment *segment = shard->arena.oldest;
 		while (segment && segment->kind != SEGMENT_ENTRIES)
