@@ -181,6 +181,9 @@ class TestStats:
             cache[number] = bytes(20_000)
             cache[number] = b"x" * 20_000
         assert cache.stats().evicted > 0
+        for number in range(100):
+            cache.get(number)
+        assert cache.stats().misses_evicted > 0  # those of late; an older one's slot has been used for others
 
     def test_contains_counts_nothing(self, cache: Cache) -> None:
         cache["k"] = 1
