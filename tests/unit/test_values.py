@@ -173,12 +173,16 @@ def test_the_order_of_axes_is_kept(cache: Cache) -> None:
     assert (cache["broadcast"] == numpy.arange(10)).all()
 
 
+# Variable-width strings came with NumPy 2.
+STRINGS = numpy.dtypes.StringDType() if numpy.lib.NumpyVersion(numpy.__version__) >= "2.0.0" else "U2800"
+
+
 def test_arrays_that_are_more_than_plain_memory(cache: Cache) -> None:
     """Objects, subclasses, masks, variable-width strings: through pickle, and right."""
     values = [
         numpy.array([1, "a", None], dtype=object),
         numpy.array([("x", [1])], dtype=[("a", "U3"), ("b", object)]),
-        numpy.array(["short", "a much longer text than that" * 100], dtype=numpy.dtypes.StringDType()),
+        numpy.array(["short", "a much longer text than that" * 100], dtype=STRINGS),
         numpy.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
         numpy.ma.array(numpy.arange(10_000), mask=numpy.arange(10_000) % 2),
         numpy.float32(1.5),
