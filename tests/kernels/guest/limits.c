@@ -209,9 +209,14 @@ static void tick(int number)
 static void until_relieved(enum prim_backing backing)
 {
 	const struct itimerval ticks = {{TICK_SECONDS, 0}, {TICK_SECONDS, 0}};
-	struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART};
+	struct sigaction action = {.sa_handler = tick, .sa_flags = SA_RESTART | SA_ONSTACK};
+	static char stack[65536];
+	const stack_t elsewhere = {.ss_sp = stack, .ss_size = sizeof(stack)};
 
 	guest_write("/proc/self/oom_score_adj", "-1000");
+	/* The signal's frame needs memory too, and where a page of stack is refused it ends in SIGSEGV: have it before. */
+	memset(stack, 1, sizeof(stack));
+	REQUIRE(sigaltstack(&elsewhere, NULL) == 0);
 	REQUIRE(sigaction(SIGALRM, &action, NULL) == 0);
 	REQUIRE(setitimer(ITIMER_REAL, &ticks, NULL) == 0);
 	until_nothing_is_left(backing);
