@@ -17,7 +17,8 @@
  *
  * A failed CHECK is printed and the case goes on; a failed REQUIRE ends the program. Checks may run in any thread and
  * in forked children, whose failures reach the parent only through their exit code: end a child with
- * _exit(check_failures()). RUN, SKIP and check_done() belong to the main thread.
+ * _exit(check_failures()). RUN, SKIP and check_done() belong to the main thread. Built with -DCHECK_SLOW, for an emulated
+ * machine, long tests take the size that they have under sanitizers.
  */
 #ifndef DRP_CHECK_H
 #define DRP_CHECK_H

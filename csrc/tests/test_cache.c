@@ -14,7 +14,7 @@
 #include "cache_client.h"
 #include "check.h"
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(CHECK_SLOW)
 enum { SCALE = 1 };
 #else
 enum { SCALE = 4 };
