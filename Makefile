@@ -52,6 +52,11 @@ $(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --config-settings=build-dir=build/python .
 	@touch $@
 
+# The peers, without what they would pull in: see the file.
+$(VENV)/bench.stamp: requirements/bench.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m pip install --quiet --no-deps -r $<
+	@touch $@
+
 $(VENV)/docs.stamp: requirements/docs.txt $(VENV)/requirements.stamp
 	@$(BIN)/python -m pip install --quiet -r $<
 	@touch $@
@@ -99,7 +104,7 @@ test:
 demo: build
 	$(BIN)/python demo/demo.py $(ARGS)
 
-bench: build
+bench: build $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 kernels: build
