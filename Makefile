@@ -5,7 +5,7 @@
 #   make demo       the main job: three caches under memory pressure, a table and a plot
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make bench      the benchmarks, peers side by side
-#   make kernels    the tests on other kernels, booted in QEMU
+#   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
 #   make docs       the documentation, as a site in build/site
 #
 #   make build      the package, installed in .venv          make lint     ruff, mypy, stubtest
