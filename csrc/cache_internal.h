@@ -103,6 +103,9 @@ enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_
  */
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
 		  enum leave why);
+/* The index's part of that, and the counts': for an entry whose extent, if it had one, is given back already. */
+void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
+		 enum leave why);
 void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
 void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent);
 void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count);

@@ -195,10 +195,21 @@ void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, 
 	leave_segment(cache, shard, segment, stored_bytes);
 }
 
+void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
+		 enum leave why)
+{
+	const uint64_t place = cursor->place;
+
+	if (why == LEAVE_EVICTED)
+		(void)index_replace(&shard->index, cursor, PLACE_EVICTED);
+	else
+		(void)index_erase(&shard->index, cursor);
+	shard_count_left(cache, shard, place, stored_bytes, why);
+}
+
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
 		  enum leave why)
 {
-	const uint64_t place = cursor->place;
 	struct entry_extent extent;
 	size_t stored_bytes = 0;
 
@@ -207,11 +218,7 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 		if ((found->entry.flags & ENTRY_EXTENT) && shard_read_extent(found, &extent))
 			shard_free_extent(cache, shard, &extent);
 	}
-	if (why == LEAVE_EVICTED)
-		(void)index_replace(&shard->index, cursor, PLACE_EVICTED);
-	else
-		(void)index_erase(&shard->index, cursor);
-	shard_count_left(cache, shard, place, stored_bytes, why);
+	shard_leave(cache, shard, cursor, stored_bytes, why);
 }
 
 int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,

@@ -239,10 +239,8 @@ static void forget_extent(struct cache *cache, struct shard *shard, uint64_t has
 
 	if (!find_by_extent(cache, shard, hash, number, page, &found, &extent))
 		return;
-	/* The reader stands behind the extent by now; shard_forget() reads it again from behind the meta. */
-	(void)find_live(cache, shard, found.segment, found.offset, &found);
-	entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-	shard_forget(cache, shard, &found.cursor, &found, why);
+	shard_free_extent(cache, shard, &extent);
+	shard_leave(cache, shard, &found.cursor, found_end(&found) - found.offset, why);
 }
 
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
