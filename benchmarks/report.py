@@ -1,7 +1,11 @@
 # ruff: noqa: E501 - lines of Markdown
-"""Makes docs/benchmarks.md from the JSON of the benchmarks. Called by run.py."""
+"""Makes docs/benchmarks.md from the JSON of the benchmarks. Called by run.py.
+
+findings.md, beside it, is written by hand and goes into the page: why goals are missed.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 Reports = dict[str, Any]
@@ -33,7 +37,7 @@ GOALS = (
 
 def page(reports: Reports) -> str:
     """The whole page, in Markdown."""
-    parts = (_head, _goals, _latency, _hits, _stalls, _unpinned, _printed)
+    parts = (_head, _goals, _findings, _latency, _hits, _stalls, _unpinned, _printed)
     return "\n".join(line for part in parts for line in part(reports)).rstrip() + "\n"
 
 
@@ -79,6 +83,13 @@ def _goals(reports: Reports) -> Iterator[str]:
             verdict += f" in {missed} of {len(marks)}"
         yield f"| {row} | {goal} | {elsewhere} | {measured}{source} | {verdict} |"
     yield ""
+
+
+def _findings(reports: Reports) -> Iterator[str]:
+    if any(goal["met"] is False for script in ("cache_latency", "cache_pressure") for goal in _judged(reports, script)):
+        yield "## Where a goal is not met: why"
+        yield ""
+        yield (Path(__file__).parent / "findings.md").read_text()
 
 
 def _detail(what: str) -> str:
