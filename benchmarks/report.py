@@ -146,7 +146,7 @@ def _hits(reports: Reports) -> Iterator[str]:
     yield from """\
 ## Hits under pressure
 
-`benchmarks/cache_pressure.py`: a cgroup of 100 MB, Zipf 0.9 over four times as many bytes, the second half of the requests.
+`benchmarks/cache_pressure.py`: a cgroup of 100 MB (50 for 100 B), Zipf 0.9 over four times as many bytes, the second half of the requests.
 The peers are simulated with the same requests and bytes, and pay nothing for keys or bookkeeping; what real ones pay is in
 the last table. In brackets: droppable's hits divided by theirs.
 """.splitlines()
@@ -156,7 +156,9 @@ the last table. In brackets: droppable's hits divided by theirs.
     yield "|---|---|---|" + "---|" * (len(peers) + 1)
     for row in rows:
         hits, against = row["hit_ratio"], row["against"]
-        cells = " | ".join(f"{against[name]:.3f} ({hits / against[name]:.3f})" for name in peers)
+        cells = " | ".join(
+            f"{against[name]:.3f} ({hits / against[name]:.3f})" if name in against else "-" for name in peers
+        )
         yield f"| {row['size_bytes']:,} B | {row['backing']} | {hits:.3f} | {cells} | {row['oom_kills']} |"
     yield ""
 
