@@ -4,9 +4,10 @@
     python benchmarks/cache_pressure.py --out pressure.json
 
 Hits: a child in a cgroup of 100 MB (50 for 100 B), without swap, asks for keys by Zipf's law (0.9) and sets what is
-missing. The keys' values are four times the limit. The second half of the requests counts. The peers get the
-same requests and the same bytes: the limit less what the child uses before its first insert. They are simulated without
-any overhead, not even the key's bytes: a cache that could not be built. LRU is the exact one, below; S3-FIFO and W-TinyLFU are libcachesim's.
+missing. The keys' values are four times the limit. The second half of the requests counts. The peers get the same
+requests and the same bytes: the limit less what the child uses before its first insert. They are simulated without any
+overhead, not even the key's bytes: a cache that could not be built. LRU is the exact one, below; S3-FIFO and W-TinyLFU
+are libcachesim's.
 
 Stalls: of every get and set in those runs, those of missing keys too. `wall` is what a caller waits; `own` is that less
 what the thread waited for a processor that others had (run_delay of /proc/thread-self/schedstat): all reclaim inside
