@@ -150,6 +150,10 @@ def _hits(reports: Reports) -> Iterator[str]:
 The peers are simulated with the same requests and bytes, and pay nothing for keys or bookkeeping; what real ones pay is in
 the last table. In brackets: droppable's hits divided by theirs.
 """.splitlines()
+    scale = reports["cache_pressure"].get("scale", 1.0)
+    if scale != 1.0:
+        yield f"In this run {scale:.0%} of the requests were played (`--scale`)."
+        yield ""
     names = {"lru": "exact LRU", "s3fifo": "S3-FIFO", "wtinylfu": "W-TinyLFU"}
     peers = [name for name in names if name in rows[0]["against"]]
     yield "| value | backing | droppable | " + " | ".join(names[name] for name in peers) + " | OOM kills |"
