@@ -14,7 +14,7 @@
 #include "check.h"
 #include "region.h"
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(CHECK_SLOW)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { STORM_ROUNDS = 30 };
 #else
 enum { STORM_ROUNDS = 300 };
