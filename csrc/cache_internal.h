@@ -103,7 +103,7 @@ enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_
  */
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
 		  enum leave why);
-/* The index's part of that, and the counts': for an entry whose extent, if it had one, is given back already. */
+/* The same for an entry whose extent, if it had one, is given back already. */
 void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
 		 enum leave why);
 void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
@@ -126,13 +126,10 @@ static inline enum segment_kind shard_extent_kind(const struct shard *shard, siz
 {
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
-
-/* cache_room.c */
-/* May that many bytes be allocated, as far as the memory limits tell? */
+/* cache_room.c: may that many bytes be allocated, as far as the memory limits tell? */
 bool cache_has_room(struct cache *cache, size_t bytes);
 
-/* cache_sweep.c */
-/* Evicts until max_bytes is kept. */
+/* cache_sweep.c: evicts until max_bytes is kept. */
 void shard_evict(struct cache *cache, struct shard *shard);
 /*
  * Sweeps towards a free segment, or address space for length bytes, if the span is used up: a step of it, or, if urgent,

@@ -458,7 +458,7 @@ static void a_storm_gives_no_wrong_bytes(enum region_on_drop on_drop, enum prim_
 	struct storm storm = {0};
 	struct region_gone gone = {0};
 	pthread_t thread;
-	long good = 0, lost = 0;
+	long good = 0, lost = 0, refused = 0;
 	OPEN_OR_SKIP(region, on_drop, backing);
 
 	storm.region = region;
@@ -468,6 +468,7 @@ static void a_storm_gives_no_wrong_bytes(enum region_on_drop on_drop, enum prim_
 		int status = region_write(region, 0, written, PAGES * page, &gone);
 		if (!CHECK(status == DRP_OK || (backing == PRIM_DROPPABLE && status == DRP_REFUSED)))
 			break;
+		refused += status == DRP_REFUSED; /* dropped while it was written: on a slow machine that can be each one */
 		REQUIRE(region_settle(region, 0, PAGES * page) == DRP_OK);
 		for (size_t i = 0; status == DRP_OK && i < PAGES; i++) {
 			if (round % 4 == 0 && i == PAGES / 2) /* on a busy machine the storm may not get to run */
@@ -483,8 +484,8 @@ static void a_storm_gives_no_wrong_bytes(enum region_on_drop on_drop, enum prim_
 	}
 	atomic_store(&storm.stop, 1);
 	pthread_join(thread, NULL);
-	printf("# %ld reads right, %ld dropped\n", good, lost);
-	CHECK(lost > 0);
+	printf("# %ld reads right, %ld dropped; %ld writes dropped\n", good, lost, refused);
+	CHECK(lost + refused > 0);
 	region_close(region);
 }
 
