@@ -77,33 +77,40 @@ class Flights:
         with self._lock:
             self._waiting.pop(_current_owner(threading.get_ident()), None)
 
-    def _land(self, key: bytes, flight: _Flight) -> None:
+    def _land(self, key: bytes, flight: _Flight, result: object = None, error: BaseException | None = None) -> None:
+        """The key has no flight from here on, and all who wait are told what came of it."""
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
+        if error is None:
+            flight.future.set_result(result)
+            return
+        if isinstance(error, StopIteration):  # a task cannot be told that one: its future refuses it
+            told: Exception = RuntimeError("the computation raised StopIteration")
+            told.__cause__ = error
+        else:
+            told = error if isinstance(error, Exception) else _CalledOff()
+        flight.future.set_exception(told)
 
     def do(self, key: bytes, compute: Callable[[], T]) -> T:
         """Returns compute()'s result, or that of another thread or task that is computing key already."""
         while True:
             flight, is_mine = self._board(key, blocking=True)
             if is_mine:
-                return self._fly(key, flight, compute)
+                break
             try:
-                result: T = flight.future.result()
-                return result
+                landed: T = flight.future.result()
+                return landed
             except _CalledOff:
                 continue
             finally:
                 self._leave()
-
-    def _fly(self, key: bytes, flight: _Flight, compute: Callable[[], T]) -> T:
         try:
             result = compute()
         except BaseException as error:
-            self._fail(key, flight, error)
+            self._land(key, flight, error=error)
             raise
-        self._land(key, flight)
-        flight.future.set_result(result)
+        self._land(key, flight, result)
         return result
 
     async def do_async(self, key: bytes, compute: Callable[[], Awaitable[T]]) -> T:
@@ -114,8 +121,8 @@ class Flights:
                 break
             try:
                 # shielded: a waiter that is cancelled leaves the others their future
-                result: T = await asyncio.shield(asyncio.wrap_future(flight.future))
-                return result
+                landed: T = await asyncio.shield(asyncio.wrap_future(flight.future))
+                return landed
             except _CalledOff:
                 continue
             finally:
@@ -123,17 +130,7 @@ class Flights:
         try:
             result = await compute()
         except BaseException as error:
-            self._fail(key, flight, error)
+            self._land(key, flight, error=error)
             raise
-        self._land(key, flight)
-        flight.future.set_result(result)
+        self._land(key, flight, result)
         return result
-
-    def _fail(self, key: bytes, flight: _Flight, error: BaseException) -> None:
-        self._land(key, flight)
-        if isinstance(error, StopIteration):  # a task cannot be told that one: its future refuses it
-            told: Exception = RuntimeError("the computation raised StopIteration")
-            told.__cause__ = error
-        else:
-            told = error if isinstance(error, Exception) else _CalledOff()
-        flight.future.set_exception(told)
