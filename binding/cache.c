@@ -4,10 +4,12 @@
  *
  * No Python code runs under a lock of the core: keys and values are encoded before, decoded after.
  */
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
 #include "cache.h"
+#include "cache_object.h"
 #include "key.h"
 #include "module.h"
 #include "value.h"
@@ -18,6 +20,8 @@ typedef struct {
 	PyObject *encode, *decode;
 	uint64_t default_ttl_ns;
 } CacheObject;
+
+PyTypeObject *cache_object_type;
 
 static const double NS_PER_SECOND = 1e9;
 static const double LONGEST_SECONDS = 9e9; /* 285 years: what 63 bits of nanoseconds hold */
@@ -42,6 +46,23 @@ static int read_seconds(PyObject *object, const char *name, uint64_t fallback, u
 	}
 	*ns = seconds >= LONGEST_SECONDS ? (uint64_t)(LONGEST_SECONDS * NS_PER_SECOND)
 					 : (uint64_t)(seconds * NS_PER_SECOND) + 1;
+	return 0;
+}
+
+/* What a count or size may be: 0 and up, as far as most. 0, or -1 with an exception. */
+static int read_unsigned(PyObject *object, const char *name, uint64_t most, uint64_t *value)
+{
+	PyObject *number = PyNumber_Index(object);
+	if (!number)
+		return -1;
+	*value = PyLong_AsUnsignedLongLong(number);
+	Py_DECREF(number);
+	const bool overflows = PyErr_Occurred() != NULL; /* there is no other error for an int */
+	if (overflows || *value > most) {
+		PyErr_Format(PyExc_ValueError, "%s must be from 0 to %llu; you gave %R", name, (unsigned long long)most,
+			     object);
+		return -1;
+	}
 	return 0;
 }
 
@@ -78,23 +99,17 @@ static int read_arguments(const char *function, PyObject *const *arguments, Py_s
 /*
  * 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, meta, buffer), instead of the value.
  */
-static int look_up(CacheObject *self, PyObject *key_object, bool raw, uint64_t *place, PyObject **result)
+static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *place, PyObject **result)
 {
 	struct value_sink sink;
 	struct cache_pin pin;
-	struct key key;
 
 	if (!self->cache) {
 		raise_closed();
 		return -1;
 	}
-	if (key_encode(&key, key_object) < 0) {
-		key_free(&key);
-		return -1;
-	}
 	value_sink_init(&sink);
-	int status = cache_get(self->cache, key.data, key.bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
-	key_free(&key);
+	int status = cache_get(self->cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
 	if (status == DRP_OK && raw) {
 		PyObject *buffer = pin.cache ? pin_object(&pin) : Py_NewRef(sink.object);
 		PyObject *meta = sink.meta ? Py_NewRef(sink.meta) : PyBytes_FromStringAndSize(NULL, 0);
@@ -112,6 +127,19 @@ static int look_up(CacheObject *self, PyObject *key_object, bool raw, uint64_t *
 	if (!PyErr_Occurred())
 		core_raise(status == DRP_REFUSED ? DRP_NO_MEMORY : status, status == DRP_CLOSED ? "this cache" : "get");
 	return -1;
+}
+
+static int look_up(CacheObject *self, PyObject *key_object, bool raw, uint64_t *place, PyObject **result)
+{
+	struct key key;
+	int found = key_encode(&key, key_object) < 0 ? -1 : find(self, &key, raw, place, result);
+	key_free(&key);
+	return found;
+}
+
+int cache_object_find(PyObject *cache, const struct key *key, PyObject **result)
+{
+	return find((CacheObject *)cache, key, false, NULL, result);
 }
 
 static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
@@ -414,26 +442,27 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	static char *names[] = {"backing", "share_on_fork", "max_bytes", "ttl", "shards", "segment_bytes", "span_bytes",
 				"encode", "decode", NULL};
 	struct cache_config config = {0};
-	unsigned long long max_bytes, segment_bytes, span_bytes;
-	PyObject *ttl, *encode, *decode;
+	PyObject *max_bytes, *ttl, *shards_object, *segment_object, *span_bytes, *encode, *decode;
+	uint64_t shards, segment_bytes;
 	int backing, share_on_fork;
-	unsigned shards;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipKOIKKOO", names, &backing, &share_on_fork, &max_bytes,
-					 &ttl, &shards, &segment_bytes, &span_bytes, &encode, &decode))
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOO", names, &backing, &share_on_fork, &max_bytes,
+					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode))
 		return -1;
 	if (self->cache) {
 		PyErr_SetString(PyExc_RuntimeError, "this cache is there already; make a new one");
 		return -1;
 	}
-	if (read_seconds(ttl, "ttl", 0, &self->default_ttl_ns) < 0)
+	if (read_seconds(ttl, "ttl", 0, &self->default_ttl_ns) < 0 ||
+	    read_unsigned(max_bytes, "max_bytes", UINT64_MAX, &config.max_bytes) < 0 ||
+	    read_unsigned(shards_object, "shards", UINT_MAX, &shards) < 0 ||
+	    read_unsigned(segment_object, "segment_bytes", SIZE_MAX, &segment_bytes) < 0 ||
+	    read_unsigned(span_bytes, "span_bytes", UINT64_MAX, &config.span_bytes) < 0)
 		return -1;
 	config.backing = (enum prim_backing)backing;
 	config.share_on_fork = share_on_fork;
-	config.shards = shards;
+	config.shards = (unsigned)shards;
 	config.segment_bytes = (size_t)segment_bytes;
-	config.span_bytes = span_bytes;
-	config.max_bytes = max_bytes;
 	int status = cache_create(&config, &self->cache);
 	if (status != DRP_OK) {
 		core_raise(status, "making a cache");
@@ -444,16 +473,33 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	return 0;
 }
 
+/* encode and decode may hold a serializer, and that whatever it likes. */
+static int cache_object_traverse(CacheObject *self, visitproc visit, void *arg)
+{
+	Py_VISIT(Py_TYPE(self));
+	Py_VISIT(self->encode);
+	Py_VISIT(self->decode);
+	return 0;
+}
+
+/* decode stays callable for what still runs: the cache answers as a closed one. */
+static int cache_object_tp_clear(CacheObject *self)
+{
+	if (self->cache)
+		cache_close(self->cache);
+	Py_CLEAR(self->encode);
+	Py_CLEAR(self->decode);
+	return 0;
+}
+
 static void cache_object_dealloc(CacheObject *self)
 {
 	PyTypeObject *type = Py_TYPE(self);
 
-	if (self->cache) {
-		cache_close(self->cache);
+	PyObject_GC_UnTrack(self);
+	(void)cache_object_tp_clear(self);
+	if (self->cache)
 		cache_unref(self->cache);
-	}
-	Py_XDECREF(self->encode);
-	Py_XDECREF(self->decode);
 	type->tp_free(self);
 	Py_DECREF(type);
 }
@@ -508,6 +554,8 @@ static PyType_Slot cache_slots[] = {
 	 "The C core's cache. Use droppable.Cache."},
 	{Py_tp_init, cache_object_init},
 	{Py_tp_dealloc, cache_object_dealloc},
+	{Py_tp_traverse, cache_object_traverse},
+	{Py_tp_clear, cache_object_tp_clear},
 	{Py_tp_methods, cache_methods},
 	{Py_mp_subscript, cache_object_getitem},
 	{Py_mp_ass_subscript, cache_object_setitem},
@@ -519,7 +567,7 @@ static PyType_Slot cache_slots[] = {
 static PyType_Spec cache_spec = {
 	.name = "droppable._core.Cache",
 	.basicsize = sizeof(CacheObject),
-	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
 	.slots = cache_slots,
 };
 
@@ -545,10 +593,6 @@ int core_add_cache(PyObject *module)
 {
 	if (PyModule_AddFunctions(module, functions) < 0)
 		return -1;
-	PyObject *type = PyType_FromSpec(&cache_spec);
-	if (!type)
-		return -1;
-	int result = PyModule_AddObjectRef(module, "Cache", type);
-	Py_DECREF(type);
-	return result;
+	cache_object_type = (PyTypeObject *)PyType_FromSpec(&cache_spec);
+	return cache_object_type ? PyModule_AddObjectRef(module, "Cache", (PyObject *)cache_object_type) : -1;
 }

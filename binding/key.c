@@ -3,6 +3,7 @@
  */
 #include "key.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int reserve(struct key *key, size_t more)
@@ -81,25 +82,34 @@ static int append_pickle(struct key *key, PyObject *object)
 
 static int encode_native(struct key *key, PyObject *object);
 
-/* 1: an element is of no native type. */
+static int append_tuple_head(struct key *key, uint32_t count)
+{
+	return append(key, 't', &count, sizeof(count));
+}
+
+/* 1: the element is of no native type. */
+static int append_element(struct key *key, PyObject *object)
+{
+	uint32_t length;
+	size_t at = key->bytes;
+	if (reserve(key, sizeof(length)) < 0)
+		return -1;
+	key->bytes += sizeof(length);
+	int result = encode_native(key, object);
+	if (result != 0)
+		return result;
+	length = (uint32_t)(key->bytes - at - sizeof(length));
+	memcpy(key->data + at, &length, sizeof(length));
+	return 0;
+}
+
 static int append_tuple(struct key *key, PyObject *object)
 {
-	uint32_t count = (uint32_t)PyTuple_GET_SIZE(object);
-	if (append(key, 't', &count, sizeof(count)) < 0)
-		return -1;
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t length = 0;
-		size_t at = key->bytes;
-		if (reserve(key, sizeof(length)) < 0)
-			return -1;
-		key->bytes += sizeof(length);
-		int result = encode_native(key, PyTuple_GET_ITEM(object, i));
-		if (result != 0)
-			return result;
-		length = (uint32_t)(key->bytes - at - sizeof(length));
-		memcpy(key->data + at, &length, sizeof(length));
-	}
-	return 0;
+	const Py_ssize_t count = PyTuple_GET_SIZE(object);
+	int result = append_tuple_head(key, (uint32_t)count);
+	for (Py_ssize_t i = 0; i < count && result == 0; i++)
+		result = append_element(key, PyTuple_GET_ITEM(object, i));
+	return result;
 }
 
 /* 0, -1 with an exception, or 1: not a native type; what was appended is of no use then. */
@@ -127,11 +137,16 @@ static int encode_native(struct key *key, PyObject *object)
 	return 1;
 }
 
-int key_encode(struct key *key, PyObject *object)
+static void begin(struct key *key)
 {
 	key->data = key->inline_data;
 	key->size = sizeof(key->inline_data);
 	key->bytes = 0;
+}
+
+int key_encode(struct key *key, PyObject *object)
+{
+	begin(key);
 	int result = encode_native(key, object);
 	if (result == 1) {
 		key->bytes = 0;
@@ -144,6 +159,111 @@ void key_free(struct key *key)
 {
 	if (key->data != key->inline_data)
 		PyMem_Free(key->data);
+}
+
+/* Keyword arguments of a call, by name. */
+struct named {
+	PyObject *name, *value;
+};
+
+enum { NAMED_INLINE = 8 };
+
+static int compare_names(const void *left, const void *right)
+{
+	return PyUnicode_Compare(((const struct named *)left)->name, ((const struct named *)right)->name);
+}
+
+/* into has room for NAMED_INLINE; returns it, or a larger one for PyMem_Free(), or NULL with an exception. */
+static struct named *sort_by_name(struct named *into, PyObject *const *values, PyObject *names, size_t count)
+{
+	if (count > NAMED_INLINE) {
+		into = PyMem_New(struct named, count);
+		if (!into) {
+			PyErr_NoMemory();
+			return NULL;
+		}
+	}
+	for (size_t i = 0; i < count; i++)
+		into[i] = (struct named){PyTuple_GET_ITEM(names, i), values[i]};
+	if (count > 1)
+		qsort(into, count, sizeof(*into), compare_names);
+	return into;
+}
+
+/* As append_element(). */
+static int append_keywords(struct key *key, PyObject *const *values, PyObject *names, size_t count)
+{
+	struct named inline_named[NAMED_INLINE], *named = sort_by_name(inline_named, values, names, count);
+	int result = named ? 0 : -1;
+
+	for (size_t i = 0; i < count && result == 0; i++) {
+		result = append_element(key, named[i].name);
+		if (result == 0)
+			result = append_element(key, named[i].value);
+	}
+	if (named != inline_named)
+		PyMem_Free(named);
+	return result;
+}
+
+int key_encode_call(struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
+	const uint32_t integer_bytes = 1 + sizeof(int64_t);
+	const int64_t positional = (int64_t)count;
+
+	begin(key);
+	int result = append_tuple_head(key, (uint32_t)(1 + count + 2 * named));
+	if (result == 0 && reserve(key, sizeof(integer_bytes)) < 0)
+		result = -1;
+	if (result == 0) {
+		memcpy(key->data + key->bytes, &integer_bytes, sizeof(integer_bytes));
+		key->bytes += sizeof(integer_bytes);
+		result = append(key, 'i', &positional, sizeof(positional));
+	}
+	for (size_t i = 0; i < count && result == 0; i++)
+		result = append_element(key, arguments[i]);
+	if (named > 0 && result == 0)
+		result = append_keywords(key, arguments + count, keywords, named);
+	if (result != 1)
+		return result;
+	PyObject *tuple = key_of_call(arguments, count, keywords);
+	if (!tuple)
+		return -1;
+	key->bytes = 0;
+	result = append_pickle(key, tuple);
+	Py_DECREF(tuple);
+	return result;
+}
+
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+	const size_t named_count = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
+	struct named inline_named[NAMED_INLINE], *named = inline_named;
+	Py_ssize_t at = 0;
+
+	if (named_count > 0) {
+		named = sort_by_name(inline_named, arguments + count, keywords, named_count);
+		if (!named)
+			return NULL;
+	}
+	PyObject *tuple = PyTuple_New((Py_ssize_t)(1 + count + 2 * named_count));
+	PyObject *positional = PyLong_FromSize_t(count);
+	if (tuple && positional) {
+		PyTuple_SET_ITEM(tuple, at++, positional);
+		for (size_t i = 0; i < count; i++)
+			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(arguments[i]));
+		for (size_t i = 0; i < named_count; i++) {
+			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(named[i].name));
+			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(named[i].value));
+		}
+	} else {
+		Py_CLEAR(tuple);
+		Py_XDECREF(positional);
+	}
+	if (named != inline_named)
+		PyMem_Free(named);
+	return tuple;
 }
 
 static PyObject *decode_tuple(const unsigned char *data, size_t bytes)

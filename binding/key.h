@@ -7,7 +7,10 @@
  * Exact types only: a subclass, like everything else, goes through its pickle, which may make equal keys unequal (a false
  * miss) and never the other way round.
  *
- * Callers: binding/cache.c.
+ * The arguments of a call are a key as well: the tuple (number of positional arguments, those, then name and value of each
+ * keyword argument, by name). The number keeps f("a", 1) and f(a=1) apart.
+ *
+ * Callers: binding/cache.c, binding/memo.c.
  */
 #ifndef DRP_KEY_H
 #define DRP_KEY_H
@@ -25,6 +28,14 @@ struct key {
 /* 0, or -1 with an exception: TypeError for keys that cannot be hashed or pickled. key_free() either way. */
 int key_encode(struct key *key, PyObject *object);
 void key_free(struct key *key);
+
+/*
+ * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and
+ * as the tuple itself. The bytes are those of key_encode() of the tuple.
+ */
+int key_encode_call(struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords);
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords);
+
 PyObject *key_decode(const unsigned char *data, size_t bytes);
 
 #endif

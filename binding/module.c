@@ -11,6 +11,8 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_pickle(module) < 0 || core_add_pin(module) < 0 || core_add_cache(module) < 0)
 		return -1;
+	if (core_add_memo(module) < 0)
+		return -1;
 	if (core_add_prim(module) < 0)
 		return -1;
 	if (core_add_probe(module) < 0)

@@ -19,6 +19,7 @@ PyObject *core_pickle_loads(const char *data, Py_ssize_t bytes);
 
 int core_add_cache(PyObject *module);
 int core_add_errors(PyObject *module);
+int core_add_memo(PyObject *module);
 int core_add_pickle(PyObject *module);
 int core_add_pin(PyObject *module);
 int core_add_prim(PyObject *module);

@@ -195,24 +195,24 @@ class Cache(CoreCache):
         value = self.get(key, MISSING)
         if value is not MISSING:
             return value  # type: ignore[no-any-return]
-        return self.create(key, factory, ttl)
+        return self._create(key, factory, ttl)
 
-    def create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
-        """The rest of `get_or_create`, for a caller who has just seen a miss."""
-        return self._flights.do(encode_key(key), lambda: self._create(key, factory, ttl))
+    def _create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
+        # The rest of get_or_create(), also for the decorator, which has just seen a miss.
+        return self._flights.do(encode_key(key), lambda: self._compute(key, factory, ttl))
 
     async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
         """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop."""
         value = self.get(key, MISSING)
         if value is not MISSING:
             return value  # type: ignore[no-any-return]
-        return await self._flights.do_async(encode_key(key), lambda: self._acreate(key, factory, ttl))
+        return await self._flights.do_async(encode_key(key), lambda: self._acompute(key, factory, ttl))
 
     def _present(self, key: object) -> Any:
         # Somebody may have stored it between our miss and our turn; asking first counts no second miss.
         return self.get(key, MISSING) if key in self else MISSING
 
-    def _create(self, key: object, factory: Callable[[], T], ttl: float | None) -> T:
+    def _compute(self, key: object, factory: Callable[[], T], ttl: float | None) -> T:
         value = self._present(key)
         if value is not MISSING:
             return value  # type: ignore[no-any-return]
@@ -221,7 +221,7 @@ class Cache(CoreCache):
         self._keep(key, created, ttl, time.perf_counter() - start)
         return created
 
-    async def _acreate(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None) -> T:
+    async def _acompute(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None) -> T:
         value = self._present(key)
         if value is not MISSING:
             return value  # type: ignore[no-any-return]

@@ -4,10 +4,10 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable
-from types import MethodType
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
-from droppable._cache import MISSING, Backing, Cache
+from droppable._cache import Backing, Cache
+from droppable.lowlevel import CoreMemo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,67 +25,44 @@ class CacheInfo(NamedTuple):
     dropped: int
 
 
-class Memo(Generic[P, R]):
-    """A function with a cache in front of it; what `@droppable.cache` makes. Works on methods as on functions.
+if TYPE_CHECKING:
 
-    Results are looked up by the arguments, by type and value (`1`, `1.0` and `True` are three keys), keyword
-    arguments in any order. A method's `self` is one of them: by value, as pickle sees it, so that the cache keeps no
-    object alive and sees when it has changed.
+    class Memo(Generic[P, R]):
+        # The face of binding/memo.c, where the docstrings are, with the types that are not known there.
+        __wrapped__: Callable[P, R]
 
-    Any thread may call it; one computes, the others wait. Calls from within the function to itself are fine.
-    """
+        @property
+        def cache(self) -> Cache: ...
+        def cache_info(self) -> CacheInfo: ...
+        def cache_clear(self) -> None: ...
+        def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> object: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        def __get__(self, instance: object, owner: type | None = None) -> Any: ...
+else:
+    Memo = CoreMemo
 
-    __wrapped__: Callable[P, R]
 
-    def __init__(self, function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] | None) -> None:
-        functools.update_wrapper(self, function)
-        self.cache = cache
-        """The cache behind it, for what this object does not offer itself."""
-        self._get = cache.get
-        self._key = key
-        self._is_async = inspect.iscoroutinefunction(function)
-        if self._is_async and sys.version_info >= (3, 12):
-            inspect.markcoroutinefunction(self)
+def _info(cache: Cache) -> CacheInfo:
+    stats = cache.stats()
+    return CacheInfo(stats.hits, stats.misses, cache.max_bytes, stats.entries, stats.dropped)
 
-    def _key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        if self._key is not None:
-            return self._key(*args, **kwargs)
-        # The number in front keeps f("a", 1) and f(a=1) apart.
-        if not kwargs:
-            return (len(args), *args)
-        return (len(args), *args, *(part for item in sorted(kwargs.items()) for part in item))
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        # A hit is what this is for: nothing is made before it is known to be a miss.
-        key = (len(args), *args) if self._key is None and not kwargs else self._key_of(args, kwargs)
-        if self._is_async:
-            return self.cache.aget_or_create(key, lambda: self.__wrapped__(*args, **kwargs))  # type: ignore[arg-type,return-value]
-        value = self._get(key, MISSING)
-        if value is not MISSING:
-            return value  # type: ignore[no-any-return]
-        return self.cache.create(key, lambda: self.__wrapped__(*args, **kwargs))
+def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] | None) -> Memo[P, R]:
+    is_async = inspect.iscoroutinefunction(function)
+    if is_async:
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        return MethodType(self, instance)
+        def miss(key: object, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+            return cache.aget_or_create(key, lambda: function(*args, **kwargs))  # type: ignore[arg-type,return-value]
+    else:
 
-    def __reduce__(self) -> str:
-        # By name, as functions are: processes of a pool find it in their own module, with a cache of their own.
-        return self.__wrapped__.__qualname__
+        def miss(key: object, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+            return cache._create(key, lambda: function(*args, **kwargs))
 
-    def cache_info(self) -> CacheInfo:
-        """Hits, misses, bound in bytes, entries and drops."""
-        stats = self.cache.stats()
-        return CacheInfo(stats.hits, stats.misses, self.cache.max_bytes, stats.entries, stats.dropped)
-
-    def cache_clear(self) -> None:
-        """Forgets all results. Counts go on."""
-        self.cache.clear()
-
-    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> object:
-        """The key in `cache` under which the result for these arguments is kept."""
-        return self._key_of(args, kwargs)
+    memo = CoreMemo(cache, miss, _info, key, looks_up=not is_async)
+    functools.update_wrapper(memo, function)
+    if is_async and sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(memo)
+    return cast("Memo[P, R]", memo)
 
 
 @overload
@@ -130,6 +107,6 @@ def cache(
     def decorate(function: Callable[P, R]) -> Memo[P, R]:
         if not callable(function):
             raise TypeError(f"@droppable.cache decorates functions; you gave {function!r}")
-        return Memo(function, Cache(max_bytes=max_bytes, ttl=ttl, backing=backing), key)
+        return _memo(function, Cache(max_bytes=max_bytes, ttl=ttl, backing=backing), key)
 
     return decorate if function is None else decorate(function)

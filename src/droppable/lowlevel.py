@@ -34,6 +34,10 @@ CoreCache = _core.Cache
 """What `droppable.Cache` derives from."""
 
 
+CoreMemo = _core.Memo
+"""What `droppable.Memo` is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Sizes inside a cache; 0 lets it choose.

@@ -303,8 +303,15 @@ class TestMaxBytes:
         with pytest.raises(ValueError, match="max_bytes must be more than 0, or None; you gave"):
             Cache(max_bytes=max_bytes)
 
+    @pytest.mark.parametrize("max_bytes", [1 << 64, (1 << 64) + 4096, 1 << 80])
+    def test_more_than_64_bits_hold(self, max_bytes: int) -> None:
+        with pytest.raises(ValueError, match=f"max_bytes must be from 0 to {2**64 - 1}; you gave {max_bytes}"):
+            Cache(max_bytes=max_bytes)
+        with pytest.raises(ValueError, match=f"span_bytes must be from 0 to {2**64 - 1}; you gave {max_bytes}"):
+            Cache(layout=Layout(span_bytes=max_bytes))
+
     def test_more_than_there_is(self, make_cache: Make) -> None:
-        cache = make_cache(max_bytes=1 << 80)
+        cache = make_cache(max_bytes=(1 << 64) - 1)
         cache["k"] = b"v" * 100_000
         assert cache["k"] == b"v" * 100_000
 
@@ -326,7 +333,15 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "layout",
-        [Layout(shards=3), Layout(shards=128), Layout(segment_bytes=12345), Layout(segment_bytes=1 << 30)],
+        [
+            Layout(shards=3),
+            Layout(shards=128),
+            Layout(shards=(1 << 32) + 4),
+            Layout(shards=-1),
+            Layout(segment_bytes=12345),
+            Layout(segment_bytes=1 << 30),
+            Layout(segment_bytes=(1 << 64) + (1 << 20)),
+        ],
         ids=str,
     )
     def test_layouts(self, layout: Layout) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
+import gc
 import importlib
 import inspect
 import pickle
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -20,8 +23,6 @@ import pytest
 import droppable
 from droppable import CacheInfo, Memo, ValueTooLargeError
 from droppable.testing import advance_clock, drop
-
-numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
 Decorate = Callable[..., Any]
 
@@ -188,6 +189,8 @@ class TestFunctions:
         assert calls == [5, 5]
 
     def test_arrays_come_back_read_only_and_in_place(self, memo: Decorate) -> None:
+        numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
         @memo()
         def ones(count: int) -> Any:
             return numpy.ones(count)
@@ -225,6 +228,183 @@ class TestFunctions:
         assert pickle.loads(pickle.dumps(double)) is double
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             assert list(pool.map(double, [1, 2, 1])) == [2, 4, 2]
+
+
+class Word(str):
+    """Not a native key: it goes through its pickle."""
+
+
+class TestTheCall:
+    """A hit is looked up by bytes made of the arguments; everything else goes by the key as an object."""
+
+    @pytest.mark.parametrize("count", range(12))
+    @pytest.mark.parametrize("named", [0, 1, 2, 7, 8, 9, 40])
+    def test_any_number_of_arguments(self, memo: Decorate, count: int, named: int) -> None:
+        calls = []
+
+        @memo()
+        def show(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return [args, kwargs]
+
+        args = tuple(range(count))
+        kwargs = {f"name{number * 7 % 41}": number for number in range(named)}
+        backwards = dict(reversed(kwargs.items()))
+        assert show(*args, **kwargs) == show(*args, **backwards) == [args, kwargs]
+        assert calls == [1]
+        key = show.cache_key(*args, **backwards)
+        assert key == (count, *args, *(part for item in sorted(kwargs.items()) for part in item))
+        assert key in show.cache
+        assert list(show.cache) == [key]
+
+    @pytest.mark.parametrize(
+        "argument",
+        [
+            *("", "x" * 1000, "é\udc80", b"y" * 300, 1 << 100, -(1 << 63), 0.0, -0.0, float("inf"), None, True),
+            *(("a", (1, ("b",))), Word("w"), (1, Word("w")), frozenset({1}), range(3), Path("x")),
+        ],
+        ids=lambda argument: f"{argument!r:.20}",
+    )
+    def test_any_type_of_argument(self, memo: Decorate, argument: Any) -> None:
+        calls = []
+
+        @memo()
+        def function(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return args, kwargs
+
+        forms: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+            ((argument,), {}),
+            ((1, argument, 2), {}),
+            ((), {"é": argument, "a": 1}),
+            ((argument,), {"b": 1}),
+        ]
+        for args, kwargs in forms:
+            calls.clear()
+            assert function(*args, **kwargs) == function(*args, **kwargs) == (args, kwargs)
+            assert calls == [1]
+            assert function.cache_key(*args, **kwargs) in function.cache
+
+    def test_names_of_arguments_that_the_decorator_has_itself(self, memo: Decorate) -> None:
+        names = dict.fromkeys(("key", "self", "cache", "miss", "info", "args", "kwargs", "function", "looks_up"), 1)
+
+        @memo()
+        def show(**kwargs: int) -> dict[str, int]:
+            return kwargs
+
+        @memo(key=lambda **kwargs: tuple(sorted(kwargs)))
+        def show_by_key(**kwargs: int) -> dict[str, int]:
+            return kwargs
+
+        assert show(**names) == show(**names) == show_by_key(**names) == show_by_key(**names) == names
+
+    def test_ways_to_call(self, memo: Decorate) -> None:
+        @memo()
+        def join(a: str, b: str = "b", *, c: str = "c") -> str:
+            return a + b + c
+
+        assert [functools.partial(join, "x")("y"), functools.partial(join, c="z")("x")] == ["xyc", "xbz"]
+        assert list(map(join, "xy", "yz")) == ["xyc", "yzc"]
+        assert join.__call__("x", c="y") == Memo.__call__(join, "x", c="y") == "xby"
+        assert join.__get__(None, str) is join
+        assert join.__get__("x")() == "xbc"
+        assert join.cache_info().hits == 2
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
+            join()
+        with pytest.raises(TypeError):
+            Memo.__call__(5, "x")
+
+    def test_the_key_function_is_asked_once(self, memo: Decorate) -> None:
+        asked = []
+
+        def identify(number: int) -> int:
+            asked.append(number)
+            if number < 0:
+                raise LookupError("no such number")
+            return number % 10
+
+        @memo(key=identify)
+        def function(number: int) -> int:
+            return number
+
+        assert [function(11), function(21)] == [11, 11]
+        assert asked == [11, 21]
+        with pytest.raises(LookupError, match="no such number"):
+            function(-1)
+
+    def test_references_are_given_back(self, memo: Decorate) -> None:
+        class Result:
+            """Cannot be pickled, being local."""
+
+        @memo()
+        def function(*args: Any, **kwargs: Any) -> Any:
+            if "fail" in kwargs:
+                raise LookupError
+            return Result() if "local" in kwargs else args
+
+        @memo(key=lambda *args: args)
+        def by_key(*args: Any) -> Any:
+            return args
+
+        argument = ("argument", 1 << 70, b"x" * 500)
+        named = {f"name{number}": argument for number in range(10)}
+
+        def calls(times: int) -> None:
+            for number in range(times):
+                function(argument, number)
+                function(argument, number)
+                by_key(argument, Word(number))
+                by_key(argument, Word(number))
+                function(*(argument,) * 20, **named)
+                for fails, kwargs in ((LookupError, {"fail": 1}), (TypeError, {"local": 1}), (TypeError, {"x": []})):
+                    with pytest.raises(fails):
+                        function(argument, **kwargs, **named)
+
+        calls(1)
+        watched = (argument, *argument, function, function.cache, function.__wrapped__, by_key)
+        gc.collect()
+        before = [sys.getrefcount(thing) for thing in watched]
+        calls(50)
+        gc.collect()
+        assert [sys.getrefcount(thing) for thing in watched] == before
+
+    def test_it_is_an_object_like_a_function(self, memo: Decorate) -> None:
+        @memo()
+        def function() -> int:
+            return 1
+
+        function.note = "mine"
+        assert function.note == vars(function)["note"] == "mine"
+        assert weakref.ref(function)() is function
+        assert {function: 1}[function] == 1
+        with pytest.raises(AttributeError):
+            function.cache = None
+        with pytest.raises(TypeError):
+            Memo.cache_info = None  # type: ignore[assignment,method-assign]
+        with pytest.raises(TypeError):
+            type("Heir", (Memo,), {})
+        with pytest.raises(TypeError):
+            Memo()
+        assert Memo[[int], str].__origin__ is Memo  # type: ignore[attr-defined]
+
+    def test_copies_are_the_same(self) -> None:
+        assert copy.copy(Account.greet) is Account.greet
+        assert copy.deepcopy([Account.greet])[0] is Account.greet
+        assert Account.greet.__reduce__() == "Account.greet"
+
+    def test_a_circle_of_references_is_collected(self, memo: Decorate) -> None:
+        def make() -> Any:
+            @memo(key=lambda number: (number, function is None))
+            def function(number: int) -> int:
+                return 0 if number == 0 else function(number - 1) + 1  # type: ignore[no-any-return]
+
+            assert function(5) == 5
+            function.itself = function
+            return weakref.ref(function)
+
+        gone = make()
+        gc.collect()
+        assert gone() is None
 
 
 class TestBadInput:
@@ -365,8 +545,6 @@ class TestMethods:
         asyncio.run(main())
 
     def test_the_cache_keeps_no_object_alive(self) -> None:
-        import weakref
-
         ann = Account("Eve")
         ann.greet("hi")
         gone = weakref.ref(ann)
