@@ -176,11 +176,12 @@ static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 /* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception. */
 static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyObject *ttl, PyObject *cost, bool if_absent)
 {
-	struct key key = {.data = key.inline_data};
 	struct value value;
+	struct key key;
 	PyThreadState *saved = NULL;
 	int status, result = -1;
 
+	key.data = key.inline_data; /* for key_free(); not an initializer, which would clear the rest too */
 	if (!self->cache) {
 		raise_closed();
 		return -1;
