@@ -39,6 +39,18 @@ def cache(make_cache: Callable[..., Cache]) -> Cache:
 
 
 @pytest.fixture
+def numpy() -> Any:
+    """The module, for tests that need it; they skip where it is not installed."""
+    return pytest.importorskip("numpy", reason="NumPy is not installed")
+
+
+@pytest.fixture
+def numbers(numpy: Any) -> Any:
+    """An array of many pages."""
+    return numpy.arange(100_000, dtype="f8")
+
+
+@pytest.fixture
 def run_python() -> Callable[..., str]:
     """`run_python(code, *argv)` runs code in a process of its own, which must end well and quietly: its output."""
 

@@ -16,8 +16,6 @@ from droppable import Cache, ClosedError, DroppableError, UnsupportedError, Valu
 from droppable.lowlevel import Layout, page_size_bytes, probe
 from droppable.testing import advance_clock, drop, settle
 
-numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
-
 PAGE = page_size_bytes()
 NARROW = Layout(shards=1, segment_bytes=32768, span_bytes=262144)
 MISS = object()
@@ -122,7 +120,7 @@ class TestFace:
             with pytest.raises(ValueError, match="released"):
                 bytes(memory)
 
-    def test_a_view_of_an_array_shows_its_elements(self, cache: Cache) -> None:
+    def test_a_view_of_an_array_shows_its_elements(self, cache: Cache, numpy: Any) -> None:
         array = numpy.arange(3000, dtype=">i4").reshape(3, 1000)
         cache["c"] = array
         cache["f"] = numpy.asfortranarray(array)
@@ -131,7 +129,7 @@ class TestFace:
         with cache.view("f") as memory:
             assert memory == array.T.tobytes()
 
-    def test_a_view_of_something_else(self, cache: Cache) -> None:
+    def test_a_view_of_something_else(self, cache: Cache, numpy: Any) -> None:
         cache["str"] = "text"
         cache["dict"] = {"a": numpy.zeros(10_000)}
         for key in ("str", "dict"):
@@ -204,7 +202,7 @@ class TestStats:
             del cache[key]
         assert (cache.stats().entries, cache.stats().stored_bytes) == (0, 0)
 
-    def test_pinned_bytes(self, backing: str, cache: Cache) -> None:
+    def test_pinned_bytes(self, backing: str, cache: Cache, numpy: Any) -> None:
         cache["k"] = numpy.ones(100_000)
         array = cache["k"]
         again = cache["k"][5:10]
@@ -286,7 +284,7 @@ class TestMaxBytes:
             cache[number] = b"x" * 1000
             assert cache.get("used") == "used"
 
-    def test_too_large_for_it(self, make_cache: Make) -> None:
+    def test_too_large_for_it(self, make_cache: Make, numpy: Any) -> None:
         cache = make_cache(max_bytes=100_000)
         cache["k"] = "old"
         for value in (b"x" * 100_001, numpy.zeros(20_000), "x" * 200_000, {"a": bytes(100_001)}):
@@ -428,12 +426,10 @@ class TestBadInput:
 class TestPins:
     """What is held, and what becomes of its key and its cache meanwhile."""
 
-    DATA = numpy.arange(100_000, dtype="f8")
-
     @pytest.mark.parametrize("what", ["delete", "overwrite", "clear", "close", "drop", "expire", "pop"])
-    def test_an_array_stays_whatever_happens(self, make_cache: Make, what: str) -> None:
+    def test_an_array_stays_whatever_happens(self, make_cache: Make, what: str, numbers: Any) -> None:
         cache = make_cache()
-        cache.set("k", self.DATA, ttl=1000)
+        cache.set("k", numbers, ttl=1000)
         held = cache["k"]
         part = cache["k"][5::1000]
         match what:
@@ -441,7 +437,7 @@ class TestPins:
                 del cache["k"]
             case "overwrite":
                 for number in range(5):
-                    cache["k"] = self.DATA + number + 1
+                    cache["k"] = numbers + number + 1
             case "clear":
                 cache.clear()
             case "close":
@@ -452,27 +448,27 @@ class TestPins:
                 advance_clock(cache, 2000)
                 assert cache.get("k") is None
             case "pop":
-                assert (cache.pop("k") == self.DATA).all()
+                assert (cache.pop("k") == numbers).all()
         if what != "close":
             for number in range(20):  # whoever takes the pages next would write to them
-                cache[number] = self.DATA + number
+                cache[number] = numbers + number
             drop(cache, 0.5, seed=1)
-        assert (held == self.DATA).all()
-        assert (part == self.DATA[5::1000]).all()
+        assert (held == numbers).all()
+        assert (part == numbers[5::1000]).all()
         del held, part
         stats = cache.stats()
         assert stats.pinned_bytes == 0
         if what == "close":
             assert stats.mapped_bytes == 0
 
-    def test_the_memory_comes_back(self, make_cache: Make) -> None:
+    def test_the_memory_comes_back(self, make_cache: Make, numbers: Any) -> None:
         cache = make_cache()
-        cache["k"] = self.DATA
+        cache["k"] = numbers
         held = cache["k"]
         del cache["k"]
         assert cache.stats().stored_bytes == 0
         del held
-        assert drop(cache).resident_pages < len(self.DATA) * 8 // PAGE
+        assert drop(cache).resident_pages < len(numbers) * 8 // PAGE
 
     def test_a_view_outlives_its_cache(self, make_cache: Make) -> None:
         cache = make_cache()
@@ -483,17 +479,17 @@ class TestPins:
             del cache
             assert memory == b"v" * 1_000_000
 
-    def test_an_array_made_from_a_view_outlives_the_block(self, make_cache: Make) -> None:
+    def test_an_array_made_from_a_view_outlives_the_block(self, make_cache: Make, numpy: Any, numbers: Any) -> None:
         cache = make_cache()
-        cache["k"] = self.DATA
+        cache["k"] = numbers
         with cache.view("k") as memory:
             array = numpy.frombuffer(memory)
         drop(cache)
-        assert (array == self.DATA).all()
+        assert (array == numbers).all()
         del array, memory
         assert cache.stats().pinned_bytes == 0
 
-    def test_nobody_may_write(self, make_cache: Make) -> None:
+    def test_nobody_may_write(self, make_cache: Make, numpy: Any, numbers: Any) -> None:
         cache = make_cache()
         for value in (b"v" * 100, b"v" * 100_000):
             cache["bytes"] = value
@@ -507,7 +503,7 @@ class TestPins:
                     array.flags.writeable = True
                 with pytest.raises((BufferError, ValueError, TypeError)):
                     numpy.ndarray(10, "u1", memory)[0] = 1
-        for value in (self.DATA[:5], self.DATA):
+        for value in (numbers[:5], numbers):
             cache["array"] = value
             array = cache["array"]
             assert not array.flags.writeable
@@ -521,19 +517,19 @@ class TestPins:
             copy[0] = -1
             assert cache["array"][0] == 0
 
-    def test_no_call_writes_through_the_pin(self, cache: Cache) -> None:
-        cache["k"] = self.DATA
+    def test_no_call_writes_through_the_pin(self, cache: Cache, numbers: Any) -> None:
+        cache["k"] = numbers
         owner = cache["k"].base
         with pytest.raises(TypeError, match="read-write"):
             io.BytesIO(b"x" * 100).readinto(owner)
         with pytest.raises(TypeError, match="not writable"):
             (ctypes.c_char * 8).from_buffer(owner)
         assert memoryview(owner).readonly
-        assert (cache["k"] == self.DATA).all()
+        assert (cache["k"] == numbers).all()
 
-    def test_threads_share_a_pin(self, make_cache: Make) -> None:
+    def test_threads_share_a_pin(self, make_cache: Make, numbers: Any) -> None:
         cache = make_cache()
-        cache["k"] = self.DATA
+        cache["k"] = numbers
         start = threading.Barrier(4)
         wrong = []
 
@@ -542,8 +538,8 @@ class TestPins:
             for _ in range(200):
                 array = cache.get("k")
                 if array is None:
-                    cache["k"] = self.DATA
-                elif array[-1] != 99_999 or array.sum() != self.DATA.sum():
+                    cache["k"] = numbers
+                elif array[-1] != 99_999 or array.sum() != numbers.sum():
                     wrong.append(array)
 
         def trouble() -> None:
@@ -600,7 +596,7 @@ def test_pop_gives_each_value_to_one(cache: Cache) -> None:
     assert len(cache) == 0
 
 
-def test_close_while_others_use_it(make_cache: Make) -> None:
+def test_close_while_others_use_it(make_cache: Make, numpy: Any) -> None:
     for _ in range(20):
         cache = make_cache(layout=Layout(2, 1 << 16, 8 << 20))
         start = threading.Barrier(4)
@@ -647,7 +643,7 @@ class TestSerializer:
                 raise ValueError("cannot read it")
             return data.decode()
 
-    def test_it_takes_what_has_no_form_of_its_own(self, make_cache: Make) -> None:
+    def test_it_takes_what_has_no_form_of_its_own(self, make_cache: Make, numpy: Any) -> None:
         cache = make_cache(serializer=self.Upper())
         cache["list"] = ["a"]
         cache["long"] = ["a" * 100_000]

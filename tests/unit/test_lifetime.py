@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,8 @@ from droppable import Cache
 from droppable.lowlevel import Layout
 from droppable.testing import drop
 
-numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
-
 Make = Callable[..., Cache]
 Run = Callable[..., str]
-DATA = numpy.arange(100_000, dtype="f8")
 
 
 def in_child(function: Callable[[], object]) -> None:
@@ -42,7 +40,7 @@ def in_child(function: Callable[[], object]) -> None:
 
 
 class TestFork:
-    def test_the_child_finds_it_empty_and_uses_it(self, make_cache: Make) -> None:
+    def test_the_child_finds_it_empty_and_uses_it(self, make_cache: Make, numbers: Any) -> None:
         cache = make_cache()
         for key in range(500):
             cache[key] = bytes([key % 256]) * key * 20
@@ -55,8 +53,8 @@ class TestFork:
                 cache[key] = f"child {key}" * key
             assert all(cache[key] == f"child {key}" * key for key in range(500))
             drop(cache)
-            cache["again"] = DATA
-            assert (cache["again"] == DATA).all()
+            cache["again"] = numbers
+            assert (cache["again"] == numbers).all()
             in_child(lambda: cache.__setitem__("grandchild", 1))
             cache.close()
 
@@ -80,49 +78,49 @@ class TestFork:
         assert all(cache[key] == bytes([key % 256]) * key * 20 for key in range(500))
 
     @pytest.mark.parametrize("fork", ["wipe", "share"])
-    def test_what_is_held_stays_in_both(self, make_cache: Make, backing: str, fork: str) -> None:
+    def test_what_is_held_stays_in_both(self, make_cache: Make, backing: str, fork: str, numbers: Any) -> None:
         if (backing, fork) == ("droppable", "share"):
             pytest.skip("the kernel wipes droppable memory on fork")
         cache = make_cache(fork=fork)
-        cache["array"], cache["bytes"], cache["loose"] = DATA, b"b" * 500_000, b"l" * 500_000
+        cache["array"], cache["bytes"], cache["loose"] = numbers, b"b" * 500_000, b"l" * 500_000
         array, part = cache["array"], cache["array"][::100]
         with cache.view("bytes") as memory:
 
             def child() -> None:
                 nonlocal array, part
-                assert (array == DATA).all()
-                assert (part == DATA[::100]).all()
+                assert (array == numbers).all()
+                assert (part == numbers[::100]).all()
                 assert memory == b"b" * 500_000
                 drop(cache)
-                cache["new"] = DATA * 2
-                assert (array == DATA).all()
+                cache["new"] = numbers * 2
+                assert (array == numbers).all()
                 assert memory == b"b" * 500_000
                 del array, part
                 for key in range(50):
-                    cache[key] = DATA + key
+                    cache[key] = numbers + key
                 assert memory == b"b" * 500_000
                 cache.close()
                 assert memory == b"b" * 500_000
 
             in_child(child)
-            assert (array == DATA).all()
+            assert (array == numbers).all()
             drop(cache)
-            assert (part == DATA[::100]).all()
+            assert (part == numbers[::100]).all()
             assert memory == b"b" * 500_000
             in_child(lambda: None)
         del array, part
         assert cache.stats().pinned_bytes == 0
 
-    def test_pins_taken_by_the_parent_after_are_its_own(self, make_cache: Make) -> None:
+    def test_pins_taken_by_the_parent_after_are_its_own(self, make_cache: Make, numbers: Any) -> None:
         cache = make_cache()
-        cache["k"] = DATA
+        cache["k"] = numbers
         for _ in range(10):
             held = cache["k"]
             in_child(lambda: cache.set("k", 1))
-            assert (held == DATA).all()
+            assert (held == numbers).all()
             del held
 
-    def test_in_one_thread_while_others_use_it(self, make_cache: Make) -> None:
+    def test_in_one_thread_while_others_use_it(self, make_cache: Make, numbers: Any) -> None:
         """No lock of a thread that the child does not have is ever waited for."""
         cache = make_cache(layout=Layout(2, 1 << 16, 16 << 20))
         over = threading.Event()
@@ -133,10 +131,10 @@ class TestFork:
             try:
                 while not over.is_set():
                     number += 1
-                    cache[me, number % 50] = DATA[: number % 300 * 200]
+                    cache[me, number % 50] = numbers[: number % 300 * 200]
                     array = cache.get((1 - me, number % 50))
                     if array is not None:
-                        assert (array == DATA[: len(array)]).all()
+                        assert (array == numbers[: len(array)]).all()
                     cache[number % 20] = b"x" * (number % 40_000)
                     text = cache.get(number % 20, b"")
                     assert text.count(b"x") == len(text)
@@ -150,8 +148,8 @@ class TestFork:
                 cache[key] = b"c" * 5000
                 assert cache[key] == b"c" * 5000
             assert cache.get_or_create((0, "made", 1), lambda: "child") == "child"
-            cache["array"] = DATA
-            assert (cache["array"] == DATA).all()
+            cache["array"] = numbers
+            assert (cache["array"] == numbers).all()
             cache.clear()
             cache.close()
 
@@ -184,6 +182,7 @@ class TestFork:
 
 
 class TestEnd:
+    @pytest.mark.usefixtures("numpy")
     def test_with_live_pins(self, backing: str, run_python: Run) -> None:
         code = """
             import sys, numpy, droppable
@@ -204,6 +203,7 @@ class TestEnd:
         """
         assert run_python(code, backing) == "ready\n"
 
+    @pytest.mark.usefixtures("numpy")
     def test_with_threads_that_use_it(self, backing: str, run_python: Run) -> None:
         code = """
             import sys, threading, numpy, droppable, droppable.testing
@@ -225,6 +225,7 @@ class TestEnd:
         for _ in range(3):
             assert run_python(code, backing) == "ready\n"
 
+    @pytest.mark.usefixtures("numpy")
     def test_by_exit_in_a_child(self, backing: str, run_python: Run) -> None:
         code = """
             import os, sys, numpy, droppable

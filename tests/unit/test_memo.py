@@ -188,9 +188,7 @@ class TestFunctions:
         assert fails_once(5) == 5
         assert calls == [5, 5]
 
-    def test_arrays_come_back_read_only_and_in_place(self, memo: Decorate) -> None:
-        numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
-
+    def test_arrays_come_back_read_only_and_in_place(self, memo: Decorate, numpy: Any) -> None:
         @memo()
         def ones(count: int) -> Any:
             return numpy.ones(count)

@@ -18,8 +18,6 @@ from droppable import Cache, ClosedError
 from droppable.lowlevel import page_size_bytes
 from droppable.testing import drop, settle
 
-numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
-
 PAGE = page_size_bytes()
 SIZES = (0, 1, 15, 16, 17, 100, PAGE - 64, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 32767, 32768, 32769, 262144, 3_000_001)
 
@@ -117,7 +115,7 @@ def test_a_memoryview_of_larger_items(cache: Cache) -> None:
     assert cache["k"] == data[::3].tobytes()
 
 
-def test_what_changes_later_was_stored_before(cache: Cache) -> None:
+def test_what_changes_later_was_stored_before(cache: Cache, numpy: Any) -> None:
     for size in (10, 100_000):
         data = bytearray(b"a" * size)
         numbers = numpy.zeros(size)
@@ -139,7 +137,7 @@ SHAPES = [(), (0,), (1,), (7,), (3, 0, 5), (2, 3), (5, 4, 3), (1000,), (100, 50)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_arrays_of_every_dtype(cache: Cache, dtype: Any) -> None:
+def test_arrays_of_every_dtype(cache: Cache, dtype: Any, numpy: Any) -> None:
     dtype = numpy.dtype(dtype)
     chance = numpy.random.default_rng(1)
     for shape in SHAPES:
@@ -161,7 +159,7 @@ def test_arrays_of_every_dtype(cache: Cache, dtype: Any) -> None:
             assert got.flags.aligned
 
 
-def test_the_order_of_axes_is_kept(cache: Cache) -> None:
+def test_the_order_of_axes_is_kept(cache: Cache, numpy: Any) -> None:
     value = numpy.arange(60_000.0).reshape(200, 300)
     cache["c"], cache["f"], cache["gaps"] = value, numpy.asfortranarray(value), value[::2, ::3]
     assert cache["c"].flags.c_contiguous
@@ -173,16 +171,14 @@ def test_the_order_of_axes_is_kept(cache: Cache) -> None:
     assert (cache["broadcast"] == numpy.arange(10)).all()
 
 
-# Variable-width strings came with NumPy 2.
-STRINGS = numpy.dtypes.StringDType() if numpy.lib.NumpyVersion(numpy.__version__) >= "2.0.0" else "U2800"
-
-
-def test_arrays_that_are_more_than_plain_memory(cache: Cache) -> None:
+def test_arrays_that_are_more_than_plain_memory(cache: Cache, numpy: Any) -> None:
     """Objects, subclasses, masks, variable-width strings: through pickle, and right."""
+    is_old = numpy.lib.NumpyVersion(numpy.__version__) < "2.0.0"  # no variable-width strings
+    strings = "U2800" if is_old else numpy.dtypes.StringDType()
     values = [
         numpy.array([1, "a", None], dtype=object),
         numpy.array([("x", [1])], dtype=[("a", "U3"), ("b", object)]),
-        numpy.array(["short", "a much longer text than that" * 100], dtype=STRINGS),
+        numpy.array(["short", "a much longer text than that" * 100], dtype=strings),
         numpy.rec.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
         numpy.ma.array(numpy.arange(10_000), mask=numpy.arange(10_000) % 2),
         numpy.float32(1.5),
@@ -197,7 +193,7 @@ def test_arrays_that_are_more_than_plain_memory(cache: Cache) -> None:
         assert bool(numpy.all(got == value))
 
 
-def test_large_arrays_lie_in_the_caches_memory(backing: str, cache: Cache) -> None:
+def test_large_arrays_lie_in_the_caches_memory(backing: str, cache: Cache, numpy: Any) -> None:
     for shape in ((PAGE // 8,), (1000, 1000)):
         cache["k"] = numpy.ones(shape)
         got = cache["k"]
@@ -212,7 +208,7 @@ def test_large_arrays_lie_in_the_caches_memory(backing: str, cache: Cache) -> No
         assert cache.stats().pinned_bytes == 0
 
 
-def test_arrays_inside_of_something(backing: str, cache: Cache) -> None:
+def test_arrays_inside_of_something(backing: str, cache: Cache, numpy: Any) -> None:
     value = {"a": numpy.arange(50_000.0), "b": [numpy.arange(77, dtype="i2"), b"x" * 10_000], "c": numpy.empty((0, 3))}
     cache["k"] = value
     got = cache["k"]
@@ -246,7 +242,7 @@ def test_buffers_out_of_band_by_hand(cache: Cache) -> None:
             assert bytes(one) == expected.raw()
 
 
-def test_many_buffers(cache: Cache) -> None:
+def test_many_buffers(cache: Cache, numpy: Any) -> None:
     value = [numpy.full(number % 200, number) for number in range(3000)]
     cache["k"] = value
     got = cache["k"]
@@ -274,7 +270,7 @@ UNPICKLABLE = [
     threading.Lock(),
     (x for x in ()),
     sys.stdout,
-    {"a": numpy, 1: Refuses()},
+    {"a": array, 1: Refuses()},
 ]
 
 
@@ -291,7 +287,7 @@ def test_unpicklable(cache: Cache, value: Any) -> None:
     assert cache.stats().sets == 1
 
 
-def test_an_object_array_that_cannot_be_pickled(cache: Cache) -> None:
+def test_an_object_array_that_cannot_be_pickled(cache: Cache, numpy: Any) -> None:
     with pytest.raises(TypeError, match="cannot be pickled: I am not to be copied"):
         cache["k"] = numpy.array([Refuses()])
 
@@ -328,7 +324,7 @@ def test_unpickling_that_fails_is_the_callers_error(cache: Cache) -> None:
     assert cache["k"] == 1
 
 
-def test_pickling_may_use_the_cache(cache: Cache) -> None:
+def test_pickling_may_use_the_cache(cache: Cache, numpy: Any) -> None:
     """Nothing is locked while Python code runs."""
 
     class Inner:
@@ -351,7 +347,7 @@ def test_pickling_may_close_the_cache(cache: Cache) -> None:
         cache["k"] = Closer()
 
 
-def test_a_finalizer_may_use_the_cache(cache: Cache) -> None:
+def test_a_finalizer_may_use_the_cache(cache: Cache, numpy: Any) -> None:
     class Last:
         def __init__(self, array: Any) -> None:
             self.array = array
