@@ -329,7 +329,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 	(void)unused;
 	if (self->cache)
 		cache_read_stats(self->cache, &stats);
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
 			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
@@ -345,6 +345,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 			     "bytes", (unsigned long long)stats.bytes,
 			     "mapped_bytes", (unsigned long long)stats.mapped_bytes,
 			     "pinned_bytes", (unsigned long long)stats.pinned_bytes,
+			     "window_bytes", (unsigned long long)stats.window_bytes,
 			     "index_lost_pages", (unsigned long long)stats.index_lost_pages);
 }
 

@@ -27,7 +27,9 @@ static void pin_dealloc(PinObject *self)
 {
 	PyTypeObject *type = Py_TYPE(self);
 
-	if (self->pin.value_bytes >= GIL_RELEASE_BYTES) {
+	if (cache_unpin_quick(&self->pin)) {
+		/* nothing was waited for, no system call made: the GIL stays */
+	} else if (self->pin.value_bytes >= GIL_RELEASE_BYTES) {
 		/* A dealloc may run while an exception is on its way: it is kept over the switch of threads. */
 		PyObject *error_type, *error, *traceback;
 		PyErr_Fetch(&error_type, &error, &traceback);

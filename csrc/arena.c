@@ -159,7 +159,7 @@ int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struc
 	segment->kind = (uint8_t)kind;
 	segment->state = SEGMENT_OPEN;
 	segment->used = segment->marked = segment->swept = segment->live_bytes = segment->live_count = 0;
-	segment->users = segment->extents = 0;
+	segment->users = segment->resting = segment->extents = 0;
 	segment->spared = false;
 	give_number(arena, segment);
 	by_age_append(arena, segment);

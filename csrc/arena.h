@@ -50,7 +50,7 @@ struct segment {
 	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
 	uint32_t number;
-	uint32_t users;
+	uint32_t users, resting; /* resting: users among them that give way when they are asked to (cache_window.h) */
 	uint32_t extents; /* EXTENTS: entries of the directory in use */
 	uint8_t kind, state;
 };

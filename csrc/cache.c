@@ -15,12 +15,14 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_window.h"
 #include "hash.h"
 #include "witness.h"
 
 enum {
 	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
 	GET_RETRIES = 3,
+	WATCH_HITS = 64, /* of a shard, between two looks at the room */
 	DEFAULT_SHARDS = 4,
 	SMALL_CACHE_BYTES = 64 << 20, /* a bound below it is kept by one shard, so that it is kept exactly */
 };
@@ -112,10 +114,8 @@ void cache_close(struct cache *cache)
 		pthread_mutex_lock(&shard->lock);
 		if (!shard->closed) {
 			shard->closed = true;
-			while (shard->arena.oldest)
-				shard_retire(cache, shard, shard->arena.oldest);
+			shard_empty(cache, shard);
 			arena_destroy(&shard->arena);
-			index_clear(&shard->index);
 		}
 		shard_unlock(shard);
 	}
@@ -205,35 +205,39 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	entry_copy(&found->reader, NULL, entry->meta_bytes);
 	if (!shard_read_extent(found, &extent))
 		return DRP_MISS;
-	const size_t witness_bytes = entry->inline_bytes - sizeof(extent);
 	struct segment *segment = arena_segment(&shard->arena, extent.segment);
 	if (!segment)
 		return DRP_MISS;
+	const size_t value_bytes = (size_t)extent.value_bytes;
+	unsigned char *address = segment->base + (size_t)extent.page * prim_page_size();
+	/* What is pinned cannot have been dropped: its witnesses need not be read. */
+	struct pin *of = pinning ? pins_find(&shard->pins, address) : NULL;
+	const size_t all_witness_bytes = entry->inline_bytes - sizeof(extent), witness_bytes = of ? 0 : all_witness_bytes;
 	if (witness_bytes > sizeof(on_stack)) {
 		witnesses = malloc(witness_bytes);
 		if (!witnesses)
 			return DRP_REFUSED;
 	}
-	if (sink->reserve(sink, entry->kind, entry->meta_bytes, pinning ? 0 : (size_t)extent.value_bytes, &meta,
-			  &value) != 0) {
+	if (sink->reserve(sink, entry->kind, entry->meta_bytes, pinning ? 0 : value_bytes, &meta, &value) != 0) {
 		status = DRP_REFUSED;
 		goto out;
 	}
 	entry_copy(&at_meta, meta, entry->meta_bytes);
 	entry_copy(&found->reader, witnesses, witness_bytes);
 	if (at_meta.lost || found->reader.lost ||
-	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), entry_bytes(entry)))
+	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
+			  entry_bytes(entry) - all_witness_bytes + witness_bytes))
 		goto out;
 
 	segment->spared = false;
 	if (pinning) {
-		status = cache_take_pin(cache, shard, &extent, witnesses, sink, pin);
+		status = of ? cache_share_pin(cache, shard, of, value_bytes, pin)
+			    : cache_take_pin(cache, shard, segment, address, value_bytes, witnesses, sink, pin);
 		goto out;
 	}
 	segment->users++;
 	pthread_mutex_unlock(&shard->lock);
-	bool intact = copy_extent(segment->base + (size_t)extent.page * prim_page_size(), (size_t)extent.value_bytes,
-				  witnesses, sink, value);
+	bool intact = copy_extent(address, value_bytes, witnesses, sink, value);
 	pthread_mutex_lock(&shard->lock);
 	arena_release(&shard->arena, segment);
 	status = intact ? DRP_OK : DRP_MISS;
@@ -267,6 +271,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	struct shard *shard = lock_shard(cache, hash);
 	struct found found;
 	int status = DRP_MISS;
+	bool watch;
 
 	pin->cache = NULL;
 	if (shard->closed) {
@@ -305,7 +310,10 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	}
 	shard->counts.misses[MISS_DROPPED]++;
 out:
+	watch = shard->counts.hits % WATCH_HITS == 0;
 	shard_unlock(shard);
+	if (watch)
+		cache_watch_room(cache);
 	return status;
 }
 
@@ -509,9 +517,7 @@ int cache_clear(struct cache *cache)
 		pthread_mutex_lock(&shard->lock);
 		if (shard->closed)
 			status = DRP_CLOSED;
-		index_clear(&shard->index);
-		while (shard->arena.oldest)
-			shard_retire(cache, shard, shard->arena.oldest);
+		shard_empty(cache, shard);
 		shard_unlock(shard);
 	}
 	return status;
@@ -537,6 +543,7 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 		out->bytes += counts->bytes;
 		out->mapped_bytes += shard->arena.mapped_bytes;
 		out->pinned_bytes += shard->pins.pinned_bytes;
+		out->window_bytes += shard->pins.resting_bytes;
 		out->index_lost_pages += shard->index.lost_pages;
 		shard_unlock(shard);
 	}
@@ -553,6 +560,7 @@ int cache_settle(struct cache *cache)
 			status = DRP_CLOSED;
 		else
 			shard_mark(shard, true);
+		window_leave(shard, NULL, true);
 		shard_unlock(shard);
 	}
 	return status;

@@ -47,7 +47,7 @@ struct cache_stats {
 	uint64_t entries;       /* kept and not yet known to be gone */
 	uint64_t bytes;         /* of those, as stored: with heads and padding */
 	uint64_t mapped_bytes;  /* address space, resident or not */
-	uint64_t pinned_bytes;
+	uint64_t pinned_bytes, window_bytes; /* not droppable: held by somebody; by nobody, but used a moment ago */
 	uint64_t index_lost_pages;
 };
 
@@ -104,6 +104,7 @@ void cache_unref(struct cache *cache);
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
 	      struct cache_pin *pin, uint64_t *place);
 void cache_unpin(struct cache_pin *pin);
+bool cache_unpin_quick(struct cache_pin *pin); /* the same, if that takes no system call; false: nothing was done */
 
 /* 1 if a get would find it now, 0 if not, DRP_CLOSED. Counts nothing. */
 int cache_contains(struct cache *cache, const void *key, size_t key_bytes);

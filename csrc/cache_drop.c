@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "cache_internal.h"
+#include "cache_window.h"
 
 enum { TRIES = 8 };
 
@@ -114,6 +115,7 @@ int cache_drop(struct cache *cache, double share, uint64_t seed, struct cache_dr
 		if (shard->closed)
 			status = DRP_CLOSED;
 		if (status == DRP_OK) {
+			window_leave(shard, NULL, true);
 			shard_mark(shard, true);
 			status = list_mappings(shard, &list, &count);
 		}

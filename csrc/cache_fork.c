@@ -1,8 +1,8 @@
 /*
  * cache_fork.c - what fork() means for caches: the one piece of global state, a list of them.
  *
- *   prepare   all locks are taken, so that the child's copy of the ordinary memory is consistent; what is pinned is set
- *             to be kept (the mappings are wiped in the child otherwise)
+ *   prepare   all locks are taken, so that the child's copy of the ordinary memory is consistent; the window is given
+ *             back; what is held is set to be kept (the mappings are wiped in the child otherwise)
  *   parent    back to wiping; locks released
  *   child     the same, and each cache is emptied: its pages are zeros there. Pins stay valid, on a copy of the pages
  *
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "cache_internal.h"
+#include "cache_window.h"
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct cache *registry;
@@ -30,13 +31,16 @@ static void before_fork(void)
 	for (struct cache *cache = registry; cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count; i++) {
 			pthread_mutex_lock(&cache->shards[i].lock);
+			window_leave(&cache->shards[i], NULL, true);
 			if (!cache->config.share_on_fork)
 				keep_pinned(&cache->shards[i], true);
 		}
+	window_lock();
 }
 
 static void after_fork_in_parent(void)
 {
+	window_unlock();
 	for (struct cache *cache = registry; cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count; i++) {
 			if (!cache->config.share_on_fork)
@@ -56,14 +60,13 @@ static void empty_in_child(struct cache *cache, struct shard *shard)
 	if (cache->config.share_on_fork)
 		return;
 	keep_pinned(shard, false);
-	index_clear(&shard->index);
-	while (shard->arena.oldest)
-		shard_retire(cache, shard, shard->arena.oldest);
+	shard_empty(cache, shard);
 	arena_bury(arena_take_doomed(&shard->arena));
 }
 
 static void after_fork_in_child(void)
 {
+	window_unlock();
 	for (struct cache *cache = registry; cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count; i++) {
 			empty_in_child(cache, &cache->shards[i]);

@@ -1,9 +1,8 @@
 /*
- * cache_internal.h - what the files of the cache share: cache.c (look-ups and stores), cache_shard.c (entries come and
- * go), cache_sweep.c (old segments are emptied), cache_room.c (may an insert allocate), cache_pin.c, cache_walk.c,
- * cache_drop.c (drops on order), cache_fork.c.
+ * cache_internal.h - what the files of the cache share: cache.c, cache_shard.c, cache_sweep.c, cache_room.c, cache_pin.c,
+ * cache_window.c, cache_walk.c, cache_drop.c, cache_fork.c. Each says at its top what it does.
  *
- * Lock order: registry of cache_fork.c, then shards by number. A shard's lock is otherwise a leaf.
+ * Lock order: registry of cache_fork.c, shards by number, the window's. But for that, a shard's lock is a leaf.
  */
 #ifndef DRP_CACHE_INTERNAL_H
 #define DRP_CACHE_INTERNAL_H
@@ -110,6 +109,8 @@ void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, 
 void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent);
 void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count);
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
+/* Forgets everything: the memory goes, but for what is held. */
+void shard_empty(struct cache *cache, struct shard *shard);
 
 /*
  * Appends an entry to the log and returns its place. DRP_NO_MEMORY: no address space. DRP_REFUSED: it was dropped while
@@ -117,7 +118,7 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
  */
 int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
 		 size_t part_count, uint64_t *place);
-/* Space for a value on pages of its own; the segment has one user more. */
+/* Pages for a value; the segment has one user more. */
 int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, size_t bytes, struct segment **segment,
 		      struct entry_extent *extent);
 void shard_mark(struct shard *shard, bool all);
@@ -128,19 +129,18 @@ static inline enum segment_kind shard_extent_kind(const struct shard *shard, siz
 }
 /* cache_room.c: may that many bytes be allocated, as far as the memory limits tell? */
 bool cache_has_room(struct cache *cache, size_t bytes);
+void cache_watch_room(struct cache *cache); /* for calls that do not insert: keeps the window (cache_window.h) in bounds */
 
 /* cache_sweep.c: evicts until max_bytes is kept. */
 void shard_evict(struct cache *cache, struct shard *shard);
-/*
- * Sweeps towards a free segment, or address space for length bytes, if the span is used up: a step of it, or, if urgent,
- * as far as it takes.
- */
+/* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
 
-/* cache_pin.c: takes the lock over and gives it back, but not in between. PIN_RETRY: look the entry up once more. */
+/* cache_pin.c. Both take the lock over and give it back, but not in between. PIN_RETRY: look the entry up once more. */
 enum { PIN_RETRY = 1 };
-int cache_take_pin(struct cache *cache, struct shard *shard, const struct entry_extent *extent,
-		   const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin);
+int cache_share_pin(struct cache *cache, struct shard *shard, struct pin *of, size_t value_bytes, struct cache_pin *pin);
+int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *segment, unsigned char *address,
+		   size_t value_bytes, const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin);
 
 /* cache_fork.c */
 int cache_register(struct cache *cache);

@@ -9,6 +9,7 @@
  * a few GB/s, so while room bytes are left, the reading holds for about room / 4 GB/s; and inserts use it up themselves.
  */
 #include "cache_internal.h"
+#include "cache_window.h"
 
 enum {
 	MARGIN_SHARE = 64,      /* of the limit stay untouched, and at least MARGIN_BYTES, at most a quarter */
@@ -22,7 +23,7 @@ enum {
 
 static void read_room(struct cache *cache, uint64_t now_ns)
 {
-	struct prim_headroom headroom;
+	struct prim_headroom headroom = {.limit_bytes = UINT64_MAX};
 	int64_t room;
 
 	if (prim_headroom(&headroom) != DRP_OK || headroom.limit_bytes == UINT64_MAX) {
@@ -41,6 +42,7 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 		if (cache->config.span_bytes == 0) /* follows the limit as it changes */
 			atomic_store_explicit(&cache->span_bytes, span / cache->shard_count, memory_order_relaxed);
 	}
+	window_set_room(headroom.limit_bytes, room);
 	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
 	if (valid_ns < SHORTEST_NS)
 		valid_ns = SHORTEST_NS;
@@ -51,20 +53,52 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 	atomic_store_explicit(&cache->room_until_ns, now_ns + valid_ns, memory_order_relaxed);
 }
 
-bool cache_has_room(struct cache *cache, size_t bytes)
+static bool is_out_of_date(struct cache *cache, uint64_t *now_ns)
 {
-	uint64_t now_ns = prim_now_coarse_ns();
 	uint64_t until_ns = atomic_load_explicit(&cache->room_until_ns, memory_order_relaxed);
 
 	/* The coarse clock is some milliseconds behind at most: near the end of a reading the exact one decides. */
-	if (now_ns + LONGEST_NS / 10 >= until_ns)
-		now_ns = prim_now_ns();
+	*now_ns = prim_now_coarse_ns();
+	if (*now_ns + LONGEST_NS / 10 >= until_ns)
+		*now_ns = prim_now_ns();
+	return *now_ns >= until_ns;
+}
+
+void cache_watch_room(struct cache *cache)
+{
+	uint64_t now_ns;
+
+	if (window_bytes() == 0)
+		return;
+	if (is_out_of_date(cache, &now_ns))
+		read_room(cache, now_ns);
+	window_trim();
+}
+
+static bool has_room(struct cache *cache, size_t bytes)
+{
 	const int64_t wanted = (int64_t)bytes;
-	bool out_of_date = now_ns >= until_ns;
+	uint64_t now_ns;
+	bool out_of_date = is_out_of_date(cache, &now_ns);
+
 	if (!out_of_date && atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) < wanted)
 		return false; /* read a moment ago: it will not have changed */
 	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
 		read_room(cache, now_ns);
 	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, wanted, memory_order_relaxed);
 	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
+}
+
+bool cache_has_room(struct cache *cache, size_t bytes)
+{
+	bool there = has_room(cache, bytes);
+
+	if (window_bytes() == 0)
+		return there;
+	if (!there && window_release()) { /* what rested can be dropped now */
+		atomic_store_explicit(&cache->room_until_ns, 0, memory_order_relaxed);
+		return has_room(cache, bytes);
+	}
+	window_trim();
+	return there;
 }

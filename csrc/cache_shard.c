@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_window.h"
 #include "hash.h"
 #include "witness.h"
 
@@ -95,6 +96,14 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	arena_retire(&shard->arena, segment);
 }
 
+void shard_empty(struct cache *cache, struct shard *shard)
+{
+	window_leave(shard, NULL, false);
+	index_clear(&shard->index);
+	while (shard->arena.oldest)
+		shard_retire(cache, shard, shard->arena.oldest);
+}
+
 /* One live entry or extent less in a segment; the last one takes the segment along. */
 static void leave_segment(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
 {
@@ -114,6 +123,10 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 		return;
 	unsigned char *address = segment->base + (size_t)extent->page * page;
 	struct pin *pin = pins_find(&shard->pins, address);
+	if (pin && pin->resting) {
+		window_forget(shard, pin);
+		pin = NULL;
+	}
 	if (pin)
 		pin->forgotten = true;
 	else if (segment->kind == SEGMENT_EXTENTS)

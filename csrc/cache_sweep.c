@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_window.h"
 #include "hash.h"
 #include "witness.h"
 
@@ -291,7 +292,7 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 static struct segment *victim_of(struct arena *arena)
 {
 	for (struct segment *segment = arena->oldest; segment; segment = segment->newer)
-		if (segment->state == SEGMENT_SEALED && segment->users == 0)
+		if (segment->state == SEGMENT_SEALED && segment->users == segment->resting)
 			return segment;
 	return NULL;
 }
@@ -345,6 +346,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 			break;
 		if (spare(shard, victim))
 			continue;
+		window_leave(shard, victim, true);
 		earn_credit(shard, victim);
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
@@ -403,8 +405,10 @@ static void audit_some(struct cache *cache, struct shard *shard)
 	}
 	for (struct segment *segment = shard->arena.oldest, *newer; segment && audits < AUDITS_AT_ONCE; segment = newer) {
 		newer = segment->newer;
-		if (segment->kind == SEGMENT_ENTRIES || segment->users > 0 || segment->audited == shard->audit_round)
+		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->resting ||
+		    segment->audited == shard->audit_round)
 			continue;
+		window_leave(shard, segment, true);
 		segment->audited = shard->audit_round;
 		audit(cache, shard, segment);
 		audits++;

@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+#include "arena.h"
+
 enum { FIRST_BUCKETS = 16 };
 
 static struct pin **bucket_of(const struct pins *pins, const void *address)
@@ -69,6 +71,22 @@ void pins_remove(struct pins *pins, struct pin *pin)
 	pins->pin_count--;
 	pins->pinned_bytes -= pin->bytes;
 	free(pin);
+}
+
+void pins_rest(struct pins *pins, struct pin *pin)
+{
+	pin->resting = true;
+	pin->segment->resting++;
+	pins->pinned_bytes -= pin->bytes;
+	pins->resting_bytes += pin->bytes;
+}
+
+void pins_wake(struct pins *pins, struct pin *pin)
+{
+	pin->resting = false;
+	pin->segment->resting--;
+	pins->pinned_bytes += pin->bytes;
+	pins->resting_bytes -= pin->bytes;
 }
 
 void pins_destroy(struct pins *pins)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cache_client.h"
+#include "cache_window.h"
 #include "check.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(CHECK_SLOW)
@@ -147,6 +148,35 @@ static void pins_survive_everything(void)
 	CHECK(memcmp(pins[2].value, expected, bytes) == 0); /* the last holder of the cache itself */
 	cache_unpin(&pins[2]);
 	free(expected);
+	free(sink.value);
+}
+
+/* What nobody holds any more stays pinned for a while, and a drop on order can take it all the same. */
+static void rests_and_is_dropped(void)
+{
+	struct cache *cache = make(&(struct cache_config){.backing = PRIM_LAZYFREE});
+	struct client_sink sink = {0};
+	struct cache_drop drop;
+	struct cache_stats stats;
+	uint64_t version = 0;
+	bool wrong;
+
+	for (uint64_t key = 0; key < 8; key++) {
+		CHECK_EQ(client_set(cache, key, 1, 300000, true, SET_ALWAYS), DRP_OK);
+		for (int i = 0; i < 2; i++) {
+			CHECK_EQ(client_get(cache, &sink, key, GET_PIN_OWN, &version, &wrong), DRP_OK);
+			CHECK(!wrong);
+		}
+	}
+	cache_read_stats(cache, &stats);
+	CHECK(stats.window_bytes > 0);
+	CHECK_EQ(stats.pinned_bytes, 0);
+	CHECK_EQ(cache_drop(cache, 1.0, 1, &drop), DRP_OK);
+	for (uint64_t key = 0; drop.dropped_pages == drop.resident_pages && key < 8; key++)
+		CHECK_EQ(client_get(cache, &sink, key, GET_PIN_OWN, &version, &wrong), DRP_MISS);
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.window_bytes, 0);
+	end(cache);
 	free(sink.value);
 }
 
@@ -298,9 +328,36 @@ static void *storm_dropper(void *argument)
 	struct storm *storm = argument;
 	struct cache_drop drop;
 
-	for (uint64_t seed = 0; !atomic_load(&storm->over); seed++)
+	for (uint64_t seed = 0; !atomic_load(&storm->over); seed++) {
 		if (cache_drop(storm->cache, 0.02, seed, &drop) != DRP_OK)
 			atomic_fetch_add(&storm->failed, 1);
+		(void)window_release();
+	}
+	return NULL;
+}
+
+/* Caches come and go meanwhile; what rests in them does so in the one window of the process. */
+static void *storm_visitor(void *argument)
+{
+	struct storm *storm = argument;
+	struct client_sink sink = {0};
+	uint64_t version = 0;
+	bool wrong;
+
+	while (!atomic_load(&storm->over)) {
+		struct cache *cache = make(&(struct cache_config){.shards = 1, .segment_bytes = 65536});
+		for (uint64_t key = 0; key < 40; key++) {
+			if (client_set(cache, key % 8, key, 5000, true, SET_ALWAYS) != DRP_OK)
+				atomic_fetch_add(&storm->failed, 1);
+			int status = client_get(cache, &sink, key % 8, GET_PIN, &version, &wrong);
+			if (status != DRP_OK && status != DRP_MISS)
+				atomic_fetch_add(&storm->failed, 1);
+			else if (status == DRP_OK && (wrong || version != key))
+				atomic_fetch_add(&storm->wrong, 1);
+		}
+		end(cache);
+	}
+	free(sink.value);
 	return NULL;
 }
 
@@ -308,18 +365,20 @@ static void weathers_a_storm(enum prim_backing backing, uint64_t max_bytes, uint
 {
 	SKIP_UNLESS_OFFERED(backing);
 	static struct storm storm;
-	pthread_t workers[STORM_THREADS], dropper;
+	pthread_t workers[STORM_THREADS], dropper, visitor;
 
 	memset(&storm, 0, sizeof(storm));
 	storm.cache = make(&(struct cache_config){.backing = backing, .shards = 2, .segment_bytes = 262144,
 						  .max_bytes = max_bytes, .span_bytes = span_bytes});
 	REQUIRE(pthread_create(&dropper, NULL, storm_dropper, &storm) == 0);
+	REQUIRE(pthread_create(&visitor, NULL, storm_visitor, &storm) == 0);
 	for (int i = 0; i < STORM_THREADS; i++)
 		REQUIRE(pthread_create(&workers[i], NULL, storm_worker, &storm) == 0);
 	for (int i = 0; i < STORM_THREADS; i++)
 		pthread_join(workers[i], NULL);
 	atomic_store(&storm.over, true);
 	pthread_join(dropper, NULL);
+	pthread_join(visitor, NULL);
 	CHECK_EQ(storm.wrong, 0);
 	CHECK_EQ(storm.failed, 0);
 	CHECK(storm.hits > 0);
@@ -337,15 +396,20 @@ static void forks_empty(enum prim_backing backing)
 	struct cache *cache = make(&(struct cache_config){.backing = backing});
 	struct client_sink sink = {.base = {.reserve = client_reserve}};
 	struct cache_pin pin = {0};
+	struct cache_stats stats;
 	uint64_t key = 3, version = 0;
 	bool wrong;
 	int status;
 
 	for (uint64_t k = 0; k < 100; k++)
 		CHECK_EQ(client_set(cache, k, 1, 10000 * (k % 5), true, SET_ALWAYS), DRP_OK);
+	for (uint64_t k = 0; k < 50; k++)
+		CHECK_EQ(client_get(cache, &sink, k, GET_PIN, &version, &wrong), DRP_OK);
 	CHECK_EQ(cache_get(cache, &key, sizeof(key), GET_PIN_OWN, &sink.base, &pin, NULL), DRP_OK);
 	pid_t child = fork();
 	REQUIRE(child >= 0);
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.window_bytes, 0);
 	if (child == 0) {
 		unsigned char expected[30000];
 		client_fill(expected, key, 1, sizeof(expected));
@@ -382,6 +446,7 @@ int main(void)
 	RUN(drops_are_misses, PRIM_LAZYFREE);
 	RUN(drops_are_misses, PRIM_DROPPABLE);
 	RUN(pins_survive_everything, );
+	RUN(rests_and_is_dropped, );
 	RUN(expires, );
 	RUN(forks_empty, PRIM_LAZYFREE);
 	RUN(forks_empty, PRIM_DROPPABLE);

@@ -60,6 +60,8 @@ class CacheStats:
     """Address space, resident or not: not memory."""
     pinned_bytes: int
     """Held by arrays and views that are alive: the kernel cannot take these."""
+    window_bytes: int
+    """Of arrays that nobody holds, but that were used a moment ago: pinned still, and given up when memory is short."""
     dropped_index_pages: int
 
     @property

@@ -138,6 +138,43 @@ def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..
     assert result["left"] == 0, result
 
 
+def test_arrays_in_use_give_way_to_ordinary_memory(run_in_cgroup: Callable[..., Any]) -> None:
+    """Arrays in steady use rest in the window while there is room; the less is left, the fewer, and none at the end."""
+    pytest.importorskip("numpy")
+    result = run(
+        run_in_cgroup,
+        "lazyfree",
+        """
+        import numpy as np
+        from droppable._cgroup import current
+        for key in range(1, 4):
+            cache[key] = np.full(1 * MB // 8, key, dtype=np.int64)
+        def use():
+            wrong = 0
+            for _ in range(200):
+                for key in range(1, 4):
+                    array = cache.get(key)
+                    wrong += array is not None and not (array[::512] == key).all()
+            return wrong
+        wrong, taken, windows = use(), [], []
+        while True:
+            windows.append(cache.stats().window_bytes)
+            limits = current()
+            left = limits.limit_bytes - limits.usage_bytes + limits.reclaimable_bytes
+            if left < 2 * MB:
+                break
+            taken.append(bytearray(min(left - MB, MB)))
+            wrong += use()
+        cache.get(1)
+        print(json.dumps(dict(wrong=wrong, windows=windows, left=cache.stats().window_bytes)))
+        """,
+    )
+    assert result["wrong"] == 0
+    assert max(result["windows"]) >= 2 * MB, result
+    assert result["windows"][-1] == 0, result
+    assert result["left"] == 0, result
+
+
 def test_ordinary_memory_gets_what_it_needs(run_in_cgroup: Callable[..., Any], backing: str) -> None:
     """Ordinary memory grows to what the limit leaves beside the interpreter while the cache inserts: no OOM kill."""
     result = run(
