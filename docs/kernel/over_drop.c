@@ -25,8 +25,7 @@
 enum { STREAM_MB = 400, LIMIT_MB = 100, PAGE = 4096, COUNTERS = 4 };
 
 static const char *const counters[COUNTERS] = {"pgscan_file ", "pgsteal_file ", "pglazyfreed ", "nr_vmscan_immediate_reclaim "};
-static char group[128];
-static int v1; /* the cgroup version is 1 */
+static char group[128], v1; /* v1: the cgroup version is 1 */
 
 static int put(const char *file, long value)
 {
