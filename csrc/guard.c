@@ -293,6 +293,12 @@ out_unlock:
 	return status;
 }
 
+void guard_shrink(struct guard_watch *watch, size_t length)
+{
+	const uintptr_t start = atomic_load_explicit(&watch->start, memory_order_relaxed);
+	atomic_store_explicit(&watch->end, start + length, memory_order_relaxed);
+}
+
 void guard_unwatch(struct guard_watch *watch)
 {
 	pthread_mutex_lock(&lock);

@@ -33,6 +33,7 @@ struct guard_watch;
 enum { GUARD_NAME_BYTES = 64 };
 int guard_watch(const void *start, size_t length, const char *name, struct guard_watch **out);
 void guard_unwatch(struct guard_watch *watch);
+void guard_shrink(struct guard_watch *watch, size_t length);
 
 /*
  * Runs work(context). A SIGBUS (BUS_ADRERR) at an address of [start, start + length) that work touches ends it in the

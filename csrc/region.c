@@ -144,7 +144,7 @@ struct range_copy {
 static void copy_range(void *context)
 {
 	const struct range_copy *copy = context;
-	memmove(copy->to, copy->from, copy->length);
+	region_copy(copy->to, copy->from, copy->length);
 }
 
 static int note_gone(struct region *region, size_t page, void *gone)
@@ -157,7 +157,7 @@ static int read_signal(struct region *region, struct range_copy copy, size_t fir
 {
 	uintptr_t fault;
 
-	if (region->signal_handle == NO_HANDLE) /* a child of fork() that could not be armed */
+	if (region_is_deaf(region))
 		return DRP_UNSUPPORTED;
 	int status = guard_call(copy_range, &copy, region->memory, region->length, &fault);
 	if (status != DRP_FAULT)
@@ -175,7 +175,7 @@ int region_read(struct region *region, size_t offset, void *to, size_t length, s
 
 	if (region->on_drop == REGION_SIGNAL)
 		return read_signal(region, copy, first, end, gone);
-	memmove(to, copy.from, length); /* to may be a bare view of this region */
+	region_copy(to, copy.from, length); /* to may be a bare view of this region */
 	if (region->on_drop == REGION_ZERO)
 		return DRP_OK;
 	atomic_thread_fence(memory_order_acquire); /* the bytes are out; now look at the marks */
@@ -197,7 +197,11 @@ int region_purge(struct region *region, size_t offset, size_t length)
 	pthread_mutex_lock(&region->lock);
 	if (!region_is_held(region, first, end)) {
 		forget(region, first, end); /* before: a reader between the two sees content that needs no proof */
+		prim_step();
 		status = prim_purge(region->memory + offset, length);
+		/* Nobody can tell what is there and what is not: none of it, until it is purged again or written whole. */
+		for (size_t page = first; status != DRP_OK && region->on_drop == REGION_RAISE && page < end; page++)
+			region_set_state(region, page, STATE_GONE);
 	}
 	pthread_mutex_unlock(&region->lock);
 	return status;
@@ -215,18 +219,14 @@ int region_page_out(struct region *region, size_t offset, size_t length)
 
 static int shrink(struct region *region, size_t length)
 {
-	struct guard_watch *watch = region->watch;
-
-	if (watch) { /* first, so that the new watch takes its place and nothing can fail */
-		guard_unwatch(watch);
-		(void)guard_watch(region->memory, length, region->name, &region->watch);
-	}
 	pthread_mutex_lock(&region->lock);
-	forget(region, length / region->page_bytes, region->pages);
 	int status = prim_unmap(region->memory + length, region->length - length);
-	if (status == DRP_OK) {
+	if (status == DRP_OK) { /* from here on nothing fails */
+		forget(region, length / region->page_bytes, region->pages);
 		region->length = length;
 		region->pages = length / region->page_bytes;
+		if (region->watch)
+			guard_shrink(region->watch, length);
 	}
 	pthread_mutex_unlock(&region->lock);
 	return status;
@@ -252,7 +252,7 @@ static void move_page(void *context)
 	if (at == WITNESS_ZERO && move->from[move->bytes - 1] == 0)
 		return;
 	at = at == WITNESS_ZERO ? move->bytes - 1 : at;
-	memcpy(move->to, move->from, move->bytes);
+	region_copy(move->to, move->from, move->bytes);
 	atomic_thread_fence(memory_order_acquire);
 	move->intact = atomic_load_explicit((const _Atomic unsigned char *)(move->from + at), memory_order_relaxed) != 0;
 }
@@ -270,6 +270,21 @@ static int move_page_signal(struct region *from, struct region *to, size_t page,
 	return status == DRP_FAULT ? DRP_OK : status; /* gone: stays gone */
 }
 
+/* REGION_RAISE on PRIM_DROPPABLE: the new page can go while it is written, so it is written as any other there is. */
+static int move_page_provable(struct region *from, struct region *to, size_t page, unsigned char *buffer)
+{
+	struct region_gone gone = {0};
+
+	region_copy(buffer, region_page(from, page), from->page_bytes);
+	atomic_thread_fence(memory_order_acquire);
+	if (!region_page_intact(from, page))
+		return DRP_OK;
+	region_set_state(to, page, STATE_EMPTY);
+	int status = region_write(to, page * to->page_bytes, buffer, to->page_bytes, &gone);
+	region_gone_free(&gone);
+	return status == DRP_REFUSED ? DRP_OK : status; /* gone again, and noted */
+}
+
 static int move_chunk(struct region *from, struct region *to, size_t first, size_t count, unsigned char *buffer)
 {
 	const size_t bytes = from->page_bytes;
@@ -284,6 +299,10 @@ static int move_chunk(struct region *from, struct region *to, size_t first, size
 			continue;
 		if (from->on_drop == REGION_SIGNAL) {
 			status = move_page_signal(from, to, first + i, buffer);
+			continue;
+		}
+		if (from->on_drop == REGION_RAISE && from->backing == PRIM_DROPPABLE) {
+			status = move_page_provable(from, to, first + i, buffer);
 			continue;
 		}
 		struct page_move move = {region_page(to, first + i), region_page(from, first + i), bytes, false};

@@ -41,7 +41,7 @@ static void wiped_in_child(struct region *region)
 {
 	(void)prim_purge(region->memory, region->length);
 	lose_open_pages(region, region->pending_first, region->pending_end);
-	if (region->unprovable)
+	if (region->strays)
 		lose_open_pages(region, 0, region->pages);
 	region->pending_first = region->pending_end = 0;
 	for (struct region_hold *hold = region->holds; hold; hold = hold->next)

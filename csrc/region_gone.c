@@ -39,11 +39,13 @@ bool region_find_gone(const struct region *region, size_t first, size_t end, str
 {
 	bool intact = true;
 
-	for (size_t page = first; page < end; page++)
+	for (size_t page = first; page < end; page++) {
+		prim_step();
 		if (!region_page_intact(region, page)) {
 			region_gone_add(region, gone, page);
 			intact = false;
 		}
+	}
 	return intact;
 }
 
@@ -64,6 +66,7 @@ static void touch_pages(void *context)
 			prim_pin((void *)page, 1);
 		else
 			(void)atomic_load_explicit(page, memory_order_relaxed);
+		prim_step();
 	}
 }
 

@@ -20,6 +20,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "guard.h"
 #include "region.h"
@@ -52,7 +53,7 @@ struct region {
 	struct region_hold *holds; /* those that keep their range from being settled */
 	size_t pending_first, pending_end; /* pages written and not settled; empty if equal */
 	int track_handle;
-	bool unprovable; /* some page is open for good (64 KiB pages only) */
+	bool strays; /* some page may be open that is neither held nor pending: a mark failed, or there is no proof */
 
 	struct region *next; /* all regions; guarded by registry_lock */
 };
@@ -70,6 +71,29 @@ static inline void region_set_state(struct region *region, size_t page, unsigned
 static inline void *region_page(const struct region *region, size_t page)
 {
 	return region->memory + page * region->page_bytes;
+}
+
+/*
+ * memmove. It copies in any order; under prim_fake.c in the worst one, in parts between which pages can go: the start of
+ * a page, where its witness is, comes last.
+ */
+static inline void region_copy(void *to, const void *from, size_t length)
+{
+#ifdef PRIM_FAKE
+	for (size_t end = length, part = length / 3 + 1; end > 0; end -= part < end ? part : end) {
+		size_t start = part < end ? end - part : 0;
+		memcpy((char *)to + start, (const char *)from + start, end - start);
+		prim_step();
+	}
+#else
+	memmove(to, from, length);
+#endif
+}
+
+/* REGION_SIGNAL: a child of fork() that could not be armed has no signals to go by: nothing works there. */
+static inline bool region_is_deaf(const struct region *region)
+{
+	return region->on_drop == REGION_SIGNAL && region->signal_handle == NO_HANDLE;
 }
 
 /* REGION_RAISE: the page holds what was settled, or needs no proof. After an acquire fence that follows the use. */

@@ -68,6 +68,7 @@ static int mark(struct region *region, size_t first, size_t end)
 {
 	if (first == end)
 		return DRP_OK;
+	prim_step();
 	return prim_mark(region_page(region, first), (end - first) * region->page_bytes);
 }
 
@@ -85,7 +86,7 @@ static bool prove(struct region *region, size_t page)
 		return true;
 	}
 	if (witness + WITNESS_BASE > UINT16_MAX) {
-		region->unprovable = true;
+		region->strays = true;
 		return false;
 	}
 	region_set_state(region, page, witness + WITNESS_BASE);
@@ -150,8 +151,11 @@ static int settle_zero(struct region *region, size_t first, size_t end, enum set
 	if (region->track_handle != NO_HANDLE && how != SETTLE_ALL) {
 		int status = prim_track_collect(region_page(region, first), (end - first) * region->page_bytes,
 						settle_tracked_run, region);
-		if (status != DRP_UNSUPPORTED)
+		if (status == DRP_OK)
 			return status;
+		/* What it told of and was not marked it will not tell of again: tracking ends, all is marked from now on. */
+		prim_track_close(region->track_handle);
+		region->track_handle = NO_HANDLE;
 	}
 	if (how == SETTLE_KNOWN) {
 		set_filled(region, first, end);
@@ -181,7 +185,9 @@ int region_settle_locked(struct region *region, size_t first, size_t end, enum s
 			break;
 		}
 	}
-	if (status == DRP_OK && all_pending)
+	if (status != DRP_OK)
+		region->strays = true;
+	else if (all_pending)
 		region->pending_first = region->pending_end = 0;
 	return status;
 }

@@ -37,6 +37,7 @@ static int open_raise(struct region *region, size_t first, size_t end, size_t wh
 {
 	bool intact = true;
 
+	prim_step();
 	pin_content(region, first, end);
 	if (whole_first >= whole_end) {
 		intact = region_find_gone(region, first, end, gone);
@@ -225,6 +226,8 @@ int region_hold_begin(struct region *region, enum region_hold_kind kind, size_t 
 	int status;
 
 	hold->kind = kind;
+	if (region_is_deaf(region))
+		return DRP_UNSUPPORTED;
 	hold_range(region, offset, length, hold);
 	if (!keeps_range(region, hold))
 		return DRP_OK;
@@ -271,7 +274,7 @@ static void copy_pages(void *context)
 		size_t count = copy->region->page_bytes - copy->at % copy->region->page_bytes;
 		if (count > copy->stop - copy->at)
 			count = copy->stop - copy->at;
-		memmove(copy->region->memory + copy->at, copy->from + (copy->at - copy->offset), count);
+		region_copy(copy->region->memory + copy->at, copy->from + (copy->at - copy->offset), count);
 		copy->at += count;
 	}
 }
@@ -338,6 +341,7 @@ static int write_provable_page(struct region *region, size_t page, size_t in_pag
 	if (!whole) {
 		kept = min_size(nonzero_in(region, content, 0, in_page),
 				nonzero_in(region, content, in_page + length, bytes));
+		prim_step();
 		atomic_thread_fence(memory_order_acquire);
 		if (!region_page_intact(region, page))
 			return DRP_FAULT;
@@ -345,15 +349,22 @@ static int write_provable_page(struct region *region, size_t page, size_t in_pag
 	for (int tries = 0; tries < MAX_TRIES; tries++) {
 		if (whole && (tries > 0 || !region_page_intact(region, page))) {
 			int status = prim_purge(content, bytes);
-			if (status != DRP_OK)
+			if (status != DRP_OK) {
+				region_set_state(region, page, STATE_GONE);
 				return status;
+			}
 		}
+		prim_step();
 		region_set_state(region, page, STATE_OPEN);
-		memcpy(content + in_page, from, length);
+		region_copy(content + in_page, from, length);
 		int status = prim_mark(content, bytes);
-		if (status != DRP_OK)
+		if (status != DRP_OK) { /* unproven, and it may go at any time */
+			region_set_state(region, page, STATE_GONE);
 			return status;
+		}
+		prim_step();
 		bool equal = memcmp(content + in_page, from, length) == 0;
+		prim_step();
 		atomic_thread_fence(memory_order_acquire);
 		if (equal && (kept == bytes || atomic_load_explicit(byte + kept, memory_order_relaxed) != 0)) {
 			uint16_t own = witness_of(from, length);
@@ -410,7 +421,7 @@ static int write_held(struct region *region, const struct region_hold *hold, con
 	if (region->on_drop == REGION_RAISE)
 		set_states(region, hold->first_page, hold->end_page, STATE_OPEN);
 	if (region->on_drop != REGION_SIGNAL) {
-		memmove(region->memory + hold->offset, from, hold->length); /* from may be a bare view of this region */
+		region_copy(region->memory + hold->offset, from, hold->length); /* from may be a bare view of this region */
 		return DRP_OK;
 	}
 	status = write_signal(region, hold->offset, from, hold->length);
@@ -425,6 +436,8 @@ int region_write(struct region *region, size_t offset, const void *from, size_t 
 
 	if (region->on_drop == REGION_RAISE && region->backing == PRIM_DROPPABLE)
 		return write_provable(region, offset, from, length, gone);
+	if (region_is_deaf(region))
+		return DRP_UNSUPPORTED;
 	hold_range(region, offset, length, &hold);
 	hold_link(region, &hold);
 	int status = write_held(region, &hold, from, gone);
@@ -445,7 +458,7 @@ int region_refill(struct region *region, size_t offset, const void *from, size_t
 	size_t at = 0, filled = 0;
 	int status = DRP_OK;
 
-	if (region->on_drop != REGION_SIGNAL)
+	if (region->on_drop != REGION_SIGNAL || region_is_deaf(region))
 		return DRP_UNSUPPORTED;
 	hold_range(region, offset, length, &hold);
 	hold_link(region, &hold);

@@ -1,7 +1,9 @@
 /*
  * prim_fake.c - see prim_fake.h.
  *
- *   mapping -> pages: { marked, checksum of the content when it was marked }
+ *   mapping -> pages: { marked, checksum of the content when it was marked,
+ *                       absent: in signal mode, the empty file is mapped there, not to be touched,
+ *                       seen: tracking told of it, with the checksum of what it was then }
  */
 #include "prim_fake.h"
 
@@ -12,10 +14,11 @@
 
 #include "droppable.h"
 #include "prim.h"
+#include "prim_track.h"
 
 struct page {
-	bool marked;
-	uint64_t checksum;
+	bool marked, absent, seen;
+	uint64_t checksum, seen_checksum;
 };
 
 struct mapping {
@@ -23,6 +26,7 @@ struct mapping {
 	unsigned char *address;
 	size_t page_count;
 	enum prim_backing backing;
+	int signal_handle, track_handle; /* 0: none */
 	struct page pages[];
 };
 
@@ -30,6 +34,8 @@ static struct {
 	struct mapping *first;
 	size_t steps, drop_step, drop_page;
 	size_t calls, fail_call;
+	size_t handles;
+	int last_handle;
 	bool moves;
 	unsigned cpu;
 	struct prim_headroom headroom;
@@ -55,15 +61,40 @@ static uint64_t checksum(const unsigned char *at)
 	return sum;
 }
 
-static void drop_page(struct mapping *mapping, size_t i)
+static void place_page(struct mapping *mapping, size_t i, int type, int file)
 {
 	unsigned char *at = mapping->address + i * prim_page_size();
-	struct page *page = &mapping->pages[i];
 
-	if (mapping->backing == PRIM_DROPPABLE || (page->marked && page->checksum == checksum(at))) {
-		memset(at, 0, prim_page_size());
-		page->marked = false;
+	if (mmap(at, prim_page_size(), PROT_READ | PROT_WRITE, type | MAP_FIXED, file, 0) != at)
+		abort();
+	mapping->pages[i].absent = !(type & MAP_ANONYMOUS);
+}
+
+/* Without content: zeros, or absent in signal mode. */
+static void empty_page(struct mapping *mapping, size_t i)
+{
+	struct page *page = &mapping->pages[i];
+	static int empty_file = -1;
+
+	page->marked = page->seen = false;
+	if (page->absent)
+		return;
+	if (mapping->signal_handle == 0) {
+		memset(mapping->address + i * prim_page_size(), 0, prim_page_size());
+		return;
 	}
+	if (empty_file < 0)
+		empty_file = memfd_create("absent", MFD_CLOEXEC);
+	place_page(mapping, i, MAP_SHARED, empty_file);
+}
+
+static void drop_page(struct mapping *mapping, size_t i)
+{
+	const unsigned char *at = mapping->address + i * prim_page_size();
+	const struct page *page = &mapping->pages[i];
+
+	if (mapping->backing == PRIM_DROPPABLE || (page->marked && !page->absent && page->checksum == checksum(at)))
+		empty_page(mapping, i);
 }
 
 void fake_drop(size_t n)
@@ -90,7 +121,7 @@ bool fake_page_in_use(size_t n)
 {
 	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next) {
 		if (n < mapping->page_count)
-			return !is_zero(mapping->address + n * prim_page_size());
+			return !mapping->pages[n].absent && !is_zero(mapping->address + n * prim_page_size());
 		n -= mapping->page_count;
 	}
 	return false;
@@ -110,6 +141,11 @@ size_t fake_mappings(void)
 	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next)
 		count++;
 	return count;
+}
+
+size_t fake_handles(void)
+{
+	return fake.handles;
 }
 
 void fake_reset(void)
@@ -160,7 +196,7 @@ void prim_step(void)
 		fake_drop(fake.drop_page);
 }
 
-static bool fails(void)
+bool fake_fails(void)
 {
 	return ++fake.calls == fake.fail_call;
 }
@@ -180,13 +216,17 @@ static struct mapping *mapping_of(const void *address, size_t *page)
 int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **out)
 {
 	(void)flags;
-	if (fails())
+	if (fake_fails())
 		return DRP_NO_MEMORY;
 	size_t pages = length / prim_page_size();
 	struct mapping *mapping = calloc(1, sizeof(*mapping) + pages * sizeof(mapping->pages[0]));
 	void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (!mapping || address == MAP_FAILED)
+	if (address == MAP_FAILED)
 		abort();
+	if (!mapping) {
+		munmap(address, length);
+		return DRP_NO_MEMORY;
+	}
 	mapping->address = address;
 	mapping->page_count = pages;
 	mapping->backing = backing;
@@ -198,26 +238,37 @@ int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **ou
 	return DRP_OK;
 }
 
+/* All of a mapping, which cannot fail, or its end. */
 int prim_unmap(void *address, size_t length)
 {
-	for (struct mapping **at = &fake.first; *at; at = &(*at)->next)
-		if ((*at)->address == address) {
-			struct mapping *mapping = *at;
+	for (struct mapping **at = &fake.first; *at; at = &(*at)->next) {
+		struct mapping *mapping = *at;
+		if (mapping->address == address) {
 			*at = mapping->next;
 			munmap(address, length);
 			free(mapping);
 			return DRP_OK;
 		}
+		if (mapping->address + mapping->page_count * prim_page_size() == (unsigned char *)address + length) {
+			if (fake_fails())
+				return DRP_NO_MEMORY;
+			mapping->page_count -= length / prim_page_size();
+			munmap(address, length);
+			return DRP_OK;
+		}
+	}
 	abort();
 }
 
 int prim_mark(void *address, size_t length)
 {
 	size_t first;
-	if (fails())
+	if (fake_fails())
 		return DRP_NO_MEMORY;
 	struct mapping *mapping = mapping_of(address, &first);
 	for (size_t i = first; i < first + length / prim_page_size(); i++) {
+		if (mapping->pages[i].absent)
+			continue;
 		mapping->pages[i].marked = true;
 		mapping->pages[i].checksum = checksum(mapping->address + i * prim_page_size());
 	}
@@ -227,10 +278,11 @@ int prim_mark(void *address, size_t length)
 int prim_purge(void *address, size_t length)
 {
 	size_t first;
+	if (fake_fails())
+		return DRP_NO_MEMORY;
 	struct mapping *mapping = mapping_of(address, &first);
-	memset(address, 0, length);
 	for (size_t i = first; i < first + length / prim_page_size(); i++)
-		mapping->pages[i].marked = false;
+		empty_page(mapping, i);
 	return DRP_OK;
 }
 
@@ -254,8 +306,10 @@ void prim_pin(void *address, size_t length)
 {
 	size_t first;
 	struct mapping *mapping = mapping_of(address, &first);
-	for (size_t i = first; i < first + (length + prim_page_size() - 1) / prim_page_size(); i++)
-		mapping->pages[i].marked = false;
+	for (size_t i = first; i < first + (length + prim_page_size() - 1) / prim_page_size(); i++) {
+		(void)*(volatile unsigned char *)(mapping->address + i * prim_page_size()); /* SIGBUS, if it is absent */
+		mapping->pages[i].marked = mapping->pages[i].seen = false;
+	}
 }
 
 void prim_touch(const void *address, size_t length)
@@ -274,12 +328,14 @@ int prim_fork_content(void *address, size_t length, bool keep)
 
 int prim_census(const void *address, size_t length, unsigned char *states, struct prim_census *out)
 {
-	const unsigned char *at = address;
-	if (fails())
+	size_t first;
+	if (fake_fails())
 		return DRP_SYSTEM;
+	const struct mapping *mapping = mapping_of(address, &first);
 	*out = (struct prim_census){.pages = length / prim_page_size(), .exact = true};
 	for (size_t i = 0; i < out->pages; i++) {
-		bool zeros = is_zero(at + i * prim_page_size());
+		bool zeros = mapping->signal_handle ? mapping->pages[first + i].absent :
+						      is_zero(mapping->address + (first + i) * prim_page_size());
 		*(zeros ? &out->absent_pages : &out->resident_pages) += 1;
 		if (states)
 			states[i] = zeros ? PRIM_ABSENT : PRIM_RESIDENT;
@@ -305,7 +361,7 @@ uint64_t prim_now_coarse_ns(void)
 int prim_random(void *buffer, size_t length)
 {
 	unsigned char *at = buffer;
-	if (fails())
+	if (fake_fails())
 		return DRP_SYSTEM;
 	for (size_t i = 0; i < length; i++) /* the same in each run: a failure repeats */
 		at[i] = (unsigned char)((fake.random = fake.random * UINT64_C(6364136223846793005) + 1) >> 56);
@@ -316,4 +372,149 @@ int prim_headroom(struct prim_headroom *out)
 {
 	*out = fake.headroom;
 	return DRP_OK;
+}
+
+static int open_handle(int *handle)
+{
+	if (fake_fails())
+		return DRP_UNSUPPORTED;
+	fake.handles++;
+	*handle = ++fake.last_handle;
+	return DRP_OK;
+}
+
+static void close_handle(void)
+{
+	if (fake.handles-- == 0)
+		abort();
+}
+
+int prim_signal_open(int *handle)
+{
+	return open_handle(handle);
+}
+
+int prim_signal_arm(int handle, void *address, size_t length)
+{
+	size_t first;
+	if (fake_fails())
+		return DRP_NO_MEMORY;
+	struct mapping *mapping = mapping_of(address, &first);
+	mapping->signal_handle = handle;
+	for (size_t i = first; i < first + length / prim_page_size(); i++)
+		if (is_zero(mapping->address + i * prim_page_size()))
+			empty_page(mapping, i);
+	return DRP_OK;
+}
+
+int prim_signal_disarm(int handle, void *address, size_t length)
+{
+	(void)handle;
+	(void)address;
+	(void)length;
+	abort(); /* nobody does */
+}
+
+/* Each page comes at once: it is made elsewhere and moved to its place. */
+int prim_signal_refill(int handle, void *address, const void *source, size_t length, size_t *done_bytes)
+{
+	const size_t page = prim_page_size();
+	size_t first;
+	struct mapping *mapping = mapping_of(address, &first);
+	int status = DRP_OK;
+
+	if (mapping->signal_handle != handle)
+		abort();
+	for (*done_bytes = 0; *done_bytes < length; *done_bytes += page, first++) {
+		unsigned char *at = mapping->address + first * page;
+		prim_step();
+		if (!mapping->pages[first].absent)
+			status = DRP_EXISTS;
+		else if (fake_fails())
+			status = DRP_NO_MEMORY;
+		if (status != DRP_OK)
+			break;
+		unsigned char *made = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (made == MAP_FAILED)
+			abort();
+		memcpy(made, (const unsigned char *)source + *done_bytes, page);
+		if (mremap(made, page, page, MREMAP_MAYMOVE | MREMAP_FIXED, at) != at)
+			abort();
+		mapping->pages[first].absent = false;
+	}
+	return status;
+}
+
+/* What was absent is zeros from now on. */
+void prim_signal_close(int handle)
+{
+	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next) {
+		if (mapping->signal_handle != handle)
+			continue;
+		mapping->signal_handle = 0;
+		for (size_t i = 0; i < mapping->page_count; i++)
+			if (mapping->pages[i].absent)
+				place_page(mapping, i, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	}
+	close_handle();
+}
+
+int prim_track_open(void *address, size_t length, int *handle)
+{
+	size_t first;
+	int status = open_handle(handle);
+	struct mapping *mapping = mapping_of(address, &first);
+
+	if (status != DRP_OK)
+		return status;
+	mapping->track_handle = *handle;
+	for (size_t i = first; i < first + length / prim_page_size(); i++)
+		mapping->pages[i].seen = false;
+	return DRP_OK;
+}
+
+void prim_track_close(int handle)
+{
+	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next)
+		if (mapping->track_handle == handle)
+			mapping->track_handle = 0;
+	close_handle();
+}
+
+static bool was_written(const struct mapping *mapping, size_t i)
+{
+	const unsigned char *at = mapping->address + i * prim_page_size();
+	const struct page *page = &mapping->pages[i];
+
+	return !is_zero(at) && !(page->seen && page->seen_checksum == checksum(at));
+}
+
+/* The kernel protects a batch before it tells of it; here the batch is the range. */
+int prim_track_collect(void *address, size_t length, prim_track_found *found, void *context)
+{
+	const size_t page = prim_page_size(), pages = length / page;
+	size_t first;
+	struct mapping *mapping = mapping_of(address, &first);
+	bool *written = calloc(pages, sizeof(*written));
+	int status = DRP_OK;
+
+	if (!written || fake_fails())
+		status = DRP_SYSTEM;
+	else if (mapping->track_handle == 0)
+		status = DRP_UNSUPPORTED;
+	for (size_t i = 0; i < pages && status == DRP_OK; i++) {
+		written[i] = was_written(mapping, first + i);
+		mapping->pages[first + i].seen = true;
+		mapping->pages[first + i].seen_checksum = checksum(mapping->address + (first + i) * page);
+	}
+	for (size_t i = 0, end; i < pages && status == DRP_OK; i = end) {
+		end = i + 1;
+		if (!written[i])
+			continue;
+		while (end < pages && written[end])
+			end++;
+		status = found(context, mapping->address + (first + i) * page, (end - i) * page);
+	}
+	free(written);
+	return status;
 }

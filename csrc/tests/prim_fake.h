@@ -5,6 +5,9 @@
  * as it was neither pinned since nor changed (the content is compared: a write of the same bytes goes unnoticed, which
  * makes the fake drop more than a kernel would, never less).
  *
+ * Signal mode is real: an absent page is a mapping of an empty file, whose touch raises SIGBUS, BUS_ADRERR, with the
+ * address; the code under test meets it through guard.c as it would meet userfaultfd's.
+ *
  * What is ordered happens at the Nth prim_step() from now: the code under test calls that between any two accesses whose
  * order matters.
  */
@@ -30,8 +33,12 @@ bool fake_page_in_use(size_t n);
 void fake_drop_at_step(size_t step, size_t n);
 size_t fake_steps(void);
 
-/* Makes the Nth call from now that can fail fail (prim_map, prim_mark, prim_census, prim_random); 0: none. */
+/*
+ * Makes the Nth call from now that can fail fail: prim_map, prim_mark, prim_purge, prim_census, prim_random,
+ * prim_signal_*, prim_track_*, each page of a refill, and what else asks fake_fails(); 0: none.
+ */
 void fake_fail_call(size_t call);
+bool fake_fails(void);
 size_t fake_calls(void);
 
 /* From now on every prim_cpu() tells another processor: the writer seems to move in each write. */
@@ -40,7 +47,8 @@ void fake_move_between_cpus(bool moves);
 /* What prim_headroom() tells. */
 void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes);
 
-/* Mappings that were not unmapped. */
+/* Mappings that were not unmapped, and handles (of signal mode and tracking) that were not closed. */
 size_t fake_mappings(void);
+size_t fake_handles(void);
 
 #endif
