@@ -12,6 +12,7 @@ from droppable._memo import cache as cache
 from droppable._memory import Region as Region
 from droppable._memory import RegionBlock as RegionBlock
 from droppable._memory import RegionCensus as RegionCensus
+from droppable._reducers import register_reducer as register_reducer
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
 from droppable.lowlevel import Dropped as Dropped

@@ -4,11 +4,14 @@ The binding calls `encode` with what is neither bytes-like nor str, and `decode`
 parts of a value lie one behind the other; each begins on a multiple of 64 bytes, as NumPy and Arrow like it best.
 """
 
+import io
 import pickle
 import struct
 import sys
 from collections.abc import Callable
 from typing import Any, Final
+
+from droppable._reducers import reducers
 
 _ARRAY: Final = 0
 _PARTS: Final = 1
@@ -20,6 +23,7 @@ KIND_ARRAY: Final = 4 + _ARRAY
 
 _ALIGN_BYTES: Final = 64
 _PADDING: Final = bytes(_ALIGN_BYTES)
+_SCALARS: Final = frozenset({int, float, bool, complex, type(None)})
 
 Coded = tuple[int, bytes, tuple[Any, ...]]
 Encode = Callable[[Any], bytes | Coded]
@@ -52,7 +56,7 @@ def encode(value: Any) -> bytes | Coded:
         return _encode_array(value)
     buffers: list[pickle.PickleBuffer] = []
     try:
-        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        head = _dumps(value, buffers)
     except MemoryError:
         raise
     except Exception as error:
@@ -60,6 +64,17 @@ def encode(value: Any) -> bytes | Coded:
     if not buffers:
         return head
     return _encode_parts(head, buffers)
+
+
+def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    table = None if type(value) in _SCALARS else reducers.table()
+    if table is None:
+        return pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=buffers.append)
+    pickler.dispatch_table = table
+    pickler.dump(value)
+    return file.getvalue()
 
 
 def decode(kind: int, meta: bytes, memory: Any) -> Any:

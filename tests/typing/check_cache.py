@@ -1,6 +1,7 @@
 """What a type checker knows of caches and of functions with a cache; `mypy --strict` reads it, nothing runs it."""
 
 from collections.abc import Callable, Coroutine
+from pickle import PickleBuffer
 from typing import Any, assert_type
 
 import droppable
@@ -59,3 +60,12 @@ def a_cache_computes_what_is_not_there(cache: droppable.Cache) -> None:
         assert_type(memory, memoryview)
     assert_type(cache.stats().misses, int)
     cache.get_or_create("key", 5)  # type: ignore[arg-type]
+
+
+class Grid:
+    cells: bytes
+
+
+def a_reducer_takes_objects_of_its_type_apart() -> None:
+    droppable.register_reducer(Grid, lambda grid: (bytes, (PickleBuffer(grid.cells),)))
+    droppable.register_reducer(Grid, lambda grid: grid.sells)  # type: ignore[attr-defined]

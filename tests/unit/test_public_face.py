@@ -28,6 +28,7 @@ EXPORTS = {
     "ValueTooLargeError",
     "cache",
     "features",
+    "register_reducer",
 }
 # Public modules, whether `import droppable` loads them or not
 MODULES = {

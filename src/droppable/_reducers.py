@@ -1,0 +1,192 @@
+"""Reducers: how objects hand pickle their memory out of band where by themselves they would copy it into the pickle.
+
+    type -> reduce(object) -> (callable, arguments); an argument may be a pickle.PickleBuffer over the object's memory
+
+As `copyreg`, for this package's caches alone. NumPy's datetimes, torch's tensors and Pillow's images have reducers
+here, which join the table once somebody else has imported their library: nothing here imports one for a program that
+does not use it. DataFrames, Arrow tables and other arrays need none: they hand out their memory by themselves.
+"""
+
+import copyreg
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pickle import PickleBuffer
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+Reduced = str | tuple[Any, ...]
+Reduce = Callable[[Any], Reduced]
+Table = dict[type, Reduce]
+
+
+@dataclass(frozen=True)
+class _Library:
+    """A library whose types have reducers here. `growth`: a number that changes when it has more types than before."""
+
+    name: str
+    offer: Callable[[Any], Table]
+    growth: Callable[[Any], int] | None = None
+
+
+class _Reducers:
+    """The table. What it is made of is replaced and never changed, so that threads need no lock to read it."""
+
+    def __init__(self, *libraries: _Library) -> None:
+        self._waiting = libraries  # for their import, or for more of their types
+        self._growth: dict[str, int] = {}
+        self._offered: Table = {}
+        self._registered: Table = {}
+
+    def register(self, kind: type, reduce: Reduce) -> None:
+        self._registered = {**self._registered, kind: reduce}
+
+    def table(self) -> Table | None:
+        """For `pickle.Pickler.dispatch_table`; None: what pickle does by itself is all there is to do."""
+        for library in self._waiting:
+            module = sys.modules.get(library.name)
+            if module is not None:
+                self._welcome(library, module)
+        if not self._offered and not self._registered:
+            return None
+        # What the program told copyreg stands above ours, and what it told us above that.
+        return {**self._offered, **copyreg.dispatch_table, **self._registered}
+
+    def _welcome(self, library: _Library, module: Any) -> None:
+        growth = library.growth(module) if library.growth else 0
+        if self._growth.get(library.name) == growth or getattr(module.__spec__, "_initializing", False):
+            return
+        self._offered = {**self._offered, **library.offer(module)}
+        if library.growth:
+            self._growth = {**self._growth, library.name: growth}
+        else:
+            self._waiting = tuple(other for other in self._waiting if other is not library)
+
+
+def register_reducer(kind: type[T], reduce: Callable[[T], Reduced]) -> None:
+    """Tells every cache of this process how to take objects of a type apart, instead of what pickle would do.
+
+    Args:
+        kind: the type, exactly: subclasses have their own.
+        reduce: as for `copyreg.pickle`: from an object to `(callable, arguments)`. What is a `pickle.PickleBuffer`
+            among the arguments lies in the cache's own memory, and at a get the callable gets a read-only buffer over
+            it, without a copy.
+
+    A later call for the same type replaces the earlier one. Any thread may call it; values that are stored already
+    keep their form. Caches with a serializer of their own do not ask it.
+    """
+    if not isinstance(kind, type) or not callable(reduce):  # type: ignore[redundant-expr]
+        raise TypeError(f"a type and a function are needed; you gave {kind!r} and {reduce!r}")
+    reducers.register(kind, reduce)
+
+
+# NumPy: dates and times have no buffer protocol, so NumPy pickles them in band.
+
+
+def _offer_numpy(numpy: Any) -> Table:
+    ndarray, uint8 = numpy.ndarray, numpy.uint8
+
+    def reduce(array: Any) -> Reduced:
+        if array.dtype.kind not in "mM" or not (array.flags.c_contiguous or array.flags.f_contiguous):
+            return array.__reduce_ex__(5)  # type: ignore[no-any-return]
+        order = "C" if array.flags.c_contiguous else "F"
+        memory = PickleBuffer(array.reshape(-1, order=order).view(uint8))
+        return _make_array, (array.shape, array.dtype, memory, order)
+
+    return {ndarray: reduce}
+
+
+def _make_array(shape: tuple[int, ...], dtype: Any, memory: Any, order: Any) -> Any:
+    return import_module("numpy").ndarray(shape, dtype, memory, 0, None, order)
+
+
+# torch: it has no read-only tensors, and who writes to the cache's memory would change what others get from it. So a
+# tensor is copied out, once.
+
+
+def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether the elements fill one stretch of memory, in whatever order of axes."""
+    expected = 1
+    for stride, length in sorted((stride, length) for stride, length in zip(strides, shape, strict=True) if length > 1):
+        if stride != expected:
+            return False
+        expected *= length
+    return True
+
+
+def _offer_torch(torch: Any) -> Table:
+    def reduce(tensor: Any) -> Reduced:
+        if (
+            (tensor.device.type, tensor.layout) != ("cpu", torch.strided)
+            or tensor.is_quantized
+            or (tensor.requires_grad and not tensor.is_leaf)
+            or tensor.is_conj()
+            or tensor.is_neg()
+            or tensor.__dict__
+        ):
+            return tensor.__reduce_ex__(5)  # type: ignore[no-any-return]
+        given = tensor.detach()
+        if not _is_dense(given.shape, given.stride()):
+            given = given.contiguous()
+        memory: Any = (ctypes.c_char * (given.numel() * given.element_size())).from_address(given.data_ptr())
+        memory.owner = given  # keeps it alive until it is stored
+        arguments = (PickleBuffer(memory), given.dtype, tuple(given.shape), given.stride(), tensor.requires_grad)
+        return _make_tensor, arguments
+
+    return {torch.Tensor: reduce}
+
+
+def _make_tensor(memory: Any, dtype: Any, shape: Any, strides: Any, requires_grad: bool) -> Any:
+    torch = import_module("torch")
+    if len(memory) == 0:
+        tensor = torch.empty(shape, dtype=dtype)
+    else:
+        tensor = torch.frombuffer(bytearray(memory), dtype=dtype).as_strided(shape, strides)
+    return tensor.requires_grad_(requires_grad)
+
+
+# Pillow: some modes can lie in foreign memory; a program that writes to such an image gets a copy from Pillow first.
+# Images that were opened from a file come back as plain images, with their format.
+
+_IMAGES_IN_PLACE: Final = frozenset({"L", "P", "RGBA", "RGBX", "CMYK", "I;16"})
+
+
+def _offer_pillow(module: Any) -> Table:
+    def reduce(image: Any) -> Reduced:
+        palette = None
+        if image.palette is not None and image.mode in ("P", "PA"):
+            palette = (image.palette.mode, bytes(image.getpalette(image.palette.mode)))
+        memory = PickleBuffer(image.tobytes())
+        return _make_image, (memory, image.mode, image.size, palette, image.info, image.format)
+
+    def own_subclasses(kind: type) -> Iterator[type]:
+        heirs: list[type] = kind.__subclasses__()
+        for heir in heirs:
+            if heir.__module__.startswith("PIL."):
+                yield heir
+                yield from own_subclasses(heir)
+
+    return dict.fromkeys((module.Image, *own_subclasses(module.Image)), reduce)
+
+
+def _make_image(memory: Any, mode: str, size: tuple[int, int], palette: Any, info: Any, form: str | None) -> Any:
+    Image = import_module("PIL.Image")
+    if mode in _IMAGES_IN_PLACE and len(memory) > 0:
+        image = Image.frombuffer(mode, size, memory, "raw", mode, 0, 1)
+    else:
+        image = Image.frombytes(mode, size, memory)
+    if palette is not None:
+        image.putpalette(palette[1], palette[0])
+    image.info = info
+    image.format = form
+    return image
+
+
+reducers: Final = _Reducers(
+    _Library("numpy", _offer_numpy),
+    _Library("torch", _offer_torch),
+    _Library("PIL.Image", _offer_pillow, growth=lambda module: len(module.ID)),
+)
