@@ -22,6 +22,7 @@
 enum {
 	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
 	GET_RETRIES = 3,
+	LEAST_PAGE_BYTES = 4096, /* of any system */
 	WATCH_HITS = 64, /* of a shard, between two looks at the room */
 	DEFAULT_SHARDS = 4,
 	SMALL_CACHE_BYTES = 64 << 20, /* a bound below it is kept by one shard, so that it is kept exactly */
@@ -161,13 +162,20 @@ static int get_inline(struct found *found, struct cache_sink *sink)
 {
 	void *meta = NULL, *value = NULL;
 	const struct entry *entry = &found->entry;
+	const size_t page = prim_page_size();
 
+	/* The processor reads ahead within a page only. */
+	for (size_t at = (found->offset | (page - 1)) + 1; at < found->offset + entry->bytes; at += page) {
+		__builtin_prefetch(found->segment->base + at);
+		__builtin_prefetch(found->segment->base + at + 64);
+		__builtin_prefetch(found->segment->base + at + 128);
+	}
 	if (sink->reserve(sink, entry->kind, entry->meta_bytes, entry->inline_bytes, &meta, &value) != 0)
 		return DRP_REFUSED;
 	entry_copy(&found->reader, meta, entry->meta_bytes);
 	entry_copy(&found->reader, value, entry->inline_bytes);
 	if (found->reader.lost || !entry_intact(found->segment->base, found->offset,
-						arena_stamp(found->segment->number), entry_bytes(entry)))
+						arena_stamp(found->segment->number), entry->bytes))
 		return DRP_MISS;
 	return DRP_OK;
 }
@@ -226,7 +234,7 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	entry_copy(&found->reader, witnesses, witness_bytes);
 	if (at_meta.lost || found->reader.lost ||
 	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
-			  entry_bytes(entry) - all_witness_bytes + witness_bytes))
+			  entry->bytes - all_witness_bytes + witness_bytes))
 		goto out;
 
 	segment->spared = false;
@@ -382,6 +390,16 @@ static int publish(struct cache *cache, struct shard *shard, uint64_t hash, cons
 	return status;
 }
 
+/* What publish() will read: the entry that stands there now comes from memory while the new one is written. */
+static void prefetch_older(const struct shard *shard, uint64_t hash)
+{
+	const uint64_t place = shard->closed ? 0 : index_peek(&shard->index, hash);
+	const struct segment *segment = place ? arena_segment(&shard->arena, arena_place_number(place)) : NULL;
+
+	if (segment)
+		__builtin_prefetch(segment->base + arena_place_offset(place));
+}
+
 /* An entry that could not be stored for want of memory: the older one of its key must not stand in for it. */
 static void refuse(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes)
 {
@@ -408,9 +426,10 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 
 	for (size_t i = 0; i < item->part_count; i++)
 		value_bytes += item->parts[i].bytes;
-	const size_t witness_total = witness_count(value_bytes) * sizeof(*witnesses);
 	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || (item->own_pages && value_bytes >= prim_page_size()) ||
 			      value_bytes > cache->config.segment_bytes / 4;
+	const size_t extent_pages = on_pages ? witness_count(value_bytes) : 0;
+	const size_t witness_total = extent_pages * sizeof(*witnesses);
 
 	struct entry entry = {
 		.kind = item->kind, .key_bytes = key_bytes, .meta_bytes = item->meta_bytes,
@@ -419,9 +438,10 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 		.expires_ns = item->ttl_ns ? cache_now_ns(cache) + item->ttl_ns : 0, .cost_ns = item->cost_ns,
 		.inline_bytes = on_pages ? sizeof(extent) + witness_total : value_bytes,
 	};
+	entry_measure(&entry);
 	/* A piece's head for each page: what the entry takes at most. It must fit in a segment of its own. */
-	const size_t stored_bytes = entry_bytes(&entry) + (entry_bytes(&entry) / prim_page_size() + 2) * ENTRY_ALIGN;
-	const size_t extent_bytes = on_pages ? witness_count(value_bytes) * prim_page_size() : 0;
+	const size_t stored_bytes = entry.bytes + (entry.bytes / LEAST_PAGE_BYTES + 2) * ENTRY_ALIGN;
+	const size_t extent_bytes = extent_pages * prim_page_size();
 	if (stored_bytes > cache->config.segment_bytes || entry.inline_bytes > UINT32_MAX ||
 	    (cache->config.max_bytes && stored_bytes + extent_bytes > cache->config.max_bytes))
 		return DRP_TOO_LARGE;
@@ -453,6 +473,7 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 	}
 
 	pthread_mutex_lock(&shard->lock);
+	prefetch_older(shard, hash);
 	if (status == DRP_OK && shard->closed)
 		status = DRP_CLOSED;
 	if (status == DRP_OK && mode == SET_IF_ABSENT && is_present(cache, shard, hash, key, key_bytes))

@@ -137,14 +137,14 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 size_t found_end(const struct found *found)
 {
 	size_t start;
-	return entry_place(found->offset, entry_bytes(&found->entry), &start);
+	return entry_place(found->offset, found->entry.bytes, &start);
 }
 
 bool shard_read_extent(struct found *found, struct entry_extent *extent)
 {
 	entry_copy(&found->reader, extent, sizeof(*extent));
 	/* What was copied counts only if the pieces up to here are there still; their stamps come first in each page. */
-	size_t read_bytes = entry_bytes(&found->entry) - found->entry.inline_bytes + sizeof(*extent);
+	size_t read_bytes = found->entry.bytes - found->entry.inline_bytes + sizeof(*extent);
 	return !found->reader.lost && entry_intact(found->segment->base, found->offset,
 						   arena_stamp(found->segment->number), read_bytes);
 }
@@ -156,7 +156,7 @@ bool shard_is_whole(struct shard *shard, struct found *found)
 	struct entry_extent extent;
 
 	if (!entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
-			  entry_bytes(&found->entry)))
+			  found->entry.bytes))
 		return false;
 	if (!(found->entry.flags & ENTRY_EXTENT))
 		return true;
@@ -177,7 +177,7 @@ bool shard_is_whole(struct shard *shard, struct found *found)
 	}
 	/* The witnesses themselves: read from pages that are there still? */
 	return entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
-			    entry_bytes(&found->entry));
+			    found->entry.bytes);
 }
 
 void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why)
@@ -250,12 +250,13 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		}
 		found->segment = segment;
 		found->offset = arena_place_offset(cursor->place);
+		__builtin_prefetch(segment->base + found->offset + 64); /* what stands behind the head */
 		bool there = entry_open(segment->base, found->offset, arena_stamp(number), &found->reader, &found->entry);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
 			return -1;
 		/* Another key with this tag, or half of ours is gone: the stamps tell. */
 		if (there && !found->reader.lost &&
-		    entry_intact(segment->base, found->offset, arena_stamp(number), entry_bytes(&found->entry)))
+		    entry_intact(segment->base, found->offset, arena_stamp(number), found->entry.bytes))
 			continue;
 		shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED);
 		cause = MISS_DROPPED;
@@ -283,7 +284,7 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 
 	if (prim_mark(segment->base + first, last - first) != DRP_OK ||
 	    !entry_open(segment->base, start, arena_stamp(segment->number), &reader, &read) ||
-	    entry_bytes(&read) != entry_bytes(entry))
+	    read.bytes != entry->bytes)
 		return false;
 	for (size_t i = 0; i < part_count; i++)
 		if (!entry_match(&reader, parts[i].data, parts[i].bytes))
@@ -311,7 +312,7 @@ static int open_segment(struct cache *cache, struct shard *shard, enum segment_k
 int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
 		 size_t part_count, uint64_t *place)
 {
-	const size_t bytes = entry_bytes(entry);
+	const size_t bytes = entry->bytes;
 	const bool in_order = cache->config.backing == PRIM_DROPPABLE;
 	size_t start = 0, end;
 

@@ -57,7 +57,7 @@ static bool find_live(struct cache *cache, struct shard *shard, struct segment *
 			return false;
 	}
 	entry_copy(&found->reader, key, key_bytes);
-	if (!found->reader.lost && entry_intact(segment->base, start, stamp, entry_bytes(&found->entry)))
+	if (!found->reader.lost && entry_intact(segment->base, start, stamp, found->entry.bytes))
 		live = shard_find_place(shard, hash_bytes(cache->secret, key, key_bytes), place, &found->cursor);
 	if (key != on_stack)
 		free(key);
@@ -82,7 +82,7 @@ static bool move_entry(struct cache *cache, struct shard *shard, struct found *f
 	if (!entry_open(found->segment->base, found->offset, stamp, &reader, &entry))
 		goto out;
 	entry_copy(&reader, copy, bytes);
-	if (reader.lost || !entry_intact(found->segment->base, found->offset, stamp, entry_bytes(&found->entry)))
+	if (reader.lost || !entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes))
 		goto out;
 	if (extent)
 		memcpy(copy + found->entry.key_bytes + found->entry.meta_bytes, extent, sizeof(*extent));

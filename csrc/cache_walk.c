@@ -32,7 +32,7 @@ static int add_key(struct key_batch *batch, struct found *found)
 	memcpy(batch->bytes + start, &key_bytes, sizeof(key_bytes));
 	entry_copy(&found->reader, batch->bytes + start + sizeof(key_bytes), key_bytes);
 	if (!found->reader.lost &&
-	    entry_intact(found->segment->base, found->offset, stamp, entry_bytes(&found->entry)))
+	    entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes))
 		batch->used = start + sizeof(key_bytes) + key_bytes;
 	return DRP_OK;
 }

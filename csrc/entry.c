@@ -37,10 +37,10 @@ static size_t head_bytes(unsigned flags)
 	       (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
 }
 
-size_t entry_bytes(const struct entry *entry)
+void entry_measure(struct entry *entry)
 {
 	unsigned flags = entry->flags | (is_wide(entry) ? ENTRY_WIDE : 0);
-	return head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
+	entry->bytes = head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 }
 
 static size_t page_left(size_t offset)
@@ -118,9 +118,24 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 	unsigned char head[HEAD_MAX];
 	const unsigned flags = entry->flags | (is_wide(entry) ? ENTRY_WIDE : 0);
 	const struct drp_part head_part = {head, encode_head(head, entry, flags)};
-	size_t left = entry_bytes(entry), at = start, room = 0;
+	size_t left = entry->bytes, at = start, room = 0;
 	struct piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
 
+	if (left + PIECE <= page_left(start)) { /* one piece, as nearly all are */
+		piece.length = (uint16_t)left;
+		at = begin_piece(base, at, &piece);
+		memcpy(base + at, head, head_part.bytes);
+		at += head_part.bytes;
+		for (size_t i = 0; i < part_count; i++) {
+			prim_step();
+			if (parts[i].bytes == 0)
+				continue;
+			memcpy(base + at, parts[i].data, parts[i].bytes);
+			at += parts[i].bytes;
+		}
+		prim_step();
+		return;
+	}
 	for (size_t i = 0; i <= part_count; i++) {
 		const struct drp_part *part = i == 0 ? &head_part : &parts[i - 1];
 		const unsigned char *data = part->data;
@@ -225,15 +240,24 @@ bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct 
 		return false;
 	*reader = (struct entry_reader){.base = base, .at = start + PIECE, .left = piece.length, .stamp = stamp};
 	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~(ENTRY_WIDE | ENTRY_FIRST)};
-	entry_copy(reader, &lengths, sizeof(lengths));
+	if (piece.length >= sizeof(lengths)) {
+		memcpy(&lengths, base + reader->at, sizeof(lengths));
+		prim_step();
+		reader->at += sizeof(lengths);
+		reader->left -= sizeof(lengths);
+	} else {
+		entry_copy(reader, &lengths, sizeof(lengths));
+	}
 	entry->inline_bytes = lengths.inline_value;
 	entry->key_bytes = lengths.key;
 	entry->meta_bytes = lengths.meta;
+	entry->bytes = head_bytes(piece.flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 	if (piece.flags & ENTRY_WIDE) {
 		struct wide_lengths wide = {0};
 		entry_copy(reader, &wide, sizeof(wide));
 		entry->key_bytes = (size_t)wide.key;
 		entry->meta_bytes = (size_t)wide.meta;
+		entry->bytes += entry->key_bytes + entry->meta_bytes;
 	}
 	if (piece.flags & ENTRY_TTL)
 		entry_copy(reader, &entry->expires_ns, 8);

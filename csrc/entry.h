@@ -43,6 +43,7 @@ struct entry {
 	uint8_t kind;  /* the caller's: how to read the value */
 	uint8_t flags; /* enum entry_flags but for ENTRY_WIDE, which entry_write() sets */
 	size_t key_bytes, meta_bytes, inline_bytes;
+	size_t bytes;  /* all of it, without the pieces' own heads: entry_measure() */
 	uint64_t expires_ns, cost_ns;
 };
 
@@ -61,8 +62,8 @@ struct entry_reader {
 	bool lost; /* a piece was not what was written: the entry was dropped */
 };
 
-/* Bytes of an entry without the pieces' own heads. */
-size_t entry_bytes(const struct entry *entry);
+/* Fills entry->bytes in, from the flags and the lengths. What entry_open() decoded has it. */
+void entry_measure(struct entry *entry);
 
 /*
  * Where an entry of that many bytes goes if the log stands at offset (a multiple of ENTRY_ALIGN): *start, and the end

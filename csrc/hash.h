@@ -47,9 +47,15 @@ static inline uint64_t hash_bytes(const uint64_t secret[2], const void *data, si
 		hash_round(v);
 		v[0] ^= word;
 	}
-	word = (uint64_t)bytes << 56;
-	for (size_t i = 0; i < left; i++)
-		word |= (uint64_t)at[i] << (8 * i);
+	word = 0;
+	if (left > 0 && bytes >= 8 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) {
+		memcpy(&word, at + left - 8, 8); /* the last 8 bytes, less those that were taken: no loop by byte */
+		word >>= 64 - 8 * left;
+	} else {
+		for (size_t i = 0; i < left; i++)
+			word |= (uint64_t)at[i] << (8 * i);
+	}
+	word |= (uint64_t)bytes << 56;
 	v[3] ^= word;
 	hash_round(v);
 	v[0] ^= word;

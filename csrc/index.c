@@ -171,7 +171,7 @@ void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
 
 bool index_next(struct index *index, struct index_cursor *cursor)
 {
-	const uint64_t tag = cursor->hash >> TAG_SHIFT;
+	const uint64_t tag = cursor->hash >> TAG_SHIFT << (TAG_SHIFT - DISTANCE_SHIFT);
 	const size_t home = home_of(cursor->hash), buckets = buckets_per_page();
 
 	(void)index;
@@ -183,8 +183,7 @@ bool index_next(struct index *index, struct index_cursor *cursor)
 		for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
 			uint64_t slot = load(&bucket[i]);
 			has_empty |= slot == 0;
-			if (i < cursor->next || slot >> TAG_SHIFT != tag || !has_entry(slot) ||
-			    (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != cursor->distance)
+			if (slot >> DISTANCE_SHIFT != (tag | cursor->distance) || i < cursor->next || !has_entry(slot))
 				continue;
 			cursor->slot = &bucket[i];
 			cursor->place = slot & PLACE_MASK;
@@ -195,6 +194,19 @@ bool index_next(struct index *index, struct index_cursor *cursor)
 			return false;
 	}
 	return false;
+}
+
+uint64_t index_peek(const struct index *index, uint64_t hash)
+{
+	const uint64_t *page = page_address(index, index->directory[cell_of(index, hash)] & PAGE_MASK);
+	const uint64_t *bucket = page + home_of(hash) * BUCKET_SLOTS;
+
+	for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
+		uint64_t slot = load(&bucket[i]);
+		if (slot >> DISTANCE_SHIFT == hash >> TAG_SHIFT << (TAG_SHIFT - DISTANCE_SHIFT) && has_entry(slot))
+			return slot & PLACE_MASK;
+	}
+	return 0;
 }
 
 /* A slot for hash in a page: empty, tombstone, or one whose entry is gone for sure. NULL: all are taken. */

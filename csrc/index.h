@@ -63,6 +63,9 @@ void index_destroy(struct index *index);
 void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor);
 bool index_next(struct index *index, struct index_cursor *cursor);
 
+/* The place of the first candidate in its home bucket, or 0: a hint of what a search would find. */
+uint64_t index_peek(const struct index *index, uint64_t hash);
+
 /* Adds an entry. DRP_NO_MEMORY: no address space; nothing changed. *displaced: a place that had to go for it, or 0. */
 int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *displaced);
 
