@@ -206,6 +206,6 @@ def _unpinned(reports: Reports) -> Iterator[str]:
 
 
 def _printed(reports: Reports) -> Iterator[str]:
-    for name in ("random_speed", "random_statistics", "regions"):
+    for name in ("random_speed", "random_statistics", "regions", "cache_objects"):
         if printed := reports.get(name, {}).get("printed"):
             yield from (f"## `{name}.py`", "", "```text", *printed.strip().splitlines(), "```", "")

@@ -40,6 +40,7 @@ BENCHMARKS = (
     Benchmark("random_speed"),
     Benchmark("random_statistics", ("--suite", "rngtest", "--bytes", str(64 << 20))),
     Benchmark("regions", writes_json=False),
+    Benchmark("cache_objects", writes_json=False),
 )
 
 

@@ -2,9 +2,9 @@
 
     type -> reduce(object) -> (callable, arguments); an argument may be a pickle.PickleBuffer over the object's memory
 
-As `copyreg`, for this package's caches alone. NumPy's datetimes, torch's tensors and Pillow's images have reducers
-here, which join the table once somebody else has imported their library: nothing here imports one for a program that
-does not use it. DataFrames, Arrow tables and other arrays need none: they hand out their memory by themselves.
+As `copyreg`, for this package's caches alone. NumPy's dates and slices, torch's tensors and Pillow's images have
+reducers here, which join the table once somebody else has imported their library: nothing here imports one for a
+program that does not use it. DataFrames, Arrow tables and other arrays need none: they hand out their memory.
 """
 
 import copyreg
@@ -83,15 +83,19 @@ def register_reducer(kind: type[T], reduce: Callable[[T], Reduced]) -> None:
     reducers.register(kind, reduce)
 
 
-# NumPy: dates and times have no buffer protocol, so NumPy pickles them in band.
+# NumPy: it pickles in band what has no buffer protocol (dates and times) or is no stretch of memory.
 
 
 def _offer_numpy(numpy: Any) -> Table:
-    ndarray, uint8 = numpy.ndarray, numpy.uint8
+    ndarray, uint8, contiguous = numpy.ndarray, numpy.uint8, numpy.ascontiguousarray
 
     def reduce(array: Any) -> Reduced:
-        if array.dtype.kind not in "mM" or not (array.flags.c_contiguous or array.flags.f_contiguous):
+        flags = array.flags
+        is_stretch = flags.c_contiguous or flags.f_contiguous
+        if array.dtype.hasobject or (is_stretch and array.dtype.kind not in "mM"):
             return array.__reduce_ex__(5)  # type: ignore[no-any-return]
+        if not is_stretch:
+            array = contiguous(array)
         order = "C" if array.flags.c_contiguous else "F"
         memory = PickleBuffer(array.reshape(-1, order=order).view(uint8))
         return _make_array, (array.shape, array.dtype, memory, order)

@@ -163,17 +163,32 @@ class TestNumPy:
 
         check_in_place(cache, numpy, value, memory_of, same)
 
-    def test_dates_that_are_no_stretch_of_memory(self, cache: Cache, numpy: Any) -> None:
+    def test_slices_that_are_no_stretch_of_memory(self, cache: Cache, numpy: Any) -> None:
         dates = numpy.arange("2020-01-01", "2021-01-01", dtype="M8[h]")
-        one = numpy.datetime64("2020-01-01")
-        value = {"steps": dates[::3], "empty": dates[:0], "one": one, "scalar": numpy.array(one)}
+        value = {"dates": dates[::3], "columns": numpy.arange(30_000.0).reshape(100, 300)[:, ::2], "back": dates[::-1]}
+
+        def memory_of(got: Any) -> Memory:
+            return of_arrays(*got.values())
+
+        def same(a: Any, b: Any) -> None:
+            for key, array in b.items():
+                assert a[key].dtype == array.dtype
+                assert (a[key] == array).all()
+
+        check_in_place(cache, numpy, value, memory_of, same)
+
+    def test_arrays_that_are_hardly_any(self, cache: Cache, numpy: Any) -> None:
+        one = numpy.datetime64("2020-01-01", "h")
+        objects = numpy.array([1, "a", None] * 10, dtype=object)[::2]
+        value = {"empty": numpy.array([one])[:0], "one": one, "scalar": numpy.array(one), "objects": objects}
         cache[KEY] = value
         got = cache[KEY]
-        assert (got["steps"] == dates[::3]).all()
-        assert len(got["empty"]) == 0
-        assert got["empty"].dtype == dates.dtype
-        assert got["one"] == value["one"]
-        assert got["scalar"] == value["scalar"]
+        assert got["empty"].shape == (0,)
+        assert got["empty"].dtype == one.dtype
+        assert got["one"] == one
+        assert got["scalar"].shape == ()
+        assert got["scalar"] == one
+        assert list(got["objects"]) == list(objects)
 
 
 class TestPandas:
