@@ -447,6 +447,32 @@ static PyObject *raw_census(PyObject *self, PyObject *args)
 			     (Py_ssize_t)census.dropped_pages, PyBool_FromLong(census.pages.exact), ranges);
 }
 
+static PyObject *raw_page_states(PyObject *self, PyObject *args)
+{
+	struct region_gone gone = {0};
+	struct byte_range range;
+	int status = DRP_OK;
+
+	if (enter_range(self, args, "Region.page_states", true, &range) < 0)
+		return NULL;
+	PyObject *states = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(range.length / prim_page_size()));
+	if (!states) {
+		raw_leave(as_raw(self));
+		return NULL;
+	}
+	unsigned char *bytes = (unsigned char *)PyBytes_AS_STRING(states);
+	Py_BEGIN_ALLOW_THREADS
+	if (range.length > 0)
+		status = region_page_states(as_raw(self)->region, range.start, range.length, bytes);
+	Py_END_ALLOW_THREADS
+	raw_leave(as_raw(self));
+	if (status != DRP_OK) {
+		Py_DECREF(states);
+		return raise_status(status, "Region.page_states", &gone);
+	}
+	return states;
+}
+
 static PyObject *raw_hold(PyObject *self, PyObject *args)
 {
 	struct raw_region *raw = as_raw(self);
@@ -639,6 +665,8 @@ static PyMethodDef raw_methods[] = {
 		"page_out($self, start, stop, /)\n--\n\nAsks the kernel to drop whole pages now.")},
 	{"census_counts", raw_census, METH_VARARGS, PyDoc_STR(
 		"census_counts($self, start, stop, /)\n--\n\nPages, and the ranges that were dropped.")},
+	{"page_states", raw_page_states, METH_VARARGS, PyDoc_STR(
+		"page_states($self, start, stop, /)\n--\n\nOne byte a whole page.")},
 	{"hold", raw_hold, METH_VARARGS, PyDoc_STR(
 		"hold($self, kind, start, stop, /)\n--\n\nA RegionHold of kind 'read', 'write' or 'pin'.")},
 	{"resize", raw_resize, METH_O, PyDoc_STR("resize($self, length, /)\n--\n\nGrows or shrinks.")},

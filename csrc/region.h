@@ -120,6 +120,9 @@ struct region_census {
 int region_census(struct region *region, size_t offset, size_t length, struct region_census *out,
 		  struct region_gone *gone);
 
+/* One enum prim_page_state a page. Where the kernel cannot tell zero pages, a page of nothing but zeros counts as one. */
+int region_page_states(struct region *region, size_t offset, size_t length, unsigned char *states);
+
 /*
  * Grows or shrinks; growing may move. What is resident is kept, what was dropped stays dropped. The caller made sure
  * that nobody uses the region. DRP_NO_MEMORY: unchanged. DRP_EXISTS: there are holds.

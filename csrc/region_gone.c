@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#include "witness.h"
+
 void region_gone_free(struct region_gone *gone)
 {
 	free(gone->ranges);
@@ -143,5 +145,24 @@ int region_census(struct region *region, size_t offset, size_t length, struct re
 		page += count;
 	}
 	*out = census;
+	return DRP_OK;
+}
+
+static bool is_zeros(const unsigned char *content, size_t bytes)
+{
+	return witness_of(content, bytes) == WITNESS_ZERO && content[bytes - 1] == 0;
+}
+
+int region_page_states(struct region *region, size_t offset, size_t length, unsigned char *states)
+{
+	const size_t first = offset / region->page_bytes;
+	struct prim_census census;
+
+	int status = prim_census(region->memory + offset, length, states, &census);
+	if (status != DRP_OK || census.exact || region->on_drop == REGION_SIGNAL) /* an armed page never is the zero page */
+		return status;
+	for (size_t i = 0; i < length / region->page_bytes; i++)
+		if (states[i] == PRIM_RESIDENT && is_zeros(region_page(region, first + i), region->page_bytes))
+			states[i] = PRIM_ZERO;
 	return DRP_OK;
 }

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,11 +18,54 @@ from droppable import Region
 from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
 
 SNIPPET_SECONDS = 300.0
+EMULATED_SNIPPET_SECONDS = 1200.0
+EMULATED_EXAMPLES = 4  # each fourth
 MAX_PAGE_OUTS = 200
+RESIDENT = 1  # of Region.page_states()
 
 # No example has a deadline: on a busy machine, or one that is emulated, a pause of a second says nothing.
 settings.register_profile("droppable", deadline=None)
 settings.load_profile("droppable")
+
+NO_KERNEL = "asks nothing of the kernel that other tests here do not, and computes for long"
+TOO_LONG = "the same at this size takes minutes; other sizes are run"
+
+# What `--emulated` leaves out: the start of a test's name, and why. The kernel matrix (tests/kernels) prints it. State
+# machines run a part of their examples.
+LEFT_OUT = {
+    "tests/unit/test_layering.py": "reads the source",
+    "tests/unit/test_public_face.py": "reads the package's names",
+    "tests/unit/test_docs_regions.py": "reads the documentation",
+    "tests/unit/test_model.py": "the model alone; test_model_against_kernel is run",
+    "tests/unit/test_replay.py": "the model alone; test_model_against_kernel is run",
+    "tests/unit/test_keys.py": NO_KERNEL,
+    "tests/unit/test_flight.py": NO_KERNEL,
+    "tests/unit/test_values.py": NO_KERNEL,
+    "tests/unit/test_random_numpy.py": NO_KERNEL,
+    "tests/unit/test_testing.py::test_the_plugin_reports_its_seeds_and_repeats": NO_KERNEL,
+    "tests/property/test_random.py": NO_KERNEL,
+    "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[lazyfree-1000]": TOO_LONG,
+    "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[droppable-1000]": TOO_LONG,
+    "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[lazyfree-1048576]": TOO_LONG,
+    "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[droppable-1048576]": TOO_LONG,
+    "tests/pressure/test_demo_pressure.py": "the demo at its full size takes an hour",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--emulated", action="store_true", help="leave out what an emulated machine has no time for")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--emulated"):
+        return
+    for item in items:
+        machine = getattr(item, "cls", None)
+        if isinstance(examples := getattr(machine, "settings", None), settings):  # hypothesis' state machines
+            machine.settings = settings(examples, max_examples=max(1, examples.max_examples // EMULATED_EXAMPLES))
+        for start, reason in LEFT_OUT.items():
+            if item.nodeid.startswith(start):
+                item.add_marker(pytest.mark.skip(reason=f"left out on an emulated machine: {reason}"))
 
 
 @dataclass(frozen=True)
@@ -50,10 +94,14 @@ def memory_cgroup() -> Iterator[Callable[..., MemoryCgroup]]:
 
 
 @pytest.fixture
-def run_in_cgroup(memory_cgroup: Callable[..., MemoryCgroup]) -> Callable[..., Confined]:
+def run_in_cgroup(
+    memory_cgroup: Callable[..., MemoryCgroup], request: pytest.FixtureRequest
+) -> Callable[..., Confined]:
     """`run_in_cgroup(limit_bytes, code, *argv)` runs Python code, indented or not, in a cgroup of that size."""
+    emulated = request.config.getoption("--emulated")
+    timeout_seconds = EMULATED_SNIPPET_SECONDS if emulated else SNIPPET_SECONDS
 
-    def run(limit_bytes: int, code: str, *argv: str, timeout_seconds: float = SNIPPET_SECONDS) -> Confined:
+    def run(limit_bytes: int, code: str, *argv: str) -> Confined:
         with memory_cgroup(limit_bytes) as group:
             child = group.popen(
                 [sys.executable, "-c", textwrap.dedent(code), *argv],
@@ -69,22 +117,30 @@ def run_in_cgroup(memory_cgroup: Callable[..., MemoryCgroup]) -> Callable[..., C
 
 
 @pytest.fixture
+def mglru() -> bool:
+    """Whether reclaim here is the multi-generational LRU, which tells the age of a page less exactly."""
+    try:
+        return bool(int(Path("/sys/kernel/mm/lru_gen/enabled").read_text(), 16) & 1)
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
 def drop() -> Callable[..., None]:
     """`drop(region, start=0, stop=None)` drops the pages of a region for sure.
 
     The kernel skips a page that is referenced at the moment, or that waits in another processor's batch for its list:
-    so again, and on each processor. A kernel without an exact census gets some rounds, and the test's own checks.
+    so again, and on each processor.
     """
 
     def drop_all(region: Region, start: int = 0, stop: int | None = None) -> None:
         processors = os.sched_getaffinity(0)
         try:
-            for tries in range(MAX_PAGE_OUTS):
+            for _ in range(MAX_PAGE_OUTS):
                 for processor in processors:
                     os.sched_setaffinity(0, {processor})
                     region.page_out(start, stop)
-                    census = region.census(start, stop)
-                    if census.resident_pages == 0 or (not census.exact and tries > 5):
+                    if RESIDENT not in region.page_states(start, stop):
                         return
         finally:
             os.sched_setaffinity(0, processors)

@@ -220,6 +220,14 @@ class Region(RawRegion):
     def _census(self, start: int, stop: int | None) -> tuple[int, int, int, int, int, bool, tuple[ByteRange, ...]]:
         return RawRegion.census_counts(self, start, self._stop(stop))
 
+    def page_states(self, start: int = 0, stop: int | None = None) -> bytes:
+        """One byte a whole page: 0 absent, 1 resident with content of its own, 2 the shared page of zeros.
+
+        True only for the moment. Where the kernel cannot tell the last two apart (before Linux 6.7), each page of
+        nothing but zeros is told as 2; finding out reads all that is resident.
+        """
+        return RawRegion.page_states(self, start, self._stop(stop))
+
     def resize(self, length: int) -> None:
         """Grows or shrinks to a multiple of the OS page. What is there stays, what was dropped stays dropped.
 

@@ -39,6 +39,6 @@ echo 'root:x:0:' >"$root/etc/group"
 
 cat >"$root/tests/pytest" <<PYTEST
 #!/bin/sh
-cd $top && exec $venv/bin/python -m pytest -p no:cacheprovider -rs -v --color=no $PYTHON_TESTS
+cd $top && exec $venv/bin/python -m pytest $PYTEST_FLAGS $PYTHON_TESTS
 PYTEST
 chmod +x "$root/tests/pytest"

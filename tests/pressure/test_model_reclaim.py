@@ -96,7 +96,9 @@ class ModelMemory:
     [("droppable", False), ("droppable", True), ("lazyfree", True)],
     ids=["raw", "droppable", "lazyfree"],
 )
-def test_reclaim_takes_what_the_model_says(backing: str, mark: bool, run_in_cgroup: Callable[..., Any]) -> None:
+def test_reclaim_takes_what_the_model_says(
+    backing: str, mark: bool, run_in_cgroup: Callable[..., Any], mglru: bool
+) -> None:
     try:
         Mapping(PAGE, backing).close()  # type: ignore[arg-type]
     except UnsupportedError as error:
@@ -133,4 +135,4 @@ def test_reclaim_takes_what_the_model_says(backing: str, mark: bool, run_in_cgro
     else:
         assert 0.5 * lost <= real_lost <= 1.5 * lost
         assert min(live[full:]) < 0.15 * ram_pages
-        assert min(real_live[full:]) < 0.15 * ram_pages
+        assert min(real_live[full:]) < (0.3 if mglru else 0.15) * ram_pages  # the model is of the classic LRU

@@ -23,6 +23,7 @@ from droppable.lowlevel import page_size_bytes
 PAGE = page_size_bytes()
 MAX_PAGES = 12
 MAX_TRIES = 100
+RESIDENT = 1  # of Region.page_states()
 ZEROS = bytes(PAGE)
 EMPTY = "empty"
 
@@ -131,7 +132,7 @@ class RegionMachine(RuleBasedStateMachine):
             for processor in list(processors) * MAX_TRIES:
                 os.sched_setaffinity(0, {processor})
                 self.region.page_out(start, stop)
-                if self.region.census(start, stop).resident_pages == 0:
+                if RESIDENT not in self.region.page_states(start, stop):
                     break
             else:
                 raise AssertionError("the kernel keeps pages")
@@ -194,7 +195,7 @@ class RegionMachine(RuleBasedStateMachine):
 
     def forget_exactly(self, number: int) -> None:
         """A page-out is best effort: what one page came to."""
-        if self.region.census(number * PAGE, (number + 1) * PAGE).resident_pages == 0:
+        if RESIDENT not in self.region.page_states(number * PAGE, (number + 1) * PAGE):
             self.note_drop(range(number, number + 1))
 
     @precondition(lambda self: self.backing == "lazyfree")

@@ -3,6 +3,7 @@
 from typing import Literal, assert_type
 
 import droppable
+import droppable.testing
 
 
 def a_region_is_memory(region: droppable.Region, buffer: bytearray) -> None:
@@ -22,6 +23,9 @@ def a_region_is_memory(region: droppable.Region, buffer: bytearray) -> None:
     assert_type(region.census(), droppable.RegionCensus)
     assert_type(region.census().dropped_pages, int)
     assert_type(region.dropped_pages(), tuple[tuple[int, int], ...])
+    assert_type(region.page_states(), bytes)
+    assert_type(droppable.testing.drop(region, 0.5, seed=1), droppable.testing.DropReport)
+    droppable.testing.settle(region)
 
 
 def words_are_checked() -> None:

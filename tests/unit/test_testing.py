@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import droppable
-from droppable import Cache, ClosedError, UnsupportedError
+from droppable import Cache, ClosedError, Dropped, Region, UnsupportedError
 from droppable.lowlevel import Layout, Mapping, page_size_bytes
 from droppable.testing import DropReport, advance_clock, drop, settle
 from droppable.testing.contract import CacheContract
@@ -90,6 +91,66 @@ def test_pages_that_are_pinned_stay(droppable_drop: Dropper) -> None:
     kept = content(mapping)
     assert all(kept[4:12])
     assert not any(kept[:4] + kept[12:])
+
+
+def make_region(on_drop: str, backing: str, pages: int) -> Region:
+    try:
+        return Region(pages * PAGE, on_drop, backing)  # type: ignore[arg-type]
+    except UnsupportedError as error:
+        pytest.skip(f"{on_drop}, {backing}: {error}")
+
+
+KINDS = [(on_drop, backing) for on_drop in ("zero", "raise") for backing in BACKINGS] + [("signal", "lazyfree")]
+
+
+@pytest.mark.parametrize(("on_drop", "backing"), KINDS)
+class TestRegions:
+    def written(self, on_drop: str, backing: str, pages: int) -> Region:
+        region = make_region(on_drop, backing, pages + 4)  # the last ones are never written
+        region.write(0, b"x" * pages * PAGE)
+        return region
+
+    def content(self, region: Region, pages: int) -> list[bool]:
+        """Page by page: is it still what written() wrote?"""
+        kept = []
+        for at in range(0, pages * PAGE, PAGE):
+            try:
+                kept.append(region.read(at, at + PAGE) == b"x" * PAGE)
+            except Dropped:
+                kept.append(False)
+        return kept
+
+    def test_everything_goes(self, on_drop: str, backing: str, droppable_drop: Dropper) -> None:
+        with self.written(on_drop, backing, 100) as region:
+            assert droppable_drop(region, seed=7) == DropReport(100, 100, 100, 7)
+            assert not any(self.content(region, 100))
+            assert droppable_drop(region).resident_pages == 0
+
+    def test_a_seed_chooses_the_same_pages(self, on_drop: str, backing: str, droppable_drop: Dropper) -> None:
+        contents = []
+        for seed in (99, 99, 98):
+            with self.written(on_drop, backing, 128) as region:
+                report = droppable_drop(region, fraction=0.3, seed=seed)
+                contents.append(self.content(region, 128))
+            assert (report.resident_pages, report.dropped_pages) == (128, report.chosen_pages)
+            assert report.dropped_pages == contents[-1].count(False)
+        assert contents[0] == contents[1] != contents[2]
+
+    def test_open_blocks_stay(self, on_drop: str, backing: str, droppable_drop: Dropper) -> None:
+        if backing == "droppable":
+            pytest.skip("droppable memory cannot be pinned")
+        processors = os.sched_getaffinity(0)
+        with self.written(on_drop, backing, 32) as region:
+            with region.pin(4 * PAGE, 12 * PAGE), region.writing(20 * PAGE, 21 * PAGE) as view:
+                view[:] = b"x" * PAGE
+                del view
+                report = droppable_drop(region)
+                assert (report.chosen_pages, report.dropped_pages) == (32, 32 - 8 - 1)
+            kept = self.content(region, 32)
+            assert [at for at in range(32) if kept[at]] == [*range(4, 12), 20]
+            settle(region)
+            assert droppable_drop(region).dropped_pages == 9
+        assert os.sched_getaffinity(0) == processors
 
 
 @pytest.mark.parametrize("backing", BACKINGS)
@@ -181,9 +242,10 @@ def test_bad_input() -> None:
         with pytest.raises(ValueError, match="seconds must be more than 0"):
             advance_clock(cache, seconds)
     cache.close()
-    mapping = Mapping(PAGE)
+    mapping, region = Mapping(PAGE), Region(PAGE)
     mapping.close()
-    for closed in (cache, mapping):
+    region.close()
+    for closed in (cache, mapping, region):
         with pytest.raises(ClosedError):
             drop(closed)
 

@@ -1,6 +1,6 @@
 """For tests of what stands on droppable memory: real drops by the kernel on order, and clocks that move on order.
 
-    _drop     drop, settle, advance_clock: for caches, memoised functions, mappings
+    _drop     drop, settle, advance_clock: for caches, memoised functions, regions, mappings
     plugin    pytest loads it by itself: the fixture `droppable_drop`
     contract  `CacheContract`: tests that any cache on droppable memory should pass; import it for yourself
 

@@ -1,15 +1,17 @@
 """Real drops, now: the kernel takes pages (MADV_PAGEOUT) as it would under pressure, but a seed chooses which."""
 
 import itertools
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from droppable import Cache, Memo
+from droppable import Cache, Memo, Region
 from droppable.lowlevel import Mapping, page_size_bytes
 
-Target: TypeAlias = Cache | Memo[..., Any] | Mapping
+Target: TypeAlias = Cache | Memo[..., Any] | Mapping | Region
 
 _RESIDENT: Final = 1
 _TRIES: Final = 8
@@ -21,7 +23,8 @@ class DropReport:
     """What one `drop` did, in OS pages, counted page by page before and after.
 
     Exact while nobody else uses the target. Where the kernel has no PAGEMAP_SCAN (before Linux 6.7) pages of zeros that
-    were read count as resident; a page that is pinned and went to swap counts as dropped, though its content is kept.
+    were read count as resident (but not those of a region); a page that is pinned and went to swap counts as dropped,
+    though its content is kept.
     """
 
     resident_pages: int
@@ -37,12 +40,14 @@ class DropReport:
 def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> DropReport:
     """Lets the kernel take a share of target's pages at once, without memory pressure and without privilege.
 
-    Of a cache everything that can go is settled first: pinned pages stay, and the index may go as well. Of a mapping
-    only what is marked can go. No lock is held while pages go, so other threads may use the target meanwhile; in a
-    forked child it drops the child's pages alone.
+    Of a cache everything that can go is settled first: pinned pages stay, and the index may go as well. A region is
+    settled too, as `Region.settle()` does: pages in open blocks (`writing`, `pin`; with "signal" `reading`) stay. Of a
+    mapping only what is marked can go. No lock is held while pages go, so other threads may use the target meanwhile;
+    in a forked child it drops the child's pages alone. While pages of a region are kept, the calling thread visits each
+    processor that it may run on, since a page can wait in one's batch, out of reach of the others.
 
     Args:
-        target: a `Cache`, a function decorated with `@droppable.cache`, or a `lowlevel.Mapping`.
+        target: a `Cache`, a function decorated with `@droppable.cache`, a `Region`, or a `lowlevel.Mapping`.
         fraction: how likely each page is chosen: 0.0 none, 1.0 all.
         seed: chooses the pages; None: chosen at random, and told in the report.
 
@@ -60,6 +65,8 @@ def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> Drop
         raise ValueError(f"seed must be from 0 to 2**{_SEED_BITS} - 1; you gave {seed!r}")
     if isinstance(target, Mapping):
         return _drop_mapping(target, fraction, seed)
+    if isinstance(target, Region):
+        return _drop_region(target, fraction, seed)
     return DropReport(*_cache_of(target)._drop(fraction, seed), seed)
 
 
@@ -67,10 +74,12 @@ def settle(target: Target) -> None:
     """Marks everything that can be: from now on the kernel may take all of target but what is pinned.
 
     A cache does this by itself, but in batches: what was written last may not be droppable yet. `drop` includes it for
-    caches. Raises TypeError and ClosedError as `drop`.
+    caches and regions. Raises TypeError and ClosedError as `drop`.
     """
     if isinstance(target, Mapping):
         target.mark()
+    elif isinstance(target, Region):
+        target.settle()
     else:
         _cache_of(target)._settle()
 
@@ -91,7 +100,7 @@ def _cache_of(target: object) -> Cache:
     if isinstance(target, Cache):
         return target
     raise TypeError(
-        "give a droppable.Cache, a function decorated with @droppable.cache, or a lowlevel.Mapping; "
+        "give a droppable.Cache or Region, a function decorated with @droppable.cache, or a lowlevel.Mapping; "
         f"you gave {type(target).__qualname__}"
     )
 
@@ -103,19 +112,60 @@ def _runs(pages: list[int]) -> Iterator[tuple[int, int]]:
         yield run[0], len(run)
 
 
-def _drop_mapping(mapping: Mapping, fraction: float, seed: int) -> DropReport:
-    if mapping.backing == "plain":
-        raise ValueError("the kernel never drops a mapping with backing='plain'")
+def _drop_pages(
+    states: Callable[[], bytes],
+    page_out: Callable[[int, int], None],
+    fraction: float,
+    seed: int,
+    rounds: Iterator[object],
+) -> DropReport:
+    """Chooses among the resident pages and lets them go, once a round: what is referenced just then is passed over.
+
+    page_out takes a start and a stop in bytes.
+    """
     page = page_size_bytes()
     chance = random.Random(seed)
-    resident = [at for at, state in enumerate(mapping.page_states()) if state == _RESIDENT]
+    resident = [at for at, state in enumerate(states()) if state == _RESIDENT]
     chosen = [at for at in resident if chance.random() < fraction]
     left = chosen
-    for _ in range(_TRIES):  # a page that is referenced at that moment is passed over
+    for _ in rounds:
         if not left:
             break
         for first, count in _runs(left):
-            mapping.page_out(first * page, count * page)
-        states = mapping.page_states()
-        left = [at for at in left if states[at] == _RESIDENT]
+            page_out(first * page, (first + count) * page)
+        now = states()
+        left = [at for at in left if now[at] == _RESIDENT]
     return DropReport(len(resident), len(chosen), len(chosen) - len(left), seed)
+
+
+def _drop_mapping(mapping: Mapping, fraction: float, seed: int) -> DropReport:
+    if mapping.backing == "plain":
+        raise ValueError("the kernel never drops a mapping with backing='plain'")
+
+    def page_out(start: int, stop: int) -> None:
+        mapping.page_out(start, stop - start)
+
+    return _drop_pages(mapping.page_states, page_out, fraction, seed, iter(range(_TRIES)))
+
+
+def _drop_region(region: Region, fraction: float, seed: int) -> DropReport:
+    region.settle()
+    rounds = _on_each_processor()
+    try:
+        return _drop_pages(region.page_states, region.page_out, fraction, seed, rounds)
+    finally:
+        rounds.close()
+
+
+def _on_each_processor() -> Generator[None, None, None]:
+    """Some rounds where the thread runs, then two on each processor; closing it undoes that."""
+    yield from itertools.repeat(None, _TRIES)
+    processors = os.sched_getaffinity(0)
+    try:
+        for processor in sorted(processors) * 2:
+            with suppress(OSError):  # the cpuset has changed meanwhile
+                os.sched_setaffinity(0, {processor})
+            yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, processors)
