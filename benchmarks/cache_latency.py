@@ -1,157 +1,37 @@
 """How long a get, a miss, a set and a memoized call take, in droppable and in the caches people use instead.
 
-    python benchmarks/cache_latency.py                     prints a table for each size, a minute
+    python benchmarks/cache_latency.py                     prints a table for each size, two minutes
     python benchmarks/cache_latency.py --out latency.json
 
 Method: all caches live in one process, filled with the same keys (short str) and values: bytes of 100 and 10,000, and
-NumPy arrays of 1 MB. Every cache is timed once a round, the order changes with the round; see measure.py. Keys come in
-a random order. `set` writes over keys that are there. Reported: nanoseconds of processor time a call, the median of the
-rounds; the ratios are medians of the rounds' ratios.
+NumPy arrays of 1 MB. Every cache is timed once a round, the order changes with the round; see measure.py. Keys come
+in a random order. `set` writes over keys that are there. Reported: nanoseconds of processor time a call, the median
+of the rounds; the ratios are medians of the rounds' ratios.
 
-Bias: written by those who wrote droppable. The peers in memory hand out a reference to the object that was stored, and
-droppable (but for arrays), lmdb and diskcache make a new one; only diskcache and lmdb keep what they store after the
-end of the process. diskcache's waits for the disk are not counted. lmdb opens a transaction for each call, without
-syncing. The peers' maxsize is twice the number of keys: they evict nothing.
+Bias: written by those who wrote droppable. The peers in memory hand out a reference to the object that was stored,
+and droppable (but for arrays), lmdb, diskcache, memcached and the files make a new one; only diskcache, lmdb and the
+files keep what they store after the end of the process. diskcache's waits for the disk are not counted, nor
+memcached's for its answer: the processor time of its server (one thread, on a unix socket) is added instead. lmdb
+opens a transaction for each call, without syncing. theine's maintenance in another thread is not counted. The peers'
+maxsize is twice the number of keys: they evict nothing.
 """
 
 import argparse
-import functools
-import mmap
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy
 from measure import Contender, Figure, Goal, interleave, ratio, write
-
-import droppable
+from peers import COPY, DROPPABLE, Peer, make_value, peers
 
 SIZES = {100: 10_000, 10_000: 1_000, 1_000_000: 16}
 """Bytes of a value: number of keys."""
-ARRAY_BYTES = 1_000_000
 OPERATIONS = ("get", "miss", "set", "decorator")
-DROPPABLE, BACKED = "droppable", "droppable, backing=droppable"
-COPY = "dict + copy out of an mmap"
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A filled cache. `operation` None: it has no such thing. `key`: what it wants for a key."""
-
-    name: str
-    get: Callable[..., object] | None
-    set: Callable[..., object] | None
-    decorate: Callable[..., Any] | None = None
-    key: Callable[[str], object] = str
-
-
-def make_value(size_bytes: int) -> Any:
-    data = random.Random(size_bytes).randbytes(size_bytes)
-    return numpy.frombuffer(data, dtype=numpy.float64).copy() if size_bytes == ARRAY_BYTES else data
-
-
-def peers(count: int, size_bytes: int, directory: Path, stack: ExitStack) -> Iterator[Peer]:
-    """The caches, empty; one that is not installed is named and left out."""
-    room = 2 * count
-    plain: dict[object, object] = {}
-    yield Peer("dict", plain.get, plain.__setitem__)
-    yield copy_peer(count, size_bytes)
-    yield Peer("functools.lru_cache", None, None, functools.lru_cache(maxsize=room))
-    for make in (cachetools_peer, cachebox_peer, lru_dict_peer, moka_peer):
-        try:
-            yield make(room)
-        except ImportError as error:
-            print(f"SKIP a peer: {error}")
-    for make_stored in (diskcache_peer, lmdb_peer):
-        try:
-            yield make_stored(directory, size_bytes, stack)
-        except ImportError as error:
-            print(f"SKIP a peer: {error}")
-    ours = stack.enter_context(droppable.Cache())
-    yield Peer(DROPPABLE, ours.get, ours.set, droppable.cache)
-    try:
-        backed = stack.enter_context(droppable.Cache(backing="droppable"))
-    except droppable.UnsupportedError as error:
-        print(f"SKIP {BACKED}: {error}")
-    else:
-        yield Peer(BACKED, backed.get, backed.set, droppable.cache(backing="droppable"))
-
-
-def copy_peer(count: int, size_bytes: int) -> Peer:
-    """The least that a cache in memory of its own can do: a dict of places, and one copy."""
-    memory = mmap.mmap(-1, count * size_bytes)
-    places: dict[object, int] = {}
-
-    def get(key: object) -> object:
-        place = places.get(key)
-        return None if place is None else memory[place : place + size_bytes]
-
-    def put(key: object, value: Any) -> None:
-        place = places.get(key)
-        if place is None:
-            place = places[key] = len(places) * size_bytes
-        memory[place : place + size_bytes] = value.data.cast("B") if size_bytes == ARRAY_BYTES else value
-
-    return Peer(COPY, get, put)
-
-
-def cachetools_peer(room: int) -> Peer:
-    import cachetools
-
-    cache: Any = cachetools.LRUCache(room)
-    return Peer("cachetools LRUCache", cache.get, cache.__setitem__, cachetools.cached(cachetools.LRUCache(room)))
-
-
-def cachebox_peer(room: int) -> Peer:
-    import cachebox
-
-    cache: Any = cachebox.LRUCache(room)
-    return Peer("cachebox LRUCache", cache.get, cache.__setitem__, cachebox.cached(cachebox.LRUCache(room)))
-
-
-def lru_dict_peer(room: int) -> Peer:
-    import lru
-
-    cache: Any = lru.LRU(room)
-    return Peer("lru-dict", cache.get, cache.__setitem__)
-
-
-def moka_peer(room: int) -> Peer:
-    import moka_py
-
-    cache: Any = moka_py.Moka(room)
-    return Peer("moka-py", cache.get, cache.set, moka_py.cached(maxsize=room))
-
-
-def diskcache_peer(directory: Path, size_bytes: int, stack: ExitStack) -> Peer:
-    import diskcache  # type: ignore[import-untyped]
-
-    cache = stack.enter_context(diskcache.Cache(str(directory / f"diskcache{size_bytes}")))
-    return Peer("diskcache", cache.get, cache.set, lambda function: cache.memoize(name="f")(function))
-
-
-def lmdb_peer(directory: Path, size_bytes: int, stack: ExitStack) -> Peer:
-    import lmdb
-
-    store = lmdb.open(str(directory / f"lmdb{size_bytes}"), map_size=1 << 30, sync=False, metasync=False)
-    stack.callback(store.close)
-    array = size_bytes == ARRAY_BYTES
-
-    def get(key: bytes) -> object:
-        with store.begin() as transaction:
-            value = transaction.get(key)
-        return numpy.frombuffer(value) if array and value is not None else value
-
-    def put(key: bytes, value: Any) -> None:
-        with store.begin(write=True) as transaction:
-            transaction.put(key, value.data.cast("B") if array else value)
-
-    return Peer("lmdb", get, put, key=lambda key: f"{key}".encode())
 
 
 def contenders(operation: str, all_peers: list[Peer], keys: list[str], value: Any) -> Iterator[Contender]:
@@ -163,11 +43,11 @@ def contenders(operation: str, all_peers: list[Peer], keys: list[str], value: An
                 function(key)
             yield Contender(peer.name, function, [(key,) for key in keys])
         elif operation == "get" and peer.get:
-            yield Contender(peer.name, peer.get, [(key,) for key in mine])
+            yield Contender(peer.name, peer.get, [(key,) for key in mine], peer.elsewhere_ns)
         elif operation == "miss" and peer.get:
-            yield Contender(peer.name, peer.get, [(peer.key(f"no-{key}"),) for key in keys])
+            yield Contender(peer.name, peer.get, [(peer.key(f"no-{key}"),) for key in keys], peer.elsewhere_ns)
         elif operation == "set" and peer.set:
-            yield Contender(peer.name, peer.set, [(key, value) for key in mine])
+            yield Contender(peer.name, peer.set, [(key, value) for key in mine], peer.elsewhere_ns)
 
 
 def measure_size(size_bytes: int, rounds: int, batch_seconds: float) -> dict[str, list[Figure]]:

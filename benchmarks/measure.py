@@ -5,23 +5,38 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-PEERS = ("cachetools", "cachebox", "lru-dict", "moka-py", "diskcache", "lmdb", "libcachesim", "numpy")
+PEERS = (
+    "cachetools",
+    "cachebox",
+    "lru-dict",
+    "moka-py",
+    "theine",
+    "diskcache",
+    "lmdb",
+    "pymemcache",
+    "libcachesim",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A call to be timed; each tuple of `arguments` is one call, in a circle."""
+    """A call to be timed; each tuple of `arguments` is one call, in a circle that goes on from round to round.
+
+    `elsewhere_ns`: the processor time so far of a process that the call has work for it.
+    """
 
     name: str
     call: Callable[..., object]
     arguments: Sequence[tuple[object, ...]]
+    elsewhere_ns: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,28 +56,30 @@ def interleave(contenders: Sequence[Contender], rounds: int, batch_seconds: floa
     The clock is the thread's processor time: waiting for a busy processor is not counted, and waiting for a disk is
     not either. Python's loop around the call is in it, the same for all.
     """
+    calls = [cycle(contender.arguments) for contender in contenders]
     batches = []
-    for contender in contenders:
-        batch_ns(contender, 3)  # what only the first calls do
-        count = max(3, int(batch_seconds * 1e8 / batch_ns(contender, 3)))
-        batches.append(max(3, int(batch_seconds * 1e9 / batch_ns(contender, min(count, 100_000)))))
+    for contender, arguments in zip(contenders, calls, strict=True):
+        batch_ns(contender, arguments, 3)  # what only the first calls do
+        count = max(3, int(batch_seconds * 1e8 / batch_ns(contender, arguments, 3)))
+        batches.append(max(3, int(batch_seconds * 1e9 / batch_ns(contender, arguments, min(count, 100_000)))))
     times: list[list[float]] = [[] for _ in contenders]
     for number in range(rounds):
         for place in range(len(contenders)):
             which = (place + number) % len(contenders)
-            batch_ns(contenders[which], batches[which] // 8 + 1)  # brings its code and data into the processor's caches
-            times[which].append(batch_ns(contenders[which], batches[which]))
+            contender, arguments, count = contenders[which], calls[which], batches[which]
+            batch_ns(contender, arguments, count // 8 + 1)  # brings its code and data into the processor's caches
+            times[which].append(batch_ns(contender, arguments, count))
     return [figure(one.name, measured) for one, measured in zip(contenders, times, strict=True)]
 
 
-def batch_ns(contender: Contender, count: int) -> float:
-    """Mean processor time of a call over `count` calls."""
-    call = contender.call
-    arguments = list(islice(cycle(contender.arguments), count))
-    start = time.thread_time_ns()
-    for one in arguments:
+def batch_ns(contender: Contender, arguments: Iterator[tuple[object, ...]], count: int) -> float:
+    """Mean processor time of a call over the next `count` calls."""
+    call, elsewhere_ns = contender.call, contender.elsewhere_ns or (lambda: 0)
+    batch = list(islice(arguments, count))
+    start = time.thread_time_ns() + elsewhere_ns()
+    for one in batch:
         call(*one)
-    return (time.thread_time_ns() - start) / count
+    return (time.thread_time_ns() + elsewhere_ns() - start) / count
 
 
 def figure(name: str, rounds_ns: Sequence[float]) -> Figure:
@@ -75,6 +92,22 @@ def ratio(ours: Figure, peer: Figure) -> tuple[float, float, float]:
     ratios = [mine / other for mine, other in zip(ours.rounds_ns, peer.rounds_ns, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     return low, middle, high
+
+
+def zipf(keys: int, count: int, skew: float = 0.9) -> Any:
+    """Requests by Zipf's law: numbers below `keys`, the same in each run, popular ones anywhere among them."""
+    import numpy
+
+    shares = numpy.cumsum(numpy.arange(1, keys + 1, dtype=float) ** -skew)
+    draws = numpy.random.default_rng(keys).random(count) * shares[-1]
+    ranks = numpy.searchsorted(shares, draws)
+    return numpy.random.default_rng(1).permutation(keys).astype(numpy.uint32)[ranks]
+
+
+def memory_available_bytes() -> int:
+    """What the machine could still give to programs now."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
 
 
 def machine() -> dict[str, Any]:

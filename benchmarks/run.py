@@ -1,11 +1,13 @@
-"""Runs every benchmark in turn, and writes what came out to build/bench/*.json and docs/benchmarks.md.
+"""Runs every benchmark in turn, and writes what came out to build/bench/*.json, docs/benchmarks.md and its pictures.
 
-    make bench                                  all, up to ten minutes; installs the peers first
+    make bench                                  all, about 20 minutes; installs the peers first
+    make bench ARGS="--trace FILE ..."          with hit ratios for recorded traces; see cache_traces.py
+    make bench ARGS=--quick                     three minutes, to see that all works: the page goes to build/bench-quick
     python benchmarks/run.py --only cache_latency regions
     python benchmarks/run.py --report           writes the page again from the JSON of earlier runs
 
-Each benchmark is a script that runs alone too. One that fails or lacks its tools does not stop the others. The exit
-code is 0 also where a goal is not met: that is a finding, not an error of the run.
+Each benchmark is a script that runs alone too. One that fails, lacks its tools or takes too long does not stop the
+others. The exit code is 0 also where a goal is not met: that is a finding, not an error of the run.
 """
 
 import argparse
@@ -13,60 +15,74 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import plots
 from measure import machine
 from report import page
 
-HERE = Path(__file__).parent
-JSON_DIRECTORY = HERE.parent / "build" / "bench"
-PAGE = HERE.parent / "docs" / "benchmarks.md"
+ROOT = Path(__file__).parents[1]
+SECONDS = 900
+"""No benchmark may take longer."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A script; `writes_json`: it takes --out, else what it prints is kept."""
+    """A script; `writes_json`: it takes --out, else what it prints is kept. `quick` None: not in a quick run."""
 
     name: str
     arguments: tuple[str, ...] = ()
+    quick: tuple[str, ...] | None = ()
     writes_json: bool = True
 
 
 BENCHMARKS = (
-    Benchmark("cache_latency"),
-    Benchmark("cache_pressure"),
-    Benchmark("random_speed"),
-    Benchmark("random_statistics", ("--suite", "rngtest", "--bytes", str(64 << 20))),
-    Benchmark("regions", writes_json=False),
-    Benchmark("cache_objects", writes_json=False),
+    Benchmark("cache_latency", (), ("--rounds", "3")),
+    Benchmark("cache_growth", (), ("--rounds", "3", "--entries", "1000000")),
+    Benchmark("cache_threads", (), ("--rounds", "2", "--milliseconds", "60")),
+    Benchmark("cache_pressure", (), ("--scale", "0.1")),
+    Benchmark("cache_traces", (), ("--requests", "50000")),
+    Benchmark("cache_cost", (), ("--scale", "0.3")),
+    Benchmark("cache_antagonist", (), ("--rounds", "1", "--waves", "2")),
+    Benchmark("cache_objects", (), None, writes_json=False),
+    Benchmark("random_speed", (), None),
+    Benchmark("random_statistics", ("--suite", "rngtest", "--bytes", str(64 << 20)), None),
+    Benchmark("regions", (), None, writes_json=False),
 )
 
 
-def run(benchmark: Benchmark) -> bool:
+def run(benchmark: Benchmark, arguments: tuple[str, ...], directory: Path) -> bool:
     """Runs it, its output on the terminal as it comes; whether its JSON is there."""
-    out = JSON_DIRECTORY / f"{benchmark.name}.json"
+    out = directory / f"{benchmark.name}.json"
     out.unlink(missing_ok=True)
-    command = [sys.executable, "-u", str(HERE / f"{benchmark.name}.py"), *benchmark.arguments]
+    command = [sys.executable, "-u", str(Path(__file__).with_name(f"{benchmark.name}.py")), *arguments]
     if benchmark.writes_json:
         command += ["--out", str(out)]
     print(f"\n== {benchmark.name}", flush=True)
     start = time.monotonic()
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        late = threading.Timer(SECONDS, process.kill)
+        late.start()
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
             lines.append(line)
+        process.wait()
+        late.cancel()
+    seconds = round(time.monotonic() - start, 1)
     report = {}
     if out.exists():
         report = json.loads(out.read_text())
     elif not process.returncode and not benchmark.writes_json:
         report = {"machine": machine()}
     if report:
-        report |= {"printed": "".join(lines), "seconds": round(time.monotonic() - start, 1)}
+        report |= {"printed": "".join(lines), "seconds": seconds}
         out.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"{benchmark.name}: {seconds:.0f} s")
     else:
         print(f"{benchmark.name} gave no figures (exit code {process.returncode})")
     return bool(report)
@@ -76,19 +92,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser.add_argument("--only", nargs="+", choices=names, help="these benchmarks; the others' JSON stays")
+    parser.add_argument("--quick", action="store_true", help="few rounds, figures of no worth")
     parser.add_argument("--report", action="store_true", help="runs nothing")
+    parser.add_argument("--trace", nargs="+", action="extend", default=[], metavar="[FORMAT:]FILE", help="to play")
     arguments = parser.parse_args()
-    JSON_DIRECTORY.mkdir(parents=True, exist_ok=True)
-    if not arguments.report:
-        for benchmark in BENCHMARKS:
-            if not arguments.only or benchmark.name in arguments.only:
-                run(benchmark)
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(JSON_DIRECTORY.glob("*.json"))}
+    directory = ROOT / "build" / ("bench-quick" if arguments.quick else "bench")
+    directory.mkdir(parents=True, exist_ok=True)
+    for benchmark in () if arguments.report else BENCHMARKS:
+        given = benchmark.quick if arguments.quick else benchmark.arguments
+        if given is None or (arguments.only and benchmark.name not in arguments.only):
+            continue
+        if benchmark.name == "cache_traces":
+            if not arguments.trace:
+                print("\n== cache_traces\nSKIP: no trace is given (--trace FILE ...); what earlier runs wrote stays")
+                continue
+            given = (*given, "--trace", *arguments.trace)
+        run(benchmark, given, directory)
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
     if not found:
         print("no benchmark gave figures")
         return 1
-    PAGE.write_text(page(found))
-    print(f"\nwritten: {os.path.relpath(PAGE)}, {os.path.relpath(JSON_DIRECTORY)}/*.json")
+    target = directory if arguments.quick else ROOT / "docs"
+    pictures = plots.draw(found, target / "images")
+    (target / "benchmarks.md").write_text(page(found, pictures))
+    print(f"\nwritten: {os.path.relpath(target)}/benchmarks.md, {len(pictures)} pictures beside it, "
+          f"{os.path.relpath(directory)}/*.json")  # fmt: skip
     return 0
 
 
