@@ -5,10 +5,10 @@
  *   VALUE_BYTES     -                             the bytes                             -> bytes
  *   VALUE_ASCII     -                             a str of ASCII only                   -> str
  *   VALUE_STR       -                             its UTF-8                             -> str
- *   VALUE_PICKLE    -                             pickle, protocol 5                    -> whatever it was
+ *   VALUE_PICKLE    -                             a short pickle, protocol 5            -> whatever it was
  *   VALUE_CODED+n   what encode() gave            the parts that encode() gave          -> decode(n, meta, buffer)
  *
- * encode and decode are Python functions (droppable._values): arrays, and pickles with buffers out of band. Their values
+ * encode and decode are Python functions (droppable._values): arrays, long pickles, and buffers out of band. Their values
  * are laid out so that they can be pinned, and decode() gets the pinned memory itself.
  *
  * Callers: binding/cache.c.

@@ -23,6 +23,8 @@ KIND_ARRAY: Final = 4 + _ARRAY
 
 _ALIGN_BYTES: Final = 64
 _PADDING: Final = bytes(_ALIGN_BYTES)
+_IN_PLACE_BYTES: Final = 32 * 1024
+"""A pickle of so much lies on pages of its own anyway, and can be read there: a copy less."""
 _SCALARS: Final = frozenset({int, float, bool, complex, type(None)})
 
 Coded = tuple[int, bytes, tuple[Any, ...]]
@@ -61,7 +63,7 @@ def encode(value: Any) -> bytes | Coded:
         raise
     except Exception as error:
         raise TypeError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
-    if not buffers:
+    if not buffers and len(head) < _IN_PLACE_BYTES:
         return head
     return _encode_parts(head, buffers)
 

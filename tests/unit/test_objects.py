@@ -579,6 +579,33 @@ class TestRegistry:
         assert run_python(code) == "seen\n"
 
 
+class Look:
+    """Unpickling one notes what its cache has pinned at that moment."""
+
+    cache: Cache
+    pinned_bytes: int
+
+    def __reduce__(self) -> Any:
+        return look, ()
+
+
+def look() -> Look:
+    Look.pinned_bytes = Look.cache.stats().pinned_bytes
+    return Look()
+
+
+def test_a_large_pickle_is_read_where_it_lies(backing: str, cache: Cache) -> None:
+    Look.cache = cache
+    for size, is_in_place in ((10_000, False), (100_000, backing == "lazyfree")):
+        cache[KEY] = [b"x" * size, Look()]
+        assert cache[KEY][0] == b"x" * size
+        assert (Look.pinned_bytes > 0) == is_in_place
+        assert cache.stats().pinned_bytes == 0
+    drop(cache)
+    assert cache.get(KEY) is None
+    del Look.cache
+
+
 def test_the_value_is_let_go_after_it_was_stored(cache: Cache, pillow: Any, numpy: Any) -> None:
     image = pillow.new("RGBA", (100, 100))
     dates = numpy.arange("2020-01-01", "2021-01-01", dtype="M8[h]")
