@@ -48,7 +48,8 @@ static void doom(struct arena *arena, struct segment *segment)
 struct segment *arena_take_doomed(struct arena *arena)
 {
 	struct segment *doomed = arena->doomed;
-	arena->doomed = NULL;
+	if (doomed) /* no write where nothing changes: each look-up comes by */
+		arena->doomed = NULL;
 	return doomed;
 }
 

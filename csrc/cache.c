@@ -305,7 +305,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			continue;
 		}
 		if (status == DRP_OK) {
-			shard->counts.hits++;
+			shard->hits++;
 			if (place_out)
 				*place_out = place;
 		}
@@ -318,7 +318,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	}
 	shard->counts.misses[MISS_DROPPED]++;
 out:
-	watch = shard->counts.hits % WATCH_HITS == 0;
+	watch = shard->hits % WATCH_HITS == 0;
 	shard_unlock(shard);
 	if (watch)
 		cache_watch_room(cache);
@@ -551,7 +551,7 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 		struct shard *shard = &cache->shards[i];
 		pthread_mutex_lock(&shard->lock);
 		const struct cache_stats *counts = &shard->counts;
-		out->hits += counts->hits;
+		out->hits += shard->hits;
 		for (int cause = 0; cause < MISS_CAUSES; cause++)
 			out->misses[cause] += counts->misses[cause];
 		out->sets += counts->sets;

@@ -27,11 +27,12 @@ enum {
 
 struct shard {
 	pthread_mutex_t lock;
+	uint64_t hits; /* here, so that the lock's cache line is all that a hit writes */
 	pthread_cond_t pin_changed;
 	struct arena arena;
 	struct index index;
 	struct pins pins;
-	struct cache_stats counts; /* entries and bytes are kept here; mapped, pinned and lost are filled in when read */
+	struct cache_stats counts; /* entries and bytes are kept here; hits, mapped, pinned and lost are filled in when read */
 	uint32_t scrubbed_page;
 	size_t unmarked_extent_bytes; /* appended since the log of entries was marked */
 	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
@@ -50,17 +51,16 @@ struct cache {
 	struct cache_config config;
 	uint64_t secret[2];
 	_Atomic uint64_t skew_ns;
-	_Atomic uint64_t bytes; /* over all shards; only kept where config.max_bytes is set */
-	/* Room to allocate before the memory limit, as last read and used up since; see cache_room.c. */
-	_Atomic int64_t room_bytes, room_to_use_bytes;
+	unsigned shard_count;
+	/* What inserts write, away from what all read. Room before the limit, as last read and used up: cache_room.c */
+	_Atomic int64_t room_bytes __attribute__((aligned(128))), room_to_use_bytes;
 	_Atomic uint64_t room_until_ns;
 	_Atomic uint64_t span_bytes; /* of one shard */
-	unsigned shard_count;
+	_Atomic uint64_t bytes; /* over all shards; only kept where config.max_bytes is set */
 	struct shard shards[];
 };
 
-/* An entry that was found, under the lock. */
-struct found {
+struct found { /* an entry, under the lock */
 	struct index_cursor cursor;
 	struct segment *segment; /* that its place is in */
 	size_t offset;
