@@ -8,7 +8,6 @@ program that does not use it. DataFrames, Arrow tables and other arrays need non
 """
 
 import copyreg
-import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -122,6 +121,8 @@ def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 def _offer_torch(torch: Any) -> Table:
+    import ctypes  # here, so that who has no torch does not wait for it
+
     def reduce(tensor: Any) -> Reduced:
         if (
             (tensor.device.type, tensor.layout) != ("cpu", torch.strided)
