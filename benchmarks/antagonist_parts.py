@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from bisect import bisect
 from collections import OrderedDict
@@ -74,11 +75,25 @@ class Bounded:
             self._held.popitem(last=False)
 
 
-def make(way: str, group: Path, room_bytes: int) -> tuple[Callable[[int], Any], Callable[[int, bytes], Any], Any]:
-    """get, set, and the cache where it has stats. `way`: none, droppable, poll SECONDS or fixed SHARE."""
+def file_reader(keys: int) -> Callable[[int], bytes]:
+    """Reads values from a file of holes: what is kept is the kernel's own page cache, and no disk is waited for."""
+    build = Path(__file__).parents[1] / "build"  # not /tmp, which may be a file system that lives in memory
+    build.mkdir(exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=build)
+    os.unlink(name)
+    os.truncate(fd, keys * VALUE_BYTES)
+    return lambda key: os.pread(fd, VALUE_BYTES, key * VALUE_BYTES)
+
+
+def make(
+    way: str, group: Path, room_bytes: int, keys: int
+) -> tuple[Callable[[int], Any], Callable[[int, bytes], Any], Any]:
+    """get, set, and the cache where it has stats. `way`: none, file, droppable, poll SECONDS or fixed SHARE."""
     kind, _, number = way.partition(" ")
     if kind == "none":
         return (lambda key: None), (lambda key, value: None), None
+    if kind == "file":
+        return file_reader(keys), (lambda key, value: None), None
     if kind == "droppable":
         import droppable
 
@@ -99,7 +114,7 @@ def worker(way: str, group: Path, room_bytes: int, keys: int) -> dict[str, Any]:
     del shares, names
     stalls = {name: Stalls() for name in ("get_wall", "get_own", "set_wall", "set_own")}
     get_wall, get_own, set_wall, set_own = (one.add for one in stalls.values())
-    get, put, cache = make(way, group, room_bytes)
+    get, put, cache = make(way, group, room_bytes, keys)
     running = True
 
     def stop(*_: object) -> None:
@@ -124,7 +139,8 @@ def worker(way: str, group: Path, room_bytes: int, keys: int) -> dict[str, Any]:
         get_own(max(0, took + before - waited))
         if value is not None:
             hits += 1
-            wrong += value[:8] != key.to_bytes(8, "big") or value[-8:] != padding[-8:]
+            if way != "file":
+                wrong += value[:8] != key.to_bytes(8, "big") or value[-8:] != padding[-8:]
             continue
         value = key.to_bytes(8, "big") + padding
         waited = run_delay_ns()

@@ -58,7 +58,9 @@ def _threads(reports: Reports, pictures: Pictures) -> Iterator[str]:
 ## Threads
 
 `benchmarks/cache_threads.py`: thousands of calls a second by one thread, and by two together; waits for a processor that other
-programs had are taken off. The last column is the ratio with them.
+programs had are taken off. The last column is the ratio with them. With the GIL calls run side by side only while 32 KiB or
+more are copied. A free-threaded Python is measured if one runs the script; the stress test of the C core under
+ThreadSanitizer is part of `make c-test`.
 
 """.splitlines()
     yield from _table(
@@ -170,8 +172,9 @@ def _antagonist(reports: Reports, pictures: Pictures) -> Iterator[str]:
 ## An antagonist
 
 `benchmarks/cache_antagonist.py`: in a cgroup of {report["limit_bytes"] >> 20} MB a process serves requests through a cache while another takes
-the whole limit at full speed, again and again. Speed: of its allocation, over that with no cache in the cgroup. Get and
-insert: microseconds, less waits for a processor that others had.
+the whole limit at full speed, again and again. Speed: of its allocation, over that with no cache in the cgroup. The file's clean
+pages in the page cache are what costs the kernel least to take: no cache that lives in reclaimable memory can be expected to
+give way faster. Get and insert: microseconds, less waits for a processor that others had.
 
 """.splitlines()
     yield from _picture(pictures, "antagonist", "Memory of the cache and of the antagonist over time, in three runs")
