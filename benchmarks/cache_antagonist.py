@@ -15,8 +15,9 @@ size, half of the limit or a fiftieth. And droppable with no antagonist and memo
 stalls. The ways take turns; what is compared is compared within a round.
 
 Kills: processes that the OOM killer ended; a run is over then. Speed: the antagonist's bytes a second over that in
-the same round's run with no cache, waits for a processor that others had taken off (run_delay). Stalls: `own` is less
-these waits too; all reclaim inside the call is in it.
+the same round's run with no cache, waits for a processor that others had taken off (run_delay). Stalls: percentiles
+are medians over the runs, the worst is that of all runs. `own` is less these waits too; all reclaim inside the call
+is in it.
 
 Bias: written by those who wrote droppable. To be fair to the dicts their values come from mappings of their own
 (MALLOC_MMAP_THRESHOLD_), so that what they evict goes back to the kernel at once, and they look at the whole cgroup,
@@ -186,11 +187,13 @@ def summary(rounds: Sequence[dict[str, dict[str, Any]]]) -> Iterator[dict[str, A
             mine / bare for one in rounds if (mine := speed(one[way])) and NONE in one and (bare := speed(one[NONE]))
         ]
         served = [one for one in runs if "stalls" in one]
-        worst = {
-            name: {key: statistics.median(one["stalls"][name][key] for one in served)
-                   for key in ("p50_ns", "p99_ns", "p999_ns", "worst_ns")}
+        stalls = {
+            name: {
+                key: (max if key == "worst_ns" else statistics.median)(one["stalls"][name][key] for one in served)
+                for key in ("p50_ns", "p99_ns", "p999_ns", "worst_ns")
+            }
             for name in (served[0]["stalls"] if served else ())
-        }  # fmt: skip
+        }
         speeds = [found for one in runs if (found := speed(one))]
         yield {
             "way": way, "title": TITLES[way], "runs": len(runs), "kills": sum(one["kills"] for one in runs),
@@ -202,7 +205,7 @@ def summary(rounds: Sequence[dict[str, dict[str, Any]]]) -> Iterator[dict[str, A
             "hit_ratio": statistics.median(one["hits"] / one["requests"] for one in served) if served else None,
             "requests": statistics.median(one["requests"] for one in served) if served else None,
             "refused": sum(one["refused"] for one in served), "wrong": sum(one["wrong"] for one in served),
-            "stalls": worst,
+            "stalls": stalls,
         }  # fmt: skip
 
 
