@@ -81,7 +81,8 @@ int region_write(struct region *region, size_t offset, const void *from, size_t 
  * Holds: between begin and end the range stays as it is, and may be used by address.
  *   READ   nothing is done at the begin; the end tells DRP_FAULT if something went meanwhile
  *          (REGION_SIGNAL: pinned, so that it cannot)
- *   WRITE  the range is open, and settled at the end (DRP_UNSUPPORTED: REGION_RAISE on PRIM_DROPPABLE, use region_write)
+ *   WRITE  the range is open, and settled at the end (DRP_UNSUPPORTED: REGION_RAISE on PRIM_DROPPABLE, use region_write).
+ *          REGION_ZERO: a hold on all of a large region exposes it (see region_expose), so that not all of it is marked
  *   PIN    the kernel cannot drop the range (DRP_UNSUPPORTED on PRIM_DROPPABLE)
  * DRP_FAULT from begin: something had gone before, see gone; nothing is held then.
  */

@@ -233,6 +233,8 @@ int region_hold_begin(struct region *region, enum region_hold_kind kind, size_t 
 		return DRP_OK;
 	if (region->backing == PRIM_DROPPABLE && (kind == REGION_HOLD_PIN || region->on_drop == REGION_RAISE))
 		return DRP_UNSUPPORTED;
+	if (kind == REGION_HOLD_WRITE && length == region->length && region->pages > MAX_PENDING_PAGES)
+		(void)region_expose(region); /* benign: its end costs more then */
 	hold_link(region, hold);
 	if (kind == REGION_HOLD_WRITE)
 		status = region_open_pages(region, hold->first_page, hold->end_page, 0, 0, gone);

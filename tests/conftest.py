@@ -41,6 +41,7 @@ LEFT_OUT = {
     "tests/unit/test_keys.py": NO_KERNEL,
     "tests/unit/test_flight.py": NO_KERNEL,
     "tests/unit/test_values.py": NO_KERNEL,
+    "tests/unit/test_objects.py": NO_KERNEL,
     "tests/unit/test_random_numpy.py": NO_KERNEL,
     "tests/unit/test_testing.py::test_the_plugin_reports_its_seeds_and_repeats": NO_KERNEL,
     "tests/property/test_random.py": NO_KERNEL,

@@ -34,7 +34,7 @@ static struct {
 	struct mapping *first;
 	size_t steps, drop_step, drop_page;
 	size_t calls, fail_call;
-	size_t handles;
+	size_t handles, marked_pages;
 	int last_handle;
 	bool moves;
 	unsigned cpu;
@@ -146,6 +146,11 @@ size_t fake_mappings(void)
 size_t fake_handles(void)
 {
 	return fake.handles;
+}
+
+size_t fake_marked_pages(void)
+{
+	return fake.marked_pages;
 }
 
 void fake_reset(void)
@@ -269,6 +274,7 @@ int prim_mark(void *address, size_t length)
 	for (size_t i = first; i < first + length / prim_page_size(); i++) {
 		if (mapping->pages[i].absent)
 			continue;
+		fake.marked_pages++;
 		mapping->pages[i].marked = true;
 		mapping->pages[i].checksum = checksum(mapping->address + i * prim_page_size());
 	}

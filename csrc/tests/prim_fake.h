@@ -51,4 +51,7 @@ void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaima
 size_t fake_mappings(void);
 size_t fake_handles(void);
 
+/* Pages that were given to prim_mark() since the last reset, each time counted. */
+size_t fake_marked_pages(void);
+
 #endif

@@ -98,10 +98,13 @@ static bool page_out_all(unsigned char *at)
 	return true;
 }
 
+static cpu_set_t everywhere; /* that we may run */
+
 static void stay_on_this_processor(void)
 {
 	cpu_set_t here;
 
+	REQUIRE(sched_getaffinity(0, sizeof(everywhere), &everywhere) == 0);
 	CPU_ZERO(&here);
 	CPU_SET(sched_getcpu(), &here);
 	REQUIRE(sched_setaffinity(0, sizeof(here), &here) == 0);
@@ -184,6 +187,50 @@ static void pinned_pages_stay_until_marked_again(void)
 	if (!page_out_all(at))
 		SKIP(no_page_out);
 	CHECK_EQ(pages_with(at, 0), PAGES);
+	prim_unmap(at, size);
+}
+
+static void run_on(int processor)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(processor, &one);
+	REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
+}
+
+/*
+ * Pages that are new wait in a batch of the processor that touched them first (15 or 31 of them). Marked from another
+ * one meanwhile they may be passed over, and stay: ordinary memory, until they are marked again.
+ */
+static void pages_in_another_processors_batch_go_when_they_are_marked_again(void)
+{
+	enum { BATCH = 8 };
+	int processors[2], count = 0;
+	cpu_set_t before;
+
+	REQUIRE(sched_getaffinity(0, sizeof(before), &before) == 0);
+	REQUIRE(sched_setaffinity(0, sizeof(everywhere), &everywhere) == 0);
+	for (int i = 0; i < CPU_SETSIZE && count < 2; i++)
+		if (CPU_ISSET(i, &everywhere))
+			processors[count++] = i;
+	if (count < 2) {
+		REQUIRE(sched_setaffinity(0, sizeof(before), &before) == 0);
+		SKIP("it takes two processors");
+	}
+	unsigned char *at = map(PRIM_LAZYFREE, 0);
+	run_on(processors[0]);
+	for (size_t i = 0; i < BATCH; i++)
+		memset(at + i * page, 0x5a, page);
+	run_on(processors[1]);
+	CHECK_EQ(prim_mark(at, size), DRP_OK);
+	if (prim_page_out(at, size) == DRP_UNSUPPORTED)
+		SKIP(no_page_out);
+	printf("# %zu of %d pages were passed over\n", pages_left(at), (int)BATCH);
+	run_on(processors[0]); /* a mark empties the batches of its own processor first */
+	CHECK_EQ(prim_mark(at, size), DRP_OK);
+	CHECK(page_out_all(at));
+	REQUIRE(sched_setaffinity(0, sizeof(before), &before) == 0);
 	prim_unmap(at, size);
 }
 
@@ -457,6 +504,7 @@ int main(void)
 	RUN(page_out_leaves_dirty_lazyfree_pages);
 	RUN(plain_pages_are_never_dropped);
 	RUN(pinned_pages_stay_until_marked_again);
+	RUN(pages_in_another_processors_batch_go_when_they_are_marked_again);
 	RUN(pinning_what_was_dropped_gives_zeros);
 	RUN(purge_gives_back_now, PRIM_LAZYFREE);
 	RUN(purge_gives_back_now, PRIM_DROPPABLE);

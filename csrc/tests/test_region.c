@@ -19,7 +19,7 @@ enum { STORM_ROUNDS = 30 };
 #else
 enum { STORM_ROUNDS = 300 };
 #endif
-enum { PAGES = 32, MAX_TRIES = 100 };
+enum { PAGES = 32, MAX_TRIES = 100, REFILLS_SEEN = 1000 };
 
 static size_t page;
 
@@ -437,6 +437,53 @@ static void a_shared_region_is_copied_on_write(enum region_on_drop on_drop)
 	region_close(region);
 }
 
+struct refills {
+	struct region *region;
+	_Atomic int stop;
+};
+
+/* A page of one letter, then of another, ...; gone in between. */
+static void *refill_again_and_again(void *context)
+{
+	static unsigned char content[65536];
+	struct refills *refills = context;
+
+	for (unsigned round = 0; !atomic_load(&refills->stop); round++) {
+		size_t filled;
+		memset(content, (int)('a' + round % 26), page);
+		CHECK_EQ(region_purge(refills->region, 3 * page, page), DRP_OK);
+		CHECK_EQ(region_refill(refills->region, 3 * page, content, page, &filled), DRP_OK);
+	}
+	return NULL;
+}
+
+static void a_refilled_page_is_seen_whole_or_not_at_all(void)
+{
+	static unsigned char read[65536];
+	struct refills refills = {0};
+	struct region_gone gone = {0};
+	pthread_t thread;
+	long whole = 0, absent = 0;
+	OPEN_OR_SKIP(region, REGION_SIGNAL, PRIM_LAZYFREE);
+
+	refills.region = region;
+	REQUIRE(pthread_create(&thread, NULL, refill_again_and_again, &refills) == 0);
+	while (whole < REFILLS_SEEN) {
+		int status = region_read(region, 3 * page, read, 8, &gone); /* short: nothing goes in between */
+		if (status == DRP_OK && CHECK(read[0] >= 'a' && memcmp(read, read + 1, 7) == 0))
+			whole++;
+		else
+			absent++;
+		region_gone_free(&gone);
+		if (check_failures())
+			break;
+	}
+	atomic_store(&refills.stop, 1);
+	pthread_join(thread, NULL);
+	printf("# seen %ld times, absent %ld times\n", whole, absent);
+	region_close(region);
+}
+
 struct storm {
 	struct region *region;
 	_Atomic int stop;
@@ -510,6 +557,7 @@ int main(void)
 	RUN(a_writing_hold_keeps_and_settles, REGION_SIGNAL);
 	RUN(a_settle_finds_what_was_written);
 	RUN(absent_pages_signal);
+	RUN(a_refilled_page_is_seen_whole_or_not_at_all);
 	RUN(resizing_keeps_what_is_there, REGION_ZERO, PRIM_LAZYFREE);
 	RUN(resizing_keeps_what_is_there, REGION_ZERO, PRIM_DROPPABLE);
 	RUN(resizing_keeps_what_is_there, REGION_RAISE, PRIM_LAZYFREE);

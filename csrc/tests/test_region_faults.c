@@ -558,6 +558,40 @@ static void a_child_hears_of_what_was_never_settled(struct setting setting)
 	check_works(region, &setting);
 }
 
+/* The first time all that is resident counts as written; from then on tracking tells. */
+static void a_writing_hold_on_all_marks_what_was_written(void)
+{
+	enum { MANY = 100, WRITTEN = 3 };
+	const struct region_options options = {.on_drop = REGION_ZERO, .backing = PRIM_LAZYFREE};
+	struct region_gone gone = {0};
+	struct region *region;
+	size_t marked[2];
+
+	fake_reset();
+	REQUIRE(region_open(MANY * page, &options, &region) == DRP_OK);
+	for (size_t round = 0; round < 2; round++) {
+		struct region_hold hold;
+		unsigned char *memory = region_memory(region);
+		size_t before_pages = fake_marked_pages();
+		REQUIRE(region_hold_begin(region, REGION_HOLD_WRITE, 0, MANY * page, &hold, &gone) == DRP_OK);
+		if (round == 0)
+			memset(memory, 1, MANY * page);
+		for (size_t i = 0; i < WRITTEN; i++)
+			memory[(7 + 20 * i) * page + 11] = (unsigned char)(2 + round);
+		REQUIRE(region_hold_end(region, &hold, &gone) == DRP_OK);
+		marked[round] = fake_marked_pages() - before_pages;
+		memory[0] = 3;
+		REQUIRE(region_settle(region, 0, page) == DRP_OK);
+	}
+	CHECK_EQ(marked[0], MANY);
+	CHECK_EQ(marked[1], WRITTEN);
+	fake_drop(FAKE_EVERY_PAGE);
+	for (size_t i = 0; i < MANY; i++)
+		CHECK(!fake_page_in_use(i));
+	region_close(region);
+	CHECK_EQ(fake_handles(), 0);
+}
+
 #define ZERO_LAZYFREE ((struct setting){REGION_ZERO, PRIM_LAZYFREE, false})
 #define ZERO_TRACKED ((struct setting){REGION_ZERO, PRIM_LAZYFREE, true})
 #define ZERO_DROPPABLE ((struct setting){REGION_ZERO, PRIM_DROPPABLE, false})
@@ -572,6 +606,7 @@ int main(void)
 	RUN(opening_fails_at_every_call, ZERO_LAZYFREE);
 	RUN(opening_fails_at_every_call, RAISE_DROPPABLE);
 	RUN(opening_fails_at_every_call, SIGNAL_LAZYFREE);
+	RUN(a_writing_hold_on_all_marks_what_was_written);
 	RUN(at_every_call, ZERO_LAZYFREE);
 	RUN(at_every_call, ZERO_TRACKED);
 	RUN(at_every_call, ZERO_DROPPABLE);

@@ -131,9 +131,11 @@ class Region(RawRegion):
     def writing(self, start: int = 0, stop: int | None = None) -> RegionBlock:
         """A block for writing by any code, zero-copy; its value is a writable memoryview. Its end settles the range.
 
-        Give the range that you will write: with "raise" and "signal" all of it is kept in memory for the block (40-70
-        ns a page that has content; with "signal" pages that were never filled become zeros). With "raise" and "signal"
-        content of the range that went before must be given up first (`purge`), for part of a page cannot be repaired.
+        Give the range that you will write: it is marked as a whole. With "zero" on "lazyfree" a block on all of a
+        region (more than 64 pages) asks the kernel instead what was written, where it can tell (Linux 6.7), and marks
+        only that. With "raise" and "signal" all of the range is kept in memory for the block (40-70 ns a page that has
+        content; with "signal" pages that were never filled become zeros), and content of it that went before must be
+        given up first (`purge`), for part of a page cannot be repaired.
 
         Raises:
             Dropped: content of the range went before. Nothing is held then.

@@ -6,6 +6,7 @@
  * The kernel puts unknown NAME=VALUE words of its command line into our environment. Known here:
  *   DRP_LRU_GEN=y|n     switch the multi-generational LRU on or off (fatal where the kernel cannot)
  *   DRP_SWAP=/dev/...   swap there (fatal where it fails)
+ *   DRP_ONLY=NAME       this test alone
  * A test says what happened by its exit status, as for meson: 0 passed, 77 skipped, anything else failed.
  *
  * Console: the first serial port. Verdict: the second one, one line a test, and the last line is the word that tests
@@ -149,7 +150,9 @@ static int run(const char *name)
 
 static int is_test(const struct dirent *entry)
 {
-	return entry->d_name[0] != '.';
+	const char *only = getenv("DRP_ONLY");
+
+	return entry->d_name[0] != '.' && (!only || strcmp(entry->d_name, only) == 0);
 }
 
 int main(void)

@@ -20,6 +20,7 @@ SUCCESS = "success"
 TAP_CASE = re.compile(r"(not )?ok \d+ - ([^#]*?)\s*(?:# SKIP (.*))?$")
 PYTEST_END = re.compile(r"=+ (.*) in [\d.]+s.*=+$")
 PYTEST_SKIP = re.compile(r"SKIPPED \[(\d+)\] \S+ (.*)$")
+SECONDS = re.compile(r".* (\d+)s$")
 REASON_LENGTH = 120
 
 
@@ -45,20 +46,24 @@ class Row:
     kernel: str
     tests: dict[str, Test]
     swap: list[str]
+    seconds: int
+    """what the tests took, by the guest's clock; its boot takes half a minute at most"""
     ok: bool
 
     @classmethod
     def read(cls, directory: Path) -> Row:
         verdict, console, swap = (_lines(directory / name) for name in ("verdict", "console", "swap"))
         tests = {}
+        seconds = 0
         for line in verdict:
             word, _, rest = line.partition(" ")
             name = rest.split(" ")[0]
             if word in ("passed", "skipped", "failed") and rest:
                 tests[name] = _test(word, console, name)
+                seconds += int(took[1]) if (took := SECONDS.match(rest)) else 0
         kernel = next((line.removeprefix("kernel ") for line in verdict if line.startswith("kernel ")), "did not start")
         searched = not (directory / "swap").exists() or swap[-1:] == [SUCCESS]
-        return cls(directory.name, kernel, tests, swap, verdict[-1:] == [SUCCESS] and searched)
+        return cls(directory.name, kernel, tests, swap, seconds, verdict[-1:] == [SUCCESS] and searched)
 
     def count(self, word: str) -> int:
         if word == "skipped":
@@ -97,10 +102,11 @@ def _test(outcome: str, console: list[str], name: str) -> Test:
 
 
 def table(rows: list[Row]) -> str:
-    out = ["| row | kernel | cases passed | skipped | failed | |", "|---|---|---|---|---|---|"]
+    out = ["| row | kernel | cases passed | skipped | failed | minutes | |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         counts = " | ".join(str(row.count(word)) for word in ("passed", "skipped", "failed"))
-        out.append(f"| {row.name} | {row.kernel} | {counts} | {'success' if row.ok else '**no success**'} |")
+        word = "success" if row.ok else "**no success**"
+        out.append(f"| {row.name} | {row.kernel} | {counts} | {row.seconds / 60:.1f} | {word} |")
     out += ["", "| test | " + " | ".join(row.name for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
     for name in sorted({name for row in rows for name in row.tests}):
         cells = (row.tests[name].cell() if name in row.tests else "-" for row in rows)
@@ -121,9 +127,11 @@ def table(rows: list[Row]) -> str:
 def main(arguments: list[str]) -> int:
     rows = [Row.read(Path(argument)) for argument in arguments[1:]]
     text = table(rows)
+    minutes = sum(row.seconds for row in rows) / 60
     Path(arguments[0]).write_text(
         "# The kernel matrix\n\nWritten by `make -C tests/kernels docs`. Each row is one boot of a Debian kernel under "
-        "QEMU;\n`-` means that the row did not run the test. Skips say their reason on the row's console.\n\n" + text
+        "QEMU, in software emulation;\n`-` means that the row did not run the test. Minutes are those of the tests, by "
+        f"the guest's clock: {minutes:.0f} in all,\ntwo boots at a time.\n\n" + text
     )
     print(text)
     for row in rows:

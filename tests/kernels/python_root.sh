@@ -13,9 +13,9 @@ copy() { (cd / && tar -c "$@" | tar -x -C "$root"); }
 copy --exclude=site-packages --exclude=dist-packages --exclude=test --exclude=tests --exclude=ensurepip --exclude='config-*' \
 	--exclude=idlelib --exclude=lib2to3 --exclude=tkinter --exclude=turtledemo "${stdlib#/}" "${python#/}"
 copy "${venv#/}/bin" "${venv#/}/pyvenv.cfg"
-# Tools that build and check are not needed there, nor what only the demo draws with.
+# Tools that build and check are not needed there, nor what only the demo draws with or one test of values takes.
 copy --exclude='mypy*' --exclude='*mypyc*' --exclude='ruff*' --exclude='meson*' --exclude='ninja*' --exclude='pip*' --exclude=PIL \
-	--exclude='pillow*' --exclude='matplotlib*' --exclude='fontTools*' --exclude='fonttools*' --exclude=tests "${site#/}"
+	--exclude='pillow*' --exclude='pyarrow*' --exclude='pandas*' --exclude='torch*' --exclude='matplotlib*' --exclude='fontTools*' --exclude='fonttools*' --exclude=tests "${site#/}"
 (cd "$top" && git ls-files -co --exclude-standard) | sed "s#^#${top#/}/#" >"$root/files"
 (cd / && tar -c -T "$root/files" --ignore-failed-read 2>/dev/null | tar -x -C "$root")
 rm "$root/files"
