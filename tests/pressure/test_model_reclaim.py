@@ -4,6 +4,8 @@
 
     raw droppable   both over-drop: live memory falls to almost nothing again and again, hot pages are lost by the way
     marked          both keep the cgroup full, and lose nothing that is hot
+
+The model's LRU is the classic one. The multi-generational one takes more at a time: its bounds are wider.
 """
 
 from __future__ import annotations
@@ -129,10 +131,10 @@ def test_reclaim_takes_what_the_model_says(
     )
     if mark:
         assert lost == 0
-        assert real_lost < 0.01
+        assert real_lost < (0.03 if mglru else 0.01)
         assert min(live[full:]) > 0.9 * ram_pages
-        assert min(real_live[full:]) > 0.8 * ram_pages
+        assert min(real_live[full:]) > (0.6 if mglru else 0.8) * ram_pages
     else:
         assert 0.5 * lost <= real_lost <= 1.5 * lost
         assert min(live[full:]) < 0.15 * ram_pages
-        assert min(real_live[full:]) < (0.3 if mglru else 0.15) * ram_pages  # the model is of the classic LRU
+        assert min(real_live[full:]) < (0.3 if mglru else 0.15) * ram_pages
