@@ -76,8 +76,11 @@ def test_a_gigabyte_through_a_tenth_of_it(run_in_cgroup: Callable[..., Any], bac
     assert result["live"] >= 85 * MB * stored_share, result
 
 
-def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str, mglru: bool) -> None:
-    """30 MB, read after every 5 MB of 970 MB that pass by: less than 1 % of it is ever found missing (MGLRU: 3 %)."""
+def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str) -> None:
+    """30 MB, read after every 5 MB of 970 MB that pass by: less than 3 % of it is ever found missing.
+
+    Mostly it is nothing. A kernel that loses all of it twice on its way has 1 % (6.1 on i686, the MGLRU of 6.12 once).
+    """
     result = run(
         run_in_cgroup,
         backing,
@@ -100,7 +103,7 @@ def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str, mglru:
         print(json.dumps(dict(reads=reads, lost=lost)))
         """,
     )
-    assert result["lost"] < (0.03 if mglru else 0.01) * result["reads"], result
+    assert result["lost"] < 0.03 * result["reads"], result
 
 
 def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..., Any]) -> None:
