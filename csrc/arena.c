@@ -8,7 +8,10 @@
 
 #include "droppable.h"
 
-enum { FIRST_TABLE_SIZE = 16 };
+enum {
+	FIRST_TABLE_SIZE = 16,
+	KEPT_MAX = 1, /* segments of a kind kept with their pages while memory is short */
+};
 
 int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flags, size_t segment_bytes)
 {
@@ -25,17 +28,21 @@ int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flag
 
 static void by_age_remove(struct arena *arena, struct segment *segment)
 {
-	*(segment->older ? &segment->older->newer : &arena->oldest) = segment->newer;
-	*(segment->newer ? &segment->newer->older : &arena->newest) = segment->older;
+	struct arena_log *log = &arena->logs[segment->part];
+
+	*(segment->older ? &segment->older->newer : &log->oldest) = segment->newer;
+	*(segment->newer ? &segment->newer->older : &log->newest) = segment->older;
 	segment->older = segment->newer = NULL;
 }
 
 static void by_age_append(struct arena *arena, struct segment *segment)
 {
-	segment->older = arena->newest;
+	struct arena_log *log = &arena->logs[segment->part];
+
+	segment->older = log->newest;
 	segment->newer = NULL;
-	*(arena->newest ? &arena->newest->newer : &arena->oldest) = segment;
-	arena->newest = segment;
+	*(log->newest ? &log->newest->newer : &log->oldest) = segment;
+	log->newest = segment;
 }
 
 static void doom(struct arena *arena, struct segment *segment)
@@ -63,18 +70,74 @@ void arena_bury(struct segment *doomed)
 	}
 }
 
-void arena_renew(struct arena *arena, struct segment *segment)
+void arena_renew(struct arena *arena, enum arena_part part, struct segment *segment)
 {
 	by_age_remove(arena, segment);
+	segment->part = (uint8_t)part;
 	by_age_append(arena, segment);
+}
+
+struct segment *arena_next(const struct arena *arena, const struct segment *segment)
+{
+	if (segment && segment->newer)
+		return segment->newer;
+	for (unsigned part = segment ? segment->part + 1u : 0; part < ARENA_PARTS; part++)
+		if (arena->logs[part].oldest)
+			return arena->logs[part].oldest;
+	return NULL;
+}
+
+void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages)
+{
+	if (segment->state == SEGMENT_OPEN)
+		segment->purged_pages += (uint32_t)pages;
+	else
+		arena_count(arena, segment, segment->resident_pages > pages ? segment->resident_pages - pages : 0);
+}
+
+void arena_count(struct arena *arena, struct segment *segment, size_t resident_pages)
+{
+	arena->resident_pages += resident_pages;
+	arena->resident_pages -= segment->resident_pages;
+	segment->resident_pages = (uint32_t)resident_pages;
+}
+
+/* The first kept segment of a kind, or NULL. */
+static struct segment *take_kept(struct arena *arena, enum segment_kind kind)
+{
+	struct segment *segment = arena->kept[kind];
+
+	if (segment) {
+		arena->kept[kind] = segment->newer;
+		arena->kept_count[kind]--;
+		segment->reused = true;
+	}
+	return segment;
+}
+
+/* One without pages; of those that have some, if need be, one that gives them up. NULL: there is none at all. */
+static struct segment *take_free(struct arena *arena)
+{
+	struct segment *segment = arena->free;
+
+	if (segment) {
+		arena->free = segment->newer;
+	} else {
+		for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
+			segment = take_kept(arena, kind);
+		if (segment)
+			(void)prim_purge(segment->base, segment->length);
+	}
+	if (segment)
+		segment->reused = false;
+	return segment;
 }
 
 bool arena_trim(struct arena *arena)
 {
-	struct segment *segment = arena->free;
+	struct segment *segment = take_free(arena);
 	if (!segment)
 		return false;
-	arena->free = segment->newer;
 	doom(arena, segment);
 	return true;
 }
@@ -82,8 +145,8 @@ bool arena_trim(struct arena *arena)
 void arena_destroy(struct arena *arena)
 {
 	arena->closed = true;
-	while (arena->oldest)
-		arena_retire(arena, arena->oldest);
+	for (struct segment *segment; (segment = arena_next(arena, NULL)) != NULL;)
+		arena_retire(arena, segment);
 	while (arena_trim(arena))
 		;
 	memset(arena->table, 0, arena->table_size * sizeof(*arena->table));
@@ -127,12 +190,14 @@ bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t len
 {
 	if (kind == SEGMENT_WHOLE)
 		return arena->mapped_bytes + length > arena->span_limit_bytes;
-	return !arena->free && arena->mapped_bytes + arena->segment_bytes > arena->span_limit_bytes;
+	return !arena->free && !arena->kept[SEGMENT_ENTRIES] && !arena->kept[SEGMENT_EXTENTS] &&
+	       arena->mapped_bytes + arena->segment_bytes > arena->span_limit_bytes;
 }
 
-int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struct segment **out)
+int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out)
 {
-	struct segment *segment;
+	struct arena_log *log = &arena->logs[part];
+	struct segment *segment = NULL;
 	int status;
 
 	if (arena->table_used * 2 >= arena->table_size) {
@@ -140,10 +205,12 @@ int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struc
 		if (status != DRP_OK)
 			return status;
 	}
-	if (kind != SEGMENT_WHOLE && arena->free) {
-		segment = arena->free;
-		arena->free = segment->newer;
-	} else {
+	/* While memory is short the main log takes fresh pages: they stand last in the reclaim order. */
+	if (kind != SEGMENT_WHOLE && (part == ARENA_PROBATION || !arena->purging))
+		segment = take_kept(arena, kind);
+	if (kind != SEGMENT_WHOLE && !segment && (arena->free || arena->mapped_bytes >= arena->span_limit_bytes))
+		segment = take_free(arena);
+	if (!segment) {
 		void *base;
 		segment = calloc(1, sizeof(*segment));
 		if (!segment)
@@ -160,24 +227,29 @@ int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struc
 	segment->kind = (uint8_t)kind;
 	segment->state = SEGMENT_OPEN;
 	segment->used = segment->marked = segment->swept = segment->live_bytes = segment->live_count = 0;
-	segment->users = segment->resting = segment->extents = 0;
+	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
+	segment->resident_pages = segment->purged_pages = 0;
 	segment->spared = false;
+	segment->part = (uint8_t)part;
 	give_number(arena, segment);
 	by_age_append(arena, segment);
 
-	struct segment **head = kind == SEGMENT_ENTRIES ? &arena->entries
-				: kind == SEGMENT_EXTENTS ? &arena->extents : NULL;
+	struct segment **head = kind == SEGMENT_ENTRIES ? &log->entries
+				: kind == SEGMENT_EXTENTS ? &log->extents : NULL;
 	if (head) {
 		if (*head) {
 			(*head)->state = SEGMENT_SEALED;
 			(void)arena_mark(*head, true);
+			arena_count(arena, *head, ((*head)->used + prim_page_size() - 1) / prim_page_size() - (*head)->purged_pages);
 		}
 		*head = segment;
 	} else {
 		segment->state = SEGMENT_SEALED;
+		arena_count(arena, segment, segment->length / prim_page_size());
 	}
 	if (kind == SEGMENT_EXTENTS)
 		segment->used = arena_directory_bytes(segment->length);
+	segment->judged = segment->used;
 	*out = segment;
 	return DRP_OK;
 }
@@ -189,24 +261,33 @@ static void dispose(struct arena *arena, struct segment *segment)
 		doom(arena, segment);
 		return;
 	}
-	/* What is left on its pages is dead: clean, so that the kernel may have it before the segment is used again. */
 	segment->state = SEGMENT_FREE;
-	(void)prim_mark(segment->base, segment->length);
 	segment->older = NULL;
-	segment->newer = arena->free;
-	arena->free = segment;
+	if (!arena->purging || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX)) {
+		/* What is left on its pages is dead: clean, so that the kernel may have it before it is used again. */
+		(void)prim_mark(segment->base, segment->length);
+		segment->newer = arena->kept[segment->kind];
+		arena->kept[segment->kind] = segment;
+		arena->kept_count[segment->kind]++;
+	} else {
+		(void)prim_purge(segment->base, segment->length);
+		segment->newer = arena->free;
+		arena->free = segment;
+	}
 }
 
 void arena_retire(struct arena *arena, struct segment *segment)
 {
+	arena_count(arena, segment, 0);
 	arena->table[segment->number & (arena->table_size - 1)] = NULL;
 	arena->table_used--;
 	segment->number = 0;
 	by_age_remove(arena, segment);
-	if (arena->entries == segment)
-		arena->entries = NULL;
-	if (arena->extents == segment)
-		arena->extents = NULL;
+	struct arena_log *log = &arena->logs[segment->part];
+	if (log->entries == segment)
+		log->entries = NULL;
+	if (log->extents == segment)
+		log->extents = NULL;
 	if (segment->users > 0)
 		segment->state = SEGMENT_ZOMBIE;
 	else
@@ -228,6 +309,8 @@ int arena_mark(struct segment *segment, bool part_pages)
 	if (segment->kind == SEGMENT_WHOLE || end <= segment->marked)
 		return DRP_OK;
 	int status = prim_mark(segment->base + segment->marked, end - segment->marked);
+	if (segment->reused) /* the mark left these pages where they stood in the reclaim order, and made them look unused */
+		prim_touch(segment->base + segment->marked, end - segment->marked);
 	/* The directory is written again with each extent, a part page with the next entry: to be marked once more. */
 	if (status == DRP_OK && (segment->kind == SEGMENT_ENTRIES || segment->state != SEGMENT_OPEN))
 		segment->marked = segment->state == SEGMENT_OPEN ? whole : end;

@@ -1,8 +1,9 @@
 /*
- * arena.h - address space in segments: a log that appends at its head and takes the oldest segment back at its tail.
+ * arena.h - address space in segments: two logs, each of which appends at its heads and gives segments back.
  *
- *   by age:   [segment 7] [segment 9] [segment 12] ... [segment 31: head of entries] [segment 30: head of extents]
- *              oldest                                    ^ used: appended so far; marked: given to the kernel so far
+ *   main        oldest [segment 7] [segment 9] ... [segment 31: head of entries] [segment 30: head of extents] newest
+ *   probation   oldest [segment 28] [segment 29] ... [segment 32: head of entries]                             newest
+ *                                                     ^ used: appended so far; marked: given to the kernel so far
  *
  * A segment has a number that is not used again while anything can still name it, so a place (number, offset) that
  * outlives its segment finds nothing. Three kinds: ENTRIES holds entries one behind the other; EXTENTS holds values of
@@ -10,7 +11,7 @@
  *
  *   EXTENTS   | directory: {key's hash, first page, stamp}... | value | value    | value ...
  *
- * The directory is droppable like everything else: losing it means that those values cannot be moved, only forgotten.
+ * The directory is droppable like the rest: losing it means that those values cannot be moved, only forgotten.
  *
  * users counts who may touch a segment outside the lock: pins, and copies under way. A segment that is retired while it
  * has users becomes a ZOMBIE: no number leads to it any more, its memory stays until the last user lets go.
@@ -24,18 +25,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "place.h"
 #include "prim.h"
-
-enum {
-	ARENA_NUMBER_BITS = 24, /* of a segment's number: 0 is no segment */
-	ARENA_UNIT = 16,        /* bytes; offsets in places are multiples of it */
-	ARENA_OFFSET_BITS = 17, /* of an offset in units: a segment of entries is at most 2 MiB */
-	ARENA_SEGMENT_MAX = ARENA_UNIT << ARENA_OFFSET_BITS,
-	ARENA_PLACE_BITS = ARENA_NUMBER_BITS + ARENA_OFFSET_BITS,
-};
 
 enum segment_kind { SEGMENT_ENTRIES, SEGMENT_EXTENTS, SEGMENT_WHOLE };
 enum segment_state { SEGMENT_FREE, SEGMENT_OPEN, SEGMENT_SEALED, SEGMENT_ZOMBIE };
+enum arena_part { ARENA_MAIN, ARENA_PROBATION, ARENA_PARTS };
 
 struct segment {
 	struct segment *older, *newer; /* by age; in the list of free segments, newer alone */
@@ -46,6 +41,11 @@ struct segment {
 	size_t live_bytes; /* of entries or extents not yet known to be dead */
 	size_t live_count;
 	size_t swept;      /* ENTRIES: how far the sweep came that empties it */
+	size_t judged;     /* on probation: how far that went, of any kind; see cache_probation.c */
+	uint64_t filled_at; /* on probation: bytes appended to that log when it was last appended to */
+	uint32_t judged_extents;
+	uint32_t resident_pages; /* when last counted; of a sealed segment */
+	uint32_t purged_pages;   /* given back while it was open */
 	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
 	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
@@ -53,6 +53,13 @@ struct segment {
 	uint32_t users, resting; /* resting: users among them that give way when they are asked to (cache_window.h) */
 	uint32_t extents; /* EXTENTS: entries of the directory in use */
 	uint8_t kind, state;
+	uint8_t part;      /* enum arena_part: the log that it belongs to */
+	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
+};
+
+struct arena_log {
+	struct segment *oldest, *newest;
+	struct segment *entries, *extents; /* heads, or NULL */
 };
 
 struct arena {
@@ -65,10 +72,13 @@ struct arena {
 	struct segment **table;    /* by number, table_size a power of two: table[number % table_size] */
 	uint32_t table_size, table_used;
 	uint32_t next_number;
-	struct segment *oldest, *newest;
-	struct segment *free;
+	struct arena_log logs[ARENA_PARTS];
+	size_t resident_pages;  /* of sealed segments, as last counted */
+	struct segment *free;   /* without pages */
+	struct segment *kept[SEGMENT_WHOLE]; /* by kind, with their pages, which are cheaper to write again than new ones */
+	unsigned kept_count[SEGMENT_WHOLE];
+	bool purging; /* memory is short: what the main log retires gives its pages back */
 	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */
-	struct segment *entries, *extents; /* heads of the log, or NULL */
 };
 
 struct arena_extent { /* what the directory of an EXTENTS segment says of one value */
@@ -91,33 +101,17 @@ static inline struct segment *arena_segment(const struct arena *arena, uint32_t 
 	return segment && segment->number == number ? segment : NULL;
 }
 
-/* What every piece and directory entry of a segment begins with; never 0. */
-static inline uint32_t arena_stamp(uint32_t number)
-{
-	return number << 8 | 0x5a;
-}
-
 /* A place: where an entry begins. 0 is no place. */
 static inline uint64_t arena_place(const struct segment *segment, size_t offset)
 {
-	return (uint64_t)segment->number << ARENA_OFFSET_BITS | offset / ARENA_UNIT;
-}
-
-static inline uint32_t arena_place_number(uint64_t place)
-{
-	return (uint32_t)(place >> ARENA_OFFSET_BITS);
-}
-
-static inline size_t arena_place_offset(uint64_t place)
-{
-	return (size_t)(place & ((1u << ARENA_OFFSET_BITS) - 1)) * ARENA_UNIT;
+	return place_make(segment->number, offset);
 }
 
 /*
  * Opens a new head of the kind and seals the one before it. Takes a free segment, else maps one (WHOLE: always maps,
  * length bytes, and is born sealed). DRP_NO_MEMORY: no address space.
  */
-int arena_open(struct arena *arena, enum segment_kind kind, size_t length, struct segment **out);
+int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out);
 
 /* True if arena_open() would have to map beyond span_limit_bytes. length: of a WHOLE, else ignored. */
 bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t length);
@@ -129,8 +123,14 @@ void arena_retire(struct arena *arena, struct segment *segment);
 
 /* One user less; the last one of a zombie gives its memory back. */
 void arena_release(struct arena *arena, struct segment *segment);
-/* Makes the segment the newest of all. */
-void arena_renew(struct arena *arena, struct segment *segment);
+/* Makes the segment the newest of a log; a head stays in its own. */
+void arena_renew(struct arena *arena, enum arena_part part, struct segment *segment);
+/* Goes through all segments in use: the first after NULL, NULL after the last. */
+struct segment *arena_next(const struct arena *arena, const struct segment *segment);
+/* Notes how many pages of a sealed segment are resident. */
+void arena_count(struct arena *arena, struct segment *segment, size_t resident_pages);
+/* Notes that pages of a segment were given back, or will be: counting will not find them. */
+void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages);
 
 /* Takes the list of segments that wait to be unmapped; arena_bury() unmaps them and needs no lock. */
 struct segment *arena_take_doomed(struct arena *arena);

@@ -24,8 +24,12 @@ enum {
 	GET_RETRIES = 3,
 	LEAST_PAGE_BYTES = 4096, /* of any system */
 	WATCH_HITS = 64, /* of a shard, between two looks at the room */
+	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
+	PAGE_WASTE_SHARE = 8,
 	DEFAULT_SHARDS = 4,
-	SMALL_CACHE_BYTES = 64 << 20, /* a bound below it is kept by one shard, so that it is kept exactly */
+	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
+	SMALL_CACHE_BYTES = 64 << 20,
+	SMALL_LIMIT_BYTES = 256 << 20,
 };
 
 uint64_t cache_now_ns(struct cache *cache)
@@ -33,11 +37,33 @@ uint64_t cache_now_ns(struct cache *cache)
 	return prim_now_coarse_ns() + atomic_load_explicit(&cache->skew_ns, memory_order_relaxed);
 }
 
-static size_t choose_segment_bytes(uint64_t max_bytes)
+/* Of memory, as of now; a great many where none is known. */
+static uint64_t limit_bytes(void)
 {
-	const size_t least = 8 * prim_page_size();
+	struct prim_headroom headroom;
+	return prim_headroom(&headroom) == DRP_OK ? headroom.limit_bytes : UINT64_MAX;
+}
+
+/* A bound that is small is kept by one shard, so that it is kept exactly. Each shard has a segment or two half full. */
+static unsigned choose_shards(uint64_t max_bytes)
+{
+	if (max_bytes != 0)
+		return max_bytes < SMALL_CACHE_BYTES ? 1 : DEFAULT_SHARDS;
+	return limit_bytes() < SMALL_LIMIT_BYTES ? 2 : DEFAULT_SHARDS;
+}
+
+/*
+ * Small enough that a bound is kept to an eighth; without one, that what is on probation, a tenth of what a shard holds, is
+ * some segments, also if the memory limit is lowered much later. Large ones for much memory: a value of more than a
+ * quarter is a mapping of its own, and there is a limit to their number.
+ */
+static size_t choose_segment_bytes(uint64_t max_bytes, unsigned shards)
+{
+	const size_t least = max_bytes != 0 ? 8 * prim_page_size() : ARENA_SEGMENT_MAX / 4;
+	const uint64_t enough = max_bytes != 0 ? max_bytes / 8 : limit_bytes() / shards / SEGMENTS_AT_LIMIT;
 	size_t bytes = ARENA_SEGMENT_MAX;
-	while (max_bytes != 0 && bytes > least && bytes > max_bytes / 8)
+
+	while (bytes > least && bytes > enough)
 		bytes /= 2;
 	return bytes;
 }
@@ -66,7 +92,7 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	int status;
 
 	if (shards == 0)
-		shards = config->max_bytes != 0 && config->max_bytes < SMALL_CACHE_BYTES ? 1 : DEFAULT_SHARDS;
+		shards = choose_shards(config->max_bytes);
 	if ((shards & (shards - 1)) != 0 || shards > 64 || config->backing > PRIM_DROPPABLE ||
 	    (config->share_on_fork && config->backing == PRIM_DROPPABLE))
 		return DRP_INVALID;
@@ -83,7 +109,7 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	atomic_init(&cache->references, 1);
 	cache->config = *config;
 	if (cache->config.segment_bytes == 0)
-		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes);
+		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes, shards);
 	cache->shard_count = shards;
 	atomic_init(&cache->span_bytes, config->span_bytes ? config->span_bytes / shards : UINT64_MAX);
 	status = prim_random(cache->secret, sizeof(cache->secret));
@@ -293,7 +319,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			status = DRP_MISS;
 			goto out;
 		}
-		if (cache->config.max_bytes)
+		if (cache->config.max_bytes || found.segment->part == ARENA_PROBATION)
 			index_set_hot(&shard->index, &found.cursor);
 		const uint64_t place = found.cursor.place;
 		if (found.entry.flags & ENTRY_EXTENT)
@@ -327,8 +353,16 @@ out:
 
 static bool is_present(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes)
 {
-	struct found found;
-	return find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && shard_is_whole(shard, &found);
+	struct found found, again;
+
+	if (find_fresh(cache, shard, hash, key, key_bytes, &found) >= 0)
+		return false;
+	again = found;
+	if (shard_is_whole(shard, &found))
+		return true;
+	entry_copy(&again.reader, NULL, again.entry.meta_bytes);
+	shard_forget(cache, shard, &again.cursor, &again, LEAVE_DROPPED);
+	return false;
 }
 
 int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
@@ -350,19 +384,24 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 	pthread_mutex_lock(&shard->lock);
 	int status = shard->closed ? DRP_CLOSED : DRP_OK;
 	if (status == DRP_OK) {
-		const struct segment *head = shard->arena.extents;
+		probation_judge(cache, shard, length); /* before pages are taken for this one */
+		const enum arena_part part = probation_choose(shard, hash, item->cost_ns, value_bytes);
+		const struct segment *head = shard->arena.logs[part].extents;
 		const enum segment_kind kind = shard_extent_kind(shard, length);
 		bool urgent = kind == SEGMENT_WHOLE || !head || head->length - head->used < length;
 		shard_make_space(cache, shard, kind, length, urgent);
-		status = shard_take_extent(cache, shard, hash, value_bytes, segment, extent);
+		status = shard_take_extent(cache, shard, part, hash, value_bytes, segment, extent);
 	}
 	shard_unlock(shard);
 	if (status != DRP_OK)
 		return status;
 
 	unsigned char *address = (*segment)->base + (size_t)extent->page * prim_page_size();
-	return witness_write(address, item->parts, item->part_count, witnesses,
-			     cache->config.backing == PRIM_DROPPABLE);
+	status = witness_write(address, item->parts, item->part_count, witnesses,
+			       cache->config.backing == PRIM_DROPPABLE);
+	if ((*segment)->reused)
+		prim_touch(address, length); /* it keeps its old place in the reclaim order, and must not look unused there */
+	return status;
 }
 
 /* Puts an appended entry into the index, in the place of the key's older one if there is one. */
@@ -412,6 +451,16 @@ static void refuse(struct cache *cache, struct shard *shard, uint64_t hash, cons
 	}
 }
 
+/*
+ * A value that leaves no more than an eighth of its pages unused has them to itself. In the log it would share the first and
+ * the last of them with its neighbours, and die with either.
+ */
+static bool fills_pages(size_t value_bytes)
+{
+	const size_t rounded = witness_count(value_bytes) * prim_page_size();
+	return value_bytes > 0 && rounded - value_bytes <= rounded / PAGE_WASTE_SHARE;
+}
+
 int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 	      enum cache_set_mode mode)
 {
@@ -426,7 +475,8 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 
 	for (size_t i = 0; i < item->part_count; i++)
 		value_bytes += item->parts[i].bytes;
-	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || (item->own_pages && value_bytes >= prim_page_size()) ||
+	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || fills_pages(value_bytes) ||
+			      (item->own_pages && value_bytes >= prim_page_size()) ||
 			      value_bytes > cache->config.segment_bytes / 4;
 	const size_t extent_pages = on_pages ? witness_count(value_bytes) : 0;
 	const size_t witness_total = extent_pages * sizeof(*witnesses);
@@ -479,10 +529,14 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 	if (status == DRP_OK && mode == SET_IF_ABSENT && is_present(cache, shard, hash, key, key_bytes))
 		status = DRP_EXISTS;
 	if (status == DRP_OK) {
-		const struct segment *head = shard->arena.entries;
+		/* An entry goes with its extent. */
+		const enum arena_part part = segment ? segment->part : probation_choose(shard, hash, item->cost_ns, stored_bytes);
+		if (!segment)
+			probation_judge(cache, shard, stored_bytes);
+		const struct segment *head = shard->arena.logs[part].entries;
 		bool urgent = !head || head->length - head->used < stored_bytes + prim_page_size();
 		shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
-		status = shard_append(cache, shard, &entry, parts, part_count, &place);
+		status = shard_append(cache, shard, part, &entry, parts, part_count, &place);
 	}
 	if (status == DRP_OK) {
 		status = publish(cache, shard, hash, key, key_bytes, place);

@@ -31,12 +31,14 @@ static int list_mappings(struct shard *shard, struct mapping **out, size_t *coun
 	const size_t page = prim_page_size();
 	size_t size = shard->index.chunk_count, n = 0;
 
-	for (struct segment *segment = shard->arena.oldest; segment; segment = segment->newer)
+	for (struct segment *segment = arena_next(&shard->arena, NULL); segment;
+	     segment = arena_next(&shard->arena, segment))
 		size++;
 	struct mapping *list = calloc(size ? size : 1, sizeof(*list));
 	if (!list)
 		return DRP_NO_MEMORY;
-	for (struct segment *segment = shard->arena.oldest; segment; segment = segment->newer) {
+	for (struct segment *segment = arena_next(&shard->arena, NULL); segment;
+	     segment = arena_next(&shard->arena, segment)) {
 		size_t bytes = (segment->used + page - 1) & ~(page - 1);
 		if (bytes == 0)
 			continue;

@@ -12,18 +12,10 @@
 
 #include "arena.h"
 #include "cache.h"
+#include "cache_probation.h"
 #include "entry.h"
 #include "index.h"
 #include "pins.h"
-
-enum {
-	/* A value shorter than this is copied under the lock and lies between other entries: 2 us at 16 GB/s. */
-	INLINE_MAX_BYTES = 32 * 1024,
-	/* Appended bytes between two marks of a shard's log. One madvise() for 32 pages costs about 2 us. */
-	MARK_BATCH_BYTES = 128 * 1024,
-	/* Dirty pages of a shard's index between two marks, at most: they cannot be dropped on lazyfree. */
-	INDEX_DIRTY_PAGES = 64,
-};
 
 struct shard {
 	pthread_mutex_t lock;
@@ -33,8 +25,8 @@ struct shard {
 	struct index index;
 	struct pins pins;
 	struct cache_stats counts; /* entries and bytes are kept here; hits, mapped, pinned and lost are filled in when read */
-	uint32_t scrubbed_page;
-	size_t unmarked_extent_bytes; /* appended since the log of entries was marked */
+	struct probation probation;
+	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
 	bool making_space;
 	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
@@ -116,19 +108,20 @@ void shard_empty(struct cache *cache, struct shard *shard);
  * Appends an entry to the log and returns its place. DRP_NO_MEMORY: no address space. DRP_REFUSED: it was dropped while
  * it was written, several times in a row.
  */
-int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
-		 size_t part_count, uint64_t *place);
+int shard_append(struct cache *cache, struct shard *shard, enum arena_part part, const struct entry *entry,
+		 const struct drp_part *parts, size_t part_count, uint64_t *place);
 /* Pages for a value; the segment has one user more. */
-int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, size_t bytes, struct segment **segment,
-		      struct entry_extent *extent);
+int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part part, uint64_t hash, size_t bytes,
+		      struct segment **segment, struct entry_extent *extent);
 void shard_mark(struct shard *shard, bool all);
 /* Where a value of that many bytes of pages goes: among others, or alone. */
 static inline enum segment_kind shard_extent_kind(const struct shard *shard, size_t length)
 {
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
-/* cache_room.c: may that many bytes be allocated, as far as the memory limits tell? */
+/* cache_room.c: may that many bytes be allocated? Takes locks of shards; the second does not, and reads no limits anew. */
 bool cache_has_room(struct cache *cache, size_t bytes);
+bool cache_room_is_known(struct cache *cache, size_t bytes);
 void cache_watch_room(struct cache *cache); /* for calls that do not insert: keeps the window (cache_window.h) in bounds */
 
 /* cache_sweep.c: evicts until max_bytes is kept. */

@@ -17,6 +17,7 @@ enum {
 	BYTES_PER_NS = 4,       /* twice the rate at which this machine's kernel hands out new pages to one thread */
 	SHORTEST_NS = 500000,
 	LONGEST_NS = 100000000,
+	SPAN_FACTOR = 4,        /* address space for one byte of the limit: dead values keep some until they are found */
 	SPAN_MAX_32_BYTES = 512 << 20, /* of the 2 to 4 GiB that a 32-bit program has for everything */
 	USE_SHARE = 4,          /* of the room may be used up by inserts before it is read again */
 };
@@ -36,7 +37,7 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 			margin = headroom.limit_bytes / 4;
 		room = (int64_t)headroom.limit_bytes - (int64_t)headroom.usage_bytes +
 		       (int64_t)headroom.reclaimable_bytes - (int64_t)margin;
-		uint64_t span = headroom.limit_bytes * 2;
+		uint64_t span = headroom.limit_bytes * SPAN_FACTOR;
 		if (sizeof(void *) == 4 && span > SPAN_MAX_32_BYTES)
 			span = SPAN_MAX_32_BYTES;
 		if (cache->config.span_bytes == 0) /* follows the limit as it changes */
@@ -85,6 +86,14 @@ static bool has_room(struct cache *cache, size_t bytes)
 		return false; /* read a moment ago: it will not have changed */
 	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
 		read_room(cache, now_ns);
+	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, wanted, memory_order_relaxed);
+	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
+}
+
+bool cache_room_is_known(struct cache *cache, size_t bytes)
+{
+	const int64_t wanted = (int64_t)bytes;
+
 	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, wanted, memory_order_relaxed);
 	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
 }

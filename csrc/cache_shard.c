@@ -13,7 +13,13 @@
 #include "hash.h"
 #include "witness.h"
 
-enum { APPEND_RETRIES = 3, ENTRIES_DEAR_FACTOR = 8 };
+enum {
+	APPEND_RETRIES = 3,
+	ENTRIES_DEAR_FACTOR = 8,
+	SPENT_BYTES = 32 * 1024,
+	MARK_BATCH_BYTES = 128 * 1024, /* appended between two marks; one madvise() for 32 pages costs about 2 us */
+	INDEX_DIRTY_PAGES = 64,        /* between two marks, at most: they cannot be dropped on lazyfree */
+};
 
 bool shard_is_dead(void *context, uint64_t place)
 {
@@ -106,6 +112,7 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	if (segment->kind == SEGMENT_ENTRIES)
 		shard->counts.entries -= segment->live_count;
 	segment->live_count = 0;
+	probation_note_swept(shard, segment, segment->used);
 	arena_retire(&shard->arena, segment);
 }
 
@@ -113,8 +120,8 @@ void shard_empty(struct cache *cache, struct shard *shard)
 {
 	window_leave(shard, NULL, false);
 	index_clear(&shard->index);
-	while (shard->arena.oldest)
-		shard_retire(cache, shard, shard->arena.oldest);
+	for (struct segment *segment; (segment = arena_next(&shard->arena, NULL)) != NULL;)
+		shard_retire(cache, shard, segment);
 }
 
 /* One live entry or extent less in a segment; the last one takes the segment along. */
@@ -141,9 +148,10 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 		pin = NULL;
 	}
 	if (pin)
-		pin->forgotten = true;
-	else if (segment->kind == SEGMENT_EXTENTS)
+		pin->forgotten = true; /* purged by who lets it go */
+	else if (segment->kind == SEGMENT_EXTENTS && !shard->probation.judging)
 		(void)prim_purge(address, bytes);
+	arena_note_purged(&shard->arena, segment, bytes / page);
 	leave_segment(cache, shard, segment, bytes);
 }
 
@@ -236,7 +244,7 @@ void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
 		  enum leave why)
 {
-	struct entry_extent extent;
+	struct entry_extent extent = {0};
 	size_t stored_bytes = 0;
 
 	if (found) {
@@ -244,6 +252,8 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 		if ((found->entry.flags & ENTRY_EXTENT) && shard_read_extent(found, &extent))
 			shard_free_extent(cache, shard, &extent);
 	}
+	if (why == LEAVE_DROPPED)
+		probation_note_dropped(shard, stored_bytes + (size_t)extent.value_bytes);
 	shard_leave(cache, shard, cursor, stored_bytes, why);
 }
 
@@ -305,44 +315,73 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 	return true;
 }
 
+static void mark_entries(struct shard *shard, struct segment *head, bool all)
+{
+	const size_t marked = head->marked, unmarked = head->used - marked;
+	const size_t batch = head->length / 4 < MARK_BATCH_BYTES ? head->length / 4 : MARK_BATCH_BYTES;
+	size_t *extent_bytes = &shard->unmarked_extent_bytes[head->part];
+
+	if (!all && unmarked + *extent_bytes < batch)
+		return;
+	(void)arena_mark(head, all);
+	if (head->marked == marked && !all)
+		return;
+	/* Few entries stand for many pages here: they must outlive them, or those pages are there for nobody. */
+	if (*extent_bytes > ENTRIES_DEAR_FACTOR * unmarked)
+		prim_touch(head->base + marked, unmarked);
+	*extent_bytes = 0;
+}
+
 /*
  * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits) than what is mapped: older segments make
  * room, now and from now on.
  */
-static int open_segment(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length,
-			struct segment **out)
+static int open_segment(struct cache *cache, struct shard *shard, enum arena_part part, enum segment_kind kind,
+			size_t length, struct segment **out)
 {
-	int status = arena_open(&shard->arena, kind, length, out);
+	struct segment *head = kind == SEGMENT_ENTRIES ? shard->arena.logs[part].entries : NULL;
+	int status;
 
-	if (status != DRP_NO_MEMORY || shard->making_space || shard->arena.mapped_bytes == 0)
+	if (head)
+		mark_entries(shard, head, true);
+	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : shard->arena.segment_bytes);
+	status = arena_open(&shard->arena, part, kind, length, out);
+	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || shard->arena.mapped_bytes == 0)
 		return status;
 	shard->span_cap_bytes = shard->arena.mapped_bytes;
 	shard_make_space(cache, shard, kind, length, true);
 	arena_bury(arena_take_doomed(&shard->arena)); /* under the lock for once: the address space is needed now */
-	return arena_open(&shard->arena, kind, length, out);
+	return arena_open(&shard->arena, part, kind, length, out);
 }
 
-int shard_append(struct cache *cache, struct shard *shard, const struct entry *entry, const struct drp_part *parts,
-		 size_t part_count, uint64_t *place)
+/*
+ * Entries that stand for many pages each leave probation long before they fill a segment. Their dead bytes would fill pages
+ * that are kept resident, so that the head is sealed early.
+ */
+static bool is_spent(const struct segment *head)
+{
+	return head->part == ARENA_PROBATION && head->used >= SPENT_BYTES && head->live_bytes < head->used / 4;
+}
+
+int shard_append(struct cache *cache, struct shard *shard, enum arena_part part, const struct entry *entry,
+		 const struct drp_part *parts, size_t part_count, uint64_t *place)
 {
 	const size_t bytes = entry->bytes;
 	const bool in_order = cache->config.backing == PRIM_DROPPABLE;
 	size_t start = 0, end;
 
 	for (int tries = 0; tries < APPEND_RETRIES; tries++) {
-		struct segment *head = shard->arena.entries;
+		struct segment *head = shard->arena.logs[part].entries;
 		end = head ? entry_place(head->used, bytes, &start) : SIZE_MAX;
-		if (!head || end > head->length) {
-			int status = open_segment(cache, shard, SEGMENT_ENTRIES, 0, &head);
+		if (!head || end > head->length || is_spent(head)) {
+			int status = open_segment(cache, shard, part, SEGMENT_ENTRIES, 0, &head);
 			if (status != DRP_OK)
 				return status;
-			if (shard->scrubbed_page >= shard->index.page_count)
-				shard->scrubbed_page = 0;
-			index_scrub(&shard->index, shard->scrubbed_page++);
 			end = entry_place(0, bytes, &start);
 		}
 		unsigned cpu = in_order ? prim_cpu() : 0;
 		entry_write(head->base, start, arena_stamp(head->number), entry, parts, part_count);
+		probation_note_appended(shard, head, end - head->used);
 		head->used = end;
 		if (in_order && prim_cpu() != cpu && !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
@@ -354,24 +393,24 @@ int shard_append(struct cache *cache, struct shard *shard, const struct entry *e
 	return DRP_REFUSED;
 }
 
-int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, size_t bytes, struct segment **out,
-		      struct entry_extent *extent)
+int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part part, uint64_t hash, size_t bytes,
+		      struct segment **out, struct entry_extent *extent)
 {
 	struct arena *arena = &shard->arena;
 	const size_t page = prim_page_size(), length = witness_count(bytes) * page;
-	struct segment *segment = arena->extents;
+	struct segment *segment = arena->logs[part].extents;
 	size_t offset;
 	int status;
 
 	if (shard_extent_kind(shard, length) == SEGMENT_WHOLE) {
-		status = open_segment(cache, shard, SEGMENT_WHOLE, length, &segment);
+		status = open_segment(cache, shard, part, SEGMENT_WHOLE, length, &segment);
 		if (status != DRP_OK)
 			return status;
 		segment->hash = hash;
 		offset = 0;
 	} else {
 		if (!segment || segment->used + length > segment->length) {
-			status = open_segment(cache, shard, SEGMENT_EXTENTS, 0, &segment);
+			status = open_segment(cache, shard, part, SEGMENT_EXTENTS, 0, &segment);
 			if (status != DRP_OK)
 				return status;
 		}
@@ -379,9 +418,10 @@ int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, s
 		arena_directory(segment)[segment->extents++] = (struct arena_extent){
 			.hash = hash, .page = (uint32_t)(offset / page), .stamp = arena_stamp(segment->number)};
 	}
+	probation_note_appended(shard, segment, offset + length - segment->used);
 	segment->used = offset + length;
 	segment->users++;
-	shard->unmarked_extent_bytes += length;
+	shard->unmarked_extent_bytes[part] += length;
 	add_bytes(cache, shard, segment, length);
 	*extent = (struct entry_extent){
 		.value_bytes = bytes, .segment = segment->number, .page = (uint32_t)(offset / page)};
@@ -389,27 +429,15 @@ int shard_take_extent(struct cache *cache, struct shard *shard, uint64_t hash, s
 	return DRP_OK;
 }
 
-static void mark_entries(struct shard *shard, struct segment *head, bool all)
-{
-	const size_t unmarked = head->used - head->marked, marked = head->marked;
-	const size_t batch = head->length / 4 < MARK_BATCH_BYTES ? head->length / 4 : MARK_BATCH_BYTES;
-
-	if (!all && unmarked + shard->unmarked_extent_bytes < batch)
-		return;
-	(void)arena_mark(head, all);
-	/* Few entries stand for many pages here: they must outlive them, or those pages are there for nobody. */
-	if (shard->unmarked_extent_bytes > ENTRIES_DEAR_FACTOR * unmarked && head->marked > marked)
-		prim_touch(head->base + marked, head->marked - marked);
-	if (head->marked > marked || all)
-		shard->unmarked_extent_bytes = 0;
-}
-
 void shard_mark(struct shard *shard, bool all)
 {
-	if (shard->arena.entries)
-		mark_entries(shard, shard->arena.entries, all);
-	if (all && shard->arena.extents)
-		(void)arena_mark(shard->arena.extents, true);
+	for (int part = 0; part < ARENA_PARTS; part++) {
+		const struct arena_log *log = &shard->arena.logs[part];
+		if (log->entries)
+			mark_entries(shard, log->entries, all);
+		if (all && log->extents)
+			(void)arena_mark(log->extents, true);
+	}
 	if (shard->index.dirty_pages >= (all ? 1 : INDEX_DIRTY_PAGES))
 		(void)index_mark(&shard->index, SIZE_MAX);
 }

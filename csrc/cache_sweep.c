@@ -1,5 +1,5 @@
 /*
- * cache_sweep.c - old segments are emptied, for two reasons that share one walk:
+ * cache_sweep.c - segments are emptied, for three reasons that share one walk:
  *
  *   evict    max_bytes is exceeded: entries leave in the order they came, but for those used since the last sweep, which
  *            get a second chance at the head of the log (CLOCK, on the hot bit of the index)
@@ -11,19 +11,20 @@
  *   oldest [ gone ][ swept so far | to be looked at ... ] [ ... ] ... [ head ]
  *                                  next entry ---- copied forward ------^
  *
+ *   judge    the probation of what lies in it is over: cache_probation.c
+ *
  * A step is bounded, so that no insert pays for a whole segment while there is still room at the head.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_move.h"
 #include "cache_window.h"
-#include "hash.h"
 #include "witness.h"
 
 enum {
 	STEP_PAGES = 16,
-	STACK_KEY_BYTES = 512,
 	SPARE_CREDIT = 2,     /* segments spared for one gained, */
 	SPARE_CREDIT_MAX = 64,
 	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
@@ -31,79 +32,14 @@ enum {
 	COPY_CREDIT_MAX = 2, /* segments */
 	AUDIT_DUE = 64,      /* dropped entries found, or a page of them, or of the index */
 	AUDITS_AT_ONCE = 8,
+	VICTIMS_TO_CHOOSE_FROM = 16,
 };
-
-enum sweep_reason { SWEEP_EVICT, SWEEP_CLEAN };
-
-/* The entry that begins at start, if the index still leads to it. */
-static bool find_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t start,
-		      struct found *found)
-{
-	unsigned char on_stack[STACK_KEY_BYTES], *key = on_stack;
-	const uint32_t stamp = arena_stamp(segment->number);
-	const uint64_t place = arena_place(segment, start);
-	bool live = false;
-
-	found->segment = segment;
-	found->offset = start;
-	if (!entry_open(segment->base, start, stamp, &found->reader, &found->entry))
-		return false;
-	const size_t key_bytes = found->entry.key_bytes;
-	if (key_bytes > segment->length)
-		return false; /* the head was dropped while it was read */
-	if (key_bytes > sizeof(on_stack)) {
-		key = malloc(key_bytes);
-		if (!key)
-			return false;
-	}
-	entry_copy(&found->reader, key, key_bytes);
-	if (!found->reader.lost && entry_intact(segment->base, start, stamp, found->entry.bytes))
-		live = shard_find_place(shard, hash_bytes(cache->secret, key, key_bytes), place, &found->cursor);
-	if (key != on_stack)
-		free(key);
-	return live;
-}
-
-/* Copies an entry to the head of the log; its extent stays where it is. False: it could not be, and stays. */
-static bool move_entry(struct cache *cache, struct shard *shard, struct found *found, const struct entry_extent *extent)
-{
-	const size_t bytes = found->entry.key_bytes + found->entry.meta_bytes + found->entry.inline_bytes;
-	const uint64_t old_place = found->cursor.place;
-	const size_t old_bytes = found_end(found) - found->offset;
-	const uint32_t stamp = arena_stamp(found->segment->number);
-	struct entry_reader reader;
-	struct entry entry;
-	uint64_t place;
-	bool moved = false;
-
-	unsigned char *copy = malloc(bytes ? bytes : 1);
-	if (!copy)
-		return false;
-	if (!entry_open(found->segment->base, found->offset, stamp, &reader, &entry))
-		goto out;
-	entry_copy(&reader, copy, bytes);
-	if (reader.lost || !entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes))
-		goto out;
-	if (extent)
-		memcpy(copy + found->entry.key_bytes + found->entry.meta_bytes, extent, sizeof(*extent));
-	struct drp_part part = {copy, bytes};
-	if (shard_append(cache, shard, &found->entry, &part, 1, &place) != DRP_OK)
-		goto out;
-	if (!index_replace(&shard->index, &found->cursor, place)) {
-		/* The page of the index went: nothing leads to either of them. */
-		shard_count_left(cache, shard, place, old_bytes, LEAVE_DROPPED);
-	}
-	shard_count_left(cache, shard, old_place, old_bytes, LEAVE_REPLACED);
-	moved = true;
-out:
-	free(copy);
-	return moved;
-}
 
 static void sweep_entry(struct cache *cache, struct shard *shard, struct found *found, enum sweep_reason reason)
 {
 	const struct entry *entry = &found->entry;
 	const size_t bytes = found_end(found) - found->offset;
+	enum arena_part to = ARENA_MAIN;
 	enum leave why = LEAVE_EVICTED;
 	bool keep;
 
@@ -112,10 +48,12 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 		why = LEAVE_EXPIRED;
 	} else if (reason == SWEEP_EVICT) {
 		keep = index_is_hot(&found->cursor);
+	} else if (reason == SWEEP_JUDGE) {
+		keep = probation_passed(cache, shard, found, bytes, &to);
 	} else {
 		keep = bytes <= shard->copy_credit_bytes;
 	}
-	if (keep && move_entry(cache, shard, found, NULL)) {
+	if (keep && shard_move_entry(cache, shard, to, found, NULL)) {
 		if (reason == SWEEP_CLEAN)
 			shard->copy_credit_bytes -= bytes;
 		return;
@@ -128,7 +66,7 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
  * One step through a segment of entries; stops early when enough bytes are gone. A head that is evicted from is gone
  * through again and again: its entries lose their hot bit on the way.
  */
-static void sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
+void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
 {
 	const size_t page = prim_page_size(), first = segment->swept & ~(page - 1);
 	const uint32_t number = segment->number;
@@ -151,7 +89,7 @@ static void sweep_entries(struct cache *cache, struct shard *shard, struct segme
 		}
 		if (!entry_next(segment->base, &segment->swept, end, arena_stamp(number), &start))
 			break;
-		if (!find_live(cache, shard, segment, start, &found))
+		if (!shard_find_live(cache, shard, segment, start, &found))
 			continue;
 		sweep_entry(cache, shard, &found, reason);
 		if (arena_segment(&shard->arena, number) != segment)
@@ -160,88 +98,14 @@ static void sweep_entries(struct cache *cache, struct shard *shard, struct segme
 		    atomic_load_explicit(&cache->bytes, memory_order_relaxed) <= cache->config.max_bytes)
 			return;
 	}
+	if (reason == SWEEP_JUDGE)
+		probation_note_swept(shard, segment, segment->swept);
 	if (segment->swept < segment->used)
 		return;
 	if (segment->state == SEGMENT_SEALED)
 		shard_retire(cache, shard, segment);
 	else
 		segment->swept = 0;
-}
-
-/* The entry whose extent lies at a page of a segment, found by the hash of its key. */
-static bool find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
-			   struct found *found, struct entry_extent *extent)
-{
-	struct index_cursor cursor;
-
-	index_find(&shard->index, hash, &cursor);
-	while (index_next(&shard->index, &cursor)) {
-		struct segment *segment = arena_segment(&shard->arena, arena_place_number(cursor.place));
-		if (!segment || segment->kind != SEGMENT_ENTRIES)
-			continue;
-		found->cursor = cursor;
-		if (!find_live(cache, shard, segment, arena_place_offset(cursor.place), found) ||
-		    !(found->entry.flags & ENTRY_EXTENT))
-			continue;
-		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-		if (shard_read_extent(found, extent) && extent->segment == number && extent->page == page)
-			return true;
-	}
-	return false;
-}
-
-static bool is_resident(const unsigned char *address, size_t bytes)
-{
-	struct prim_census census;
-	const size_t page = prim_page_size(), length = witness_count(bytes) * page;
-	return prim_census(address, length, NULL, &census) == DRP_OK && census.absent_pages == 0;
-}
-
-/* Copies a value to the head of the extents and its entry to the head of the entries. False: it has to go. */
-static bool move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
-			const struct entry_extent *old, uint64_t hash)
-{
-	const size_t bytes = (size_t)old->value_bytes, count = witness_count(bytes);
-	const unsigned char *source = from->base + (size_t)old->page * prim_page_size();
-	const struct drp_part part = {source, bytes};
-	struct segment *to;
-	struct entry_extent extent;
-	bool kept = false;
-
-	if (!is_resident(source, bytes))
-		return false;
-	uint16_t *witnesses = malloc(2 * count * sizeof(*witnesses));
-	if (!witnesses)
-		return false;
-	entry_copy(&found->reader, witnesses + count, count * sizeof(*witnesses));
-	if (shard_take_extent(cache, shard, hash, bytes, &to, &extent) != DRP_OK)
-		goto out;
-	unsigned char *target = to->base + (size_t)extent.page * prim_page_size();
-	int written = witness_write(target, &part, 1, witnesses, cache->config.backing == PRIM_DROPPABLE);
-	/* The same bytes have the same witnesses: those in the entry serve the copy, if the source was whole throughout. */
-	kept = written == DRP_OK && !found->reader.lost && witness_intact(source, bytes, witnesses + count) &&
-	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 &&
-	       move_entry(cache, shard, found, &extent);
-	if (kept)
-		shard_free_extent(cache, shard, old);
-	else
-		shard_free_extent(cache, shard, &extent);
-	arena_release(&shard->arena, to);
-out:
-	free(witnesses);
-	return kept;
-}
-
-static void forget_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
-			  enum leave why)
-{
-	struct found found;
-	struct entry_extent extent;
-
-	if (!find_by_extent(cache, shard, hash, number, page, &found, &extent))
-		return;
-	shard_free_extent(cache, shard, &extent);
-	shard_leave(cache, shard, &found.cursor, found_end(&found) - found.offset, why);
 }
 
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
@@ -254,13 +118,13 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 		struct found found;
 		struct entry_extent extent;
 		if (listed.stamp != arena_stamp(number) ||
-		    !find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
+		    !shard_find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
 			continue;
 		if (extent.value_bytes <= shard->copy_credit_bytes &&
-		    move_extent(cache, shard, segment, &found, &extent, listed.hash))
+		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
 			shard->copy_credit_bytes -= (size_t)extent.value_bytes;
 		else
-			forget_extent(cache, shard, listed.hash, number, listed.page, LEAVE_EVICTED);
+			shard_forget_extent(cache, shard, listed.hash, number, listed.page, LEAVE_EVICTED);
 	}
 	if (arena_segment(&shard->arena, number) == segment)
 		shard_retire(cache, shard, segment);
@@ -274,27 +138,37 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 	struct found found;
 	struct entry_extent extent;
 
-	bool live = find_by_extent(cache, shard, segment->hash, number, 0, &found, &extent);
-	bool resident = live && is_resident(segment->base, (size_t)extent.value_bytes);
+	bool live = shard_find_by_extent(cache, shard, segment->hash, number, 0, &found, &extent);
+	bool resident = live && range_is_resident(segment->base, (size_t)extent.value_bytes);
 	if (resident && !segment->spared && shard->spare_credit > 0) {
 		segment->spared = true;
 		shard->spare_credit--;
-		arena_renew(&shard->arena, segment);
+		arena_renew(&shard->arena, ARENA_MAIN, segment);
 		return;
 	}
 	if (live)
-		forget_extent(cache, shard, segment->hash, number, 0, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
+		shard_forget_extent(cache, shard, segment->hash, number, 0, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
 	if (arena_segment(&shard->arena, number) == segment)
 		shard_retire(cache, shard, segment);
 }
 
-/* The oldest segment that may be emptied: not a head, not in use. */
+/* The emptiest of the oldest segments that may be emptied: neither a head nor in use. */
 static struct segment *victim_of(struct arena *arena)
 {
-	for (struct segment *segment = arena->oldest; segment; segment = segment->newer)
-		if (segment->state == SEGMENT_SEALED && segment->users == segment->resting)
-			return segment;
-	return NULL;
+	struct segment *emptiest = NULL;
+	unsigned looked_at = 0;
+
+	for (struct segment *segment = arena_next(arena, NULL); segment && looked_at < VICTIMS_TO_CHOOSE_FROM;
+	     segment = arena_next(arena, segment)) {
+		if (segment->state != SEGMENT_SEALED || segment->users > segment->resting)
+			continue;
+		if (segment->swept > 0)
+			return segment; /* begun: to be finished */
+		if (!emptiest || segment->resident_pages < emptiest->resident_pages)
+			emptiest = segment;
+		looked_at++;
+	}
+	return emptiest;
 }
 
 /* A segment of many values that nearly all are there, before its sweep begins: copying them would gain nothing. */
@@ -308,7 +182,7 @@ static bool spare(struct shard *shard, struct segment *segment)
 	    census.resident_pages * 4 < census.pages * 3)
 		return false;
 	shard->spare_credit--;
-	arena_renew(&shard->arena, segment);
+	arena_renew(&shard->arena, ARENA_MAIN, segment);
 	return true;
 }
 
@@ -350,7 +224,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		earn_credit(shard, victim);
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
-			sweep_entries(cache, shard, victim, SWEEP_CLEAN);
+			shard_sweep_entries(cache, shard, victim, SWEEP_CLEAN);
 			break;
 		case SEGMENT_EXTENTS:
 			clean_extents(cache, shard, victim);
@@ -378,7 +252,7 @@ static void audit(struct cache *cache, struct shard *shard, struct segment *segm
 		if (segment->kind == SEGMENT_EXTENTS)
 			listed = arena_directory(segment)[i];
 		if (listed.stamp != arena_stamp(number) ||
-		    !find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
+		    !shard_find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
 			continue;
 		live_bytes += witness_count((size_t)extent.value_bytes) * prim_page_size();
 		live_count++;
@@ -403,8 +277,9 @@ static void audit_some(struct cache *cache, struct shard *shard)
 		shard->audit_due = 0;
 		shard->audit_round++;
 	}
-	for (struct segment *segment = shard->arena.oldest, *newer; segment && audits < AUDITS_AT_ONCE; segment = newer) {
-		newer = segment->newer;
+	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment && audits < AUDITS_AT_ONCE;
+	     segment = next) {
+		next = arena_next(&shard->arena, segment);
 		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->resting ||
 		    segment->audited == shard->audit_round)
 			continue;
@@ -425,13 +300,13 @@ void shard_evict(struct cache *cache, struct shard *shard)
 	if (atomic_load_explicit(&cache->bytes, memory_order_relaxed) > max_bytes)
 		audit_some(cache, shard);
 	while (atomic_load_explicit(&cache->bytes, memory_order_relaxed) > max_bytes && shard->counts.entries > 0) {
-		struct segment *segment = shard->arena.oldest;
+		struct segment *segment = arena_next(&shard->arena, NULL);
 		while (segment && segment->kind != SEGMENT_ENTRIES)
-			segment = segment->newer;
+			segment = arena_next(&shard->arena, segment);
 		if (!segment)
 			break;
 		if (segment->state == SEGMENT_OPEN && segment->swept == 0 && rounds++ == 2)
 			break; /* twice through all there is: the rest is dropped entries whose size is not known */
-		sweep_entries(cache, shard, segment, SWEEP_EVICT);
+		shard_sweep_entries(cache, shard, segment, SWEEP_EVICT);
 	}
 }

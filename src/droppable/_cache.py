@@ -49,7 +49,7 @@ class CacheStats:
     refused: int
     """Inserts refused because they could have met the OOM killer."""
     evicted: int
-    """Entries that left because of `max_bytes`, or for want of address space."""
+    """Entries that left because of `max_bytes`, unasked for while memory was short, or for want of address space."""
     expired: int
     dropped: int
     """Entries found dropped by the kernel."""

@@ -76,10 +76,11 @@ def test_a_gigabyte_through_a_tenth_of_it(run_in_cgroup: Callable[..., Any], bac
     assert result["live"] >= 85 * MB * stored_share, result
 
 
-def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str) -> None:
-    """30 MB, read after every 5 MB of 970 MB that pass by: less than 3 % of it is ever found missing.
+def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str, request: pytest.FixtureRequest) -> None:
+    """30 MB, read after every 5 MB of 970 MB that pass by: less than 1 % of it is ever found missing.
 
-    Mostly it is nothing. A kernel that loses all of it twice on its way has 1 % (6.1 on i686, the MGLRU of 6.12 once).
+    Mostly it is nothing. A kernel that loses all of it twice on its way has 1 % (6.1 on i686, the MGLRU of 6.12 once,
+    both on emulated machines, which are allowed 3).
     """
     result = run(
         run_in_cgroup,
@@ -103,7 +104,8 @@ def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str) -> Non
         print(json.dumps(dict(reads=reads, lost=lost)))
         """,
     )
-    assert result["lost"] < 0.03 * result["reads"], result
+    share = 0.03 if request.config.getoption("--emulated") else 0.01
+    assert result["lost"] < share * result["reads"], result
 
 
 def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..., Any]) -> None:

@@ -1,0 +1,117 @@
+/*
+ * cache_census.c - a segment is looked through for what the kernel took.
+ *
+ *   EXTENTS   | directory | value: all there | value: a page is gone | value: gone |
+ *                                              ^ its other pages are given back at once, and it is a drop
+ *
+ * Reclaim takes pages, not values. What is left of a value that lost one is of no use to anybody and would take memory
+ * from others until somebody asks for it, so it is not waited for.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache_internal.h"
+#include "cache_move.h"
+
+/* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. */
+static void forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page)
+{
+	struct entry_extent extent;
+	struct found found;
+
+	if (!shard_find_by_extent(cache, shard, hash, number, page, &found, &extent) ||
+	    !entry_open(found.segment->base, found.offset, arena_stamp(found.segment->number), &found.reader,
+			&found.entry))
+		return;
+	entry_copy(&found.reader, NULL, found.entry.key_bytes);
+	if (!shard_is_whole(shard, &found))
+		shard_forget_extent(cache, shard, hash, number, page, LEAVE_DROPPED);
+}
+
+/* Evicts a value of the main log that costs too little to be there. */
+static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page)
+{
+	struct entry_extent extent;
+	struct found found;
+
+	if (shard_find_by_extent(cache, shard, hash, number, page, &found, &extent) &&
+	    probation_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
+		shard_forget_extent(cache, shard, hash, number, page, LEAVE_EVICTED);
+}
+
+static bool any_absent(const unsigned char *states, size_t from, size_t to)
+{
+	return from < to && memchr(states + from, PRIM_ABSENT, to - from) != NULL;
+}
+
+static void look_at_values(struct cache *cache, struct shard *shard, struct segment *segment,
+			   const unsigned char *states, size_t pages)
+{
+	const bool costs = segment->part == ARENA_MAIN && shard->probation.begun && shard->probation.cost > 0;
+	const uint32_t number = segment->number, stamp = arena_stamp(number), count = segment->extents;
+	const struct arena_extent *directory = arena_directory(segment);
+
+	if (segment->kind == SEGMENT_WHOLE) {
+		if (any_absent(states, 0, pages))
+			forget_if_lost(cache, shard, segment->hash, number, 0);
+		else if (costs)
+			forget_if_cheap(cache, shard, segment->hash, number, 0);
+		return;
+	}
+	segment->users++; /* stays itself while its last values leave */
+	for (uint32_t i = 0; i < count; i++) {
+		if (states[i * sizeof(*directory) / prim_page_size()] != PRIM_RESIDENT)
+			continue; /* of the directory, looked at it would be there again */
+		const struct arena_extent listed = directory[i], next = i + 1 < count ? directory[i + 1] : listed;
+		const size_t end = i + 1 < count && next.stamp == stamp ? next.page : i + 1 < count ? 0 : pages;
+		if (listed.stamp != stamp || listed.page >= pages || end > pages)
+			continue;
+		if (any_absent(states, listed.page, end))
+			forget_if_lost(cache, shard, listed.hash, number, listed.page);
+		else if (costs)
+			forget_if_cheap(cache, shard, listed.hash, number, listed.page);
+	}
+	arena_release(&shard->arena, segment);
+}
+
+/*
+ * Entries that stand for values on pages of their own: a lost page of them takes a hundred pages along, and writing alone
+ * does not touch it again. They are kept young.
+ */
+static void touch_dear_entries(const struct shard *shard, const struct segment *segment, const unsigned char *states,
+			       size_t pages)
+{
+	const size_t page = prim_page_size();
+
+	if (shard->counts.bytes < shard->counts.entries * page)
+		return;
+	for (size_t i = 0; i < pages; i++)
+		if (states[i] == PRIM_RESIDENT)
+			prim_touch(segment->base + i * page, 1);
+}
+
+void shard_count_pages(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	const size_t page = prim_page_size(), pages = (segment->used + page - 1) / page, counted = segment->resident_pages;
+	struct prim_census census;
+
+	unsigned char *states = malloc(pages);
+	if (!states)
+		return;
+	if (prim_census(segment->base, pages * page, states, &census) != DRP_OK)
+		goto out;
+	if (census.resident_pages < counted)
+		probation_note_dropped(shard, (counted - census.resident_pages) * page);
+	arena_count(&shard->arena, segment, census.resident_pages);
+	if (census.resident_pages == 0) {
+		if (segment->kind == SEGMENT_ENTRIES)
+			shard->counts.dropped += segment->live_count;
+		shard_retire(cache, shard, segment);
+	} else if (segment->kind == SEGMENT_ENTRIES) {
+		touch_dear_entries(shard, segment, states, pages);
+	} else {
+		look_at_values(cache, shard, segment, states, pages);
+	}
+out:
+	free(states);
+}

@@ -1,0 +1,46 @@
+/*
+ * cache_move.h - entries found by where they lie, and copied to where they are to lie: what emptying a segment takes.
+ *
+ *   segment to be emptied  [entry]--its key, hashed--> index --leads here?--> live: copied to a head, or forgotten
+ *   directory of extents   [hash, page]-------------> index --entry, its extent is here?--> the same
+ *
+ * Callers: cache_sweep.c, cache_census.c, cache_probation.c. All of it under the shard's lock.
+ */
+#ifndef DRP_CACHE_MOVE_H
+#define DRP_CACHE_MOVE_H
+
+#include "cache_internal.h"
+
+enum sweep_reason {
+	SWEEP_EVICT, /* max_bytes is exceeded */
+	SWEEP_CLEAN, /* the segment is needed again */
+	SWEEP_JUDGE, /* its entries' probation is over */
+};
+
+/* The entry that begins at start, if the index still leads to it. */
+bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t start,
+		     struct found *found);
+/* The entry whose extent lies at a page of a segment, found by the hash of its key. */
+bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
+			  struct found *found, struct entry_extent *extent);
+
+/* Copies an entry to the head of a log; its extent stays where it is, if none is given. False: it stays altogether. */
+bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
+		      const struct entry_extent *extent);
+/* Copies a value and its entry to the heads of the main log. False: it has to go. */
+bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
+		       const struct entry_extent *old, uint64_t hash);
+void shard_forget_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
+			 enum leave why);
+bool range_is_resident(const unsigned char *address, size_t bytes);
+
+/* cache_sweep.c: some pages of a segment of entries are gone through; at its end, a sealed one is retired. */
+void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
+
+/*
+ * cache_census.c: counts the pages of a sealed segment that nobody uses. A value that lost some is forgotten; a segment
+ * that lost all is retired.
+ */
+void shard_count_pages(struct cache *cache, struct shard *shard, struct segment *segment);
+
+#endif
