@@ -8,19 +8,19 @@
  * It begins when the kernel takes pages of this cache: until then there is room for all, and everything is appended to
  * the main log. From then on a value that was never asked for leaves after a tenth of the cache's bytes came after it,
  * and its pages, which are resident, are written again: no fault, no reclaim. What was asked for is copied to the main
- * log, whose fresh pages stand last in the reclaim order; a key that comes back while its ghost is there goes there at once. So
- * of what is asked for once, only a tenth of the memory is held, and the kernel chooses among what was asked for again.
- * (The queues are those of S3-FIFO: Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023. The
- * main queue is the kernel's page reclaim.)
+ * log, whose fresh pages stand last in the reclaim order; a key that comes back while its ghost is there goes there at
+ * once. So of what is asked for once, only a tenth of the memory is held, and the kernel chooses among what was asked for
+ * again. (The queues are those of S3-FIFO: Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023.
+ * The main queue is the kernel's page reclaim.) While nobody asks for anything, all goes to the main log.
  *
- * Where costs are told, what is far cheaper for its bytes than the main log's mean does not pass, what is dear beside what
- * comes in need not prove itself, and what is cheap in the main log is evicted when its segment is counted. Asked for often, it still has its hits while on probation, and is computed once
- * a round.
+ * Where costs are told, what is far cheaper for its bytes than the main log's mean does not pass; what is dear beside what
+ * comes in need not prove itself; and what is cheap in the main log is evicted when its segment is counted. Asked for
+ * often, it still has its hits while on probation, and is computed once a round.
  *
  * Nobody tells how many bytes the cache may hold, nor when that changes. Both are read off its own pages: with each
- * segment that is opened, some others are counted. What is resident gives the tenth; what went, or was missed by somebody who
- * asked for it, gives credit, CREDIT_FACTOR times its bytes, for values on probation to leave. When the kernel stops taking, the credit ends
- * and the cache grows again.
+ * segment that is opened, some others are counted. What is resident gives the tenth; what went, or was missed by somebody
+ * who asked for it, gives credit, CREDIT_FACTOR times its bytes, for values on probation to leave. When the kernel stops
+ * taking, the credit ends and the cache grows again.
  */
 #include "cache_internal.h"
 #include "cache_move.h"
