@@ -42,8 +42,7 @@ CoreMemo = _core.Memo
 class Layout:
     """Sizes inside a cache; 0 lets it choose.
 
-    shards: locks that share the keys among them, a power of two up to 64 (chosen: 4; 2 where the memory limit is below
-        256 MiB; with max_bytes 4, or 1 below 64 MiB).
+    shards: locks that share the keys, a power of two up to 64 (chosen: 4; 2 below 256 MiB, 1 in max_bytes < 64 MiB).
     segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at once.
     span_bytes: address space for all segments (chosen: four times the memory limit, as it changes).
     """
