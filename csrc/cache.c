@@ -38,18 +38,18 @@ uint64_t cache_now_ns(struct cache *cache)
 }
 
 /* Of memory, as of now; a great many where none is known. */
-static uint64_t limit_bytes(void)
+static uint64_t read_limit_bytes(void)
 {
 	struct prim_headroom headroom;
 	return prim_headroom(&headroom) == DRP_OK ? headroom.limit_bytes : UINT64_MAX;
 }
 
 /* A bound that is small is kept by one shard, so that it is kept exactly. Each shard has a segment or two half full. */
-static unsigned choose_shards(uint64_t max_bytes)
+static unsigned choose_shards(uint64_t max_bytes, uint64_t limit_bytes)
 {
 	if (max_bytes != 0)
 		return max_bytes < SMALL_CACHE_BYTES ? 1 : DEFAULT_SHARDS;
-	return limit_bytes() < SMALL_LIMIT_BYTES ? 2 : DEFAULT_SHARDS;
+	return limit_bytes < SMALL_LIMIT_BYTES ? 2 : DEFAULT_SHARDS;
 }
 
 /*
@@ -57,10 +57,10 @@ static unsigned choose_shards(uint64_t max_bytes)
  * some segments, also if the memory limit is lowered much later. Large ones for much memory: a value of more than a
  * quarter is a mapping of its own, and there is a limit to their number.
  */
-static size_t choose_segment_bytes(uint64_t max_bytes, unsigned shards)
+static size_t choose_segment_bytes(uint64_t max_bytes, uint64_t limit_bytes, unsigned shards)
 {
 	const size_t least = max_bytes != 0 ? 8 * prim_page_size() : ARENA_SEGMENT_MAX / 4;
-	const uint64_t enough = max_bytes != 0 ? max_bytes / 8 : limit_bytes() / shards / SEGMENTS_AT_LIMIT;
+	const uint64_t enough = max_bytes != 0 ? max_bytes / 8 : limit_bytes / shards / SEGMENTS_AT_LIMIT;
 	size_t bytes = ARENA_SEGMENT_MAX;
 
 	while (bytes > least && bytes > enough)
@@ -87,12 +87,13 @@ static int check_backing(const struct cache_config *config)
 
 int cache_create(const struct cache_config *config, struct cache **out)
 {
+	const uint64_t limit_bytes = read_limit_bytes();
 	unsigned shards = config->shards;
 	unsigned made = 0;
 	int status;
 
 	if (shards == 0)
-		shards = choose_shards(config->max_bytes);
+		shards = choose_shards(config->max_bytes, limit_bytes);
 	if ((shards & (shards - 1)) != 0 || shards > 64 || config->backing > PRIM_DROPPABLE ||
 	    (config->share_on_fork && config->backing == PRIM_DROPPABLE))
 		return DRP_INVALID;
@@ -109,7 +110,7 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	atomic_init(&cache->references, 1);
 	cache->config = *config;
 	if (cache->config.segment_bytes == 0)
-		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes, shards);
+		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes, limit_bytes, shards);
 	cache->shard_count = shards;
 	atomic_init(&cache->span_bytes, config->span_bytes ? config->span_bytes / shards : UINT64_MAX);
 	status = prim_random(cache->secret, sizeof(cache->secret));
