@@ -25,7 +25,7 @@ static void forget_if_lost(struct cache *cache, struct shard *shard, uint64_t ha
 		return;
 	entry_copy(&found.reader, NULL, found.entry.key_bytes);
 	if (!shard_is_whole(shard, &found))
-		shard_forget_extent(cache, shard, hash, number, page, LEAVE_DROPPED);
+		shard_forget_extent(cache, shard, &found, &extent, LEAVE_DROPPED);
 }
 
 /* Evicts a value of the main log that costs too little to be there. */
@@ -36,7 +36,7 @@ static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t h
 
 	if (shard_find_by_extent(cache, shard, hash, number, page, &found, &extent) &&
 	    probation_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
-		shard_forget_extent(cache, shard, hash, number, page, LEAVE_EVICTED);
+		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 }
 
 static bool any_absent(const unsigned char *states, size_t from, size_t to)
@@ -62,8 +62,13 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
 	for (uint32_t i = 0; i < count; i++) {
 		if (states[i * sizeof(*directory) / prim_page_size()] != PRIM_RESIDENT)
 			continue; /* of the directory, looked at it would be there again */
-		const struct arena_extent listed = directory[i], next = i + 1 < count ? directory[i + 1] : listed;
-		const size_t end = i + 1 < count && next.stamp == stamp ? next.page : i + 1 < count ? 0 : pages;
+		const struct arena_extent listed = directory[i];
+		size_t end = pages;
+		if (i + 1 < count) {
+			if (directory[i + 1].stamp != stamp)
+				continue; /* where it ends is not known */
+			end = directory[i + 1].page;
+		}
 		if (listed.stamp != stamp || listed.page >= pages || end > pages)
 			continue;
 		if (any_absent(states, listed.page, end))

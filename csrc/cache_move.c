@@ -137,14 +137,9 @@ out:
 	return kept;
 }
 
-void shard_forget_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
-			 enum leave why)
+void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
+			 const struct entry_extent *extent, enum leave why)
 {
-	struct found found;
-	struct entry_extent extent;
-
-	if (!shard_find_by_extent(cache, shard, hash, number, page, &found, &extent))
-		return;
-	shard_free_extent(cache, shard, &extent);
-	shard_leave(cache, shard, &found.cursor, found_end(&found) - found.offset, why);
+	shard_free_extent(cache, shard, extent);
+	shard_leave(cache, shard, &found->cursor, found_end(found) - found->offset, why);
 }

@@ -30,8 +30,9 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 /* Copies a value and its entry to the heads of the main log. False: it has to go. */
 bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
 		       const struct entry_extent *old, uint64_t hash);
-void shard_forget_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
-			 enum leave why);
+/* Forgets an entry that was found, and gives its extent back. */
+void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
+			 const struct entry_extent *extent, enum leave why);
 bool range_is_resident(const unsigned char *address, size_t bytes);
 
 /* cache_sweep.c: some pages of a segment of entries are gone through; at its end, a sealed one is retired. */

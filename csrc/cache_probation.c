@@ -125,7 +125,6 @@ void probation_note_appended(struct shard *shard, struct segment *segment, size_
 {
 	if (segment->part != ARENA_PROBATION)
 		return;
-	shard->probation.bytes += bytes;
 	shard->probation.appended_bytes += bytes;
 	segment->filled_at = shard->probation.appended_bytes;
 }
@@ -133,17 +132,6 @@ void probation_note_appended(struct shard *shard, struct segment *segment, size_
 void probation_note_dropped(struct shard *shard, size_t bytes)
 {
 	shard->probation.credit_bytes += bytes * CREDIT_FACTOR;
-}
-
-void probation_note_swept(struct shard *shard, struct segment *segment, size_t swept)
-{
-	if (swept > segment->used)
-		swept = segment->used;
-	if (swept <= segment->judged)
-		return;
-	if (segment->part == ARENA_PROBATION)
-		shard->probation.bytes -= swept - segment->judged;
-	segment->judged = swept;
 }
 
 /* The oldest segment on probation that is full and not in use. */
@@ -261,13 +249,13 @@ static void judge_extent(struct cache *cache, struct shard *shard, struct segmen
 		const size_t bytes = (size_t)extent.value_bytes;
 		if (!passes(cache, shard, &found, bytes) ||
 		    !shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
-			shard_forget_extent(cache, shard, listed.hash, number, listed.page, LEAVE_EVICTED);
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 	}
 	if (arena_segment(&shard->arena, number) == segment) {
 		if (i + 1 == segment->extents)
 			shard_retire(cache, shard, segment);
 		else if (arena_directory(segment)[i + 1].stamp == stamp)
-			probation_note_swept(shard, segment, arena_directory(segment)[i + 1].page * page);
+			segment->judged = arena_directory(segment)[i + 1].page * page;
 	}
 	arena_release(&shard->arena, segment);
 }
@@ -285,25 +273,31 @@ static void judge_whole(struct cache *cache, struct shard *shard, struct segment
 	if (live && passes(cache, shard, &found, (size_t)extent.value_bytes) &&
 	    shard_move_entry(cache, shard, ARENA_MAIN, &found, NULL)) {
 		if (arena_segment(&shard->arena, number) == segment) {
-			probation_note_swept(shard, segment, segment->used);
+			segment->judged = segment->used;
 			arena_renew(&shard->arena, ARENA_MAIN, segment);
 		}
 	} else {
 		if (live)
-			shard_forget_extent(cache, shard, hash, number, 0, LEAVE_EVICTED);
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 		if (arena_segment(&shard->arena, number) == segment)
 			shard_retire(cache, shard, segment);
 	}
 	arena_release(&shard->arena, segment);
 }
 
-static void judge_segment(struct cache *cache, struct shard *shard, struct segment *segment)
+/* A part of what lies in a segment; returns the bytes that were gone through. */
+static size_t judge_segment(struct cache *cache, struct shard *shard, struct segment *segment)
 {
+	const uint32_t number = segment->number;
+	const size_t used = segment->used, before = segment->judged;
+
 	window_leave(shard, segment, true);
 	shard->probation.judging = true;
 	switch (segment->kind) {
 	case SEGMENT_ENTRIES:
 		shard_sweep_entries(cache, shard, segment, SWEEP_JUDGE);
+		if (arena_segment(&shard->arena, number) == segment)
+			segment->judged = segment->swept;
 		break;
 	case SEGMENT_EXTENTS:
 		judge_extent(cache, shard, segment);
@@ -313,6 +307,7 @@ static void judge_segment(struct cache *cache, struct shard *shard, struct segme
 		break;
 	}
 	shard->probation.judging = false;
+	return (arena_segment(&shard->arena, number) == segment ? segment->judged : used) - before;
 }
 
 void probation_judge(struct cache *cache, struct shard *shard, size_t appended_bytes)
@@ -327,10 +322,8 @@ void probation_judge(struct cache *cache, struct shard *shard, size_t appended_b
 		return;
 	while (probation->credit_bytes > 0 && probation->owed_bytes > 0 && (segment = oldest_of(&shard->arena)) != NULL &&
 	       probation->appended_bytes - segment->filled_at >= target_bytes(shard)) {
-		const uint64_t before = probation->bytes;
-		judge_segment(cache, shard, segment);
-		/* A value may have gone to probation once more, and only what lies after a lost page makes no progress. */
-		const uint64_t progress = before > probation->bytes ? before - probation->bytes : 0;
+		/* Up to a directory's page that is lost there is no progress. */
+		const uint64_t progress = judge_segment(cache, shard, segment);
 		const uint64_t least = prim_page_size(), step = progress > least ? progress : least;
 		probation->owed_bytes -= step < probation->owed_bytes ? step : probation->owed_bytes;
 		probation->credit_bytes -= progress < probation->credit_bytes ? progress : probation->credit_bytes;

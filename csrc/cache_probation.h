@@ -17,7 +17,6 @@ struct shard;
 struct found;
 
 struct probation {
-	uint64_t bytes;        /* on probation: appended to its log, and not gone through yet */
 	uint64_t appended_bytes; /* since the start */
 	uint64_t owed_bytes;   /* to be gone through for what was appended since */
 	uint64_t credit_bytes; /* that may leave, for what the kernel was seen to have taken */
@@ -49,7 +48,5 @@ bool probation_passed(struct cache *cache, struct shard *shard, struct found *fo
 void probation_note_appended(struct shard *shard, struct segment *segment, size_t bytes);
 /* The kernel was found to have taken that much of this shard. */
 void probation_note_dropped(struct shard *shard, size_t bytes);
-/* A segment was gone through up to there. */
-void probation_note_swept(struct shard *shard, struct segment *segment, size_t swept);
 
 #endif

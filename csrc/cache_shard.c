@@ -112,7 +112,6 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	if (segment->kind == SEGMENT_ENTRIES)
 		shard->counts.entries -= segment->live_count;
 	segment->live_count = 0;
-	probation_note_swept(shard, segment, segment->used);
 	arena_retire(&shard->arena, segment);
 }
 

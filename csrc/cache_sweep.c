@@ -98,8 +98,6 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 		    atomic_load_explicit(&cache->bytes, memory_order_relaxed) <= cache->config.max_bytes)
 			return;
 	}
-	if (reason == SWEEP_JUDGE)
-		probation_note_swept(shard, segment, segment->swept);
 	if (segment->swept < segment->used)
 		return;
 	if (segment->state == SEGMENT_SEALED)
@@ -124,7 +122,7 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
 			shard->copy_credit_bytes -= (size_t)extent.value_bytes;
 		else
-			shard_forget_extent(cache, shard, listed.hash, number, listed.page, LEAVE_EVICTED);
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 	}
 	if (arena_segment(&shard->arena, number) == segment)
 		shard_retire(cache, shard, segment);
@@ -147,7 +145,7 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 		return;
 	}
 	if (live)
-		shard_forget_extent(cache, shard, segment->hash, number, 0, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
+		shard_forget_extent(cache, shard, &found, &extent, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
 	if (arena_segment(&shard->arena, number) == segment)
 		shard_retire(cache, shard, segment);
 }
