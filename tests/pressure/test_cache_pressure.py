@@ -109,30 +109,38 @@ def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str, reques
 
 
 def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..., Any]) -> None:
-    """40 MB of arrays held by the program are there after any pressure; let go, they vanish under the same."""
+    """40 MB of arrays held by the program are there after any pressure; let go, ordinary memory takes their place.
+
+    New values that nobody asks for need not: a kernel may keep what was used once before what never was.
+    """
     pytest.importorskip("numpy")
     result = run(
         run_in_cgroup,
         "lazyfree",
         """
         import numpy as np
+        from droppable._cgroup import current
         def array(key):
             return np.full(1 * MB // 8, key, dtype=np.int64)
-        def pressure(name):
-            for i in range(300):
-                cache[name, i] = content(i + 1, MB)
         for key in range(1, 41):
             cache[key] = array(key)
         held = {key: cache[key] for key in range(1, 41)}
         views = {key: a[1000:2000:7] for key, a in held.items() if key % 2}
         del held
         held = {key: cache[key] for key in range(2, 41, 2)}
-        pressure("a")
+        for i in range(300):
+            cache["new", i] = content(i + 1, MB)
         wrong = sum(not (a == key).all() for key, a in (views | held).items())
         pinned = cache.stats().pinned_bytes
         del views, held
         released = cache.stats().pinned_bytes
-        pressure("b")
+        taken = []
+        while True:
+            limits = current()
+            room = limits.limit_bytes - limits.usage_bytes + limits.reclaimable_bytes
+            if room < 4 * MB:
+                break
+            taken.append(bytearray(2 * MB))
         left = sum(key in cache for key in range(1, 41))
         print(json.dumps(dict(wrong=wrong, pinned=pinned, released=released, left=left)))
         """,
@@ -140,7 +148,7 @@ def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..
     assert result["wrong"] == 0
     assert result["pinned"] >= 40 * MB
     assert result["released"] == 0
-    assert result["left"] == 0, result
+    assert result["left"] <= 4, result
 
 
 def test_arrays_in_use_give_way_to_ordinary_memory(run_in_cgroup: Callable[..., Any]) -> None:
