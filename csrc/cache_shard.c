@@ -438,5 +438,5 @@ void shard_mark(struct shard *shard, bool all)
 			(void)arena_mark(log->extents, true);
 	}
 	if (shard->index.dirty_pages >= (all ? 1 : INDEX_DIRTY_PAGES))
-		(void)index_mark(&shard->index, SIZE_MAX);
+		(void)index_mark(&shard->index);
 }

@@ -16,6 +16,7 @@
 
 enum {
 	CHUNK_PAGES = 64,
+	MARK_RANGES = 64,
 	BUCKET_SLOTS = 8,
 	DEPTH_SHIFT = 27,
 	MAX_RETRIES = 4,
@@ -412,30 +413,43 @@ void index_scrub(struct index *index, size_t page_number)
 		begin_page(index, (uint32_t)page_number);
 }
 
-int index_mark(struct index *index, size_t max_pages)
+/* Marks what was gathered; it was written, so it is in use. */
+static int mark_ranges(const struct iovec *ranges, size_t count)
+{
+	int status = prim_mark_ranges(ranges, count);
+	for (size_t i = 0; i < count; i++)
+		prim_touch(ranges[i].iov_base, ranges[i].iov_len);
+	return status;
+}
+
+int index_mark(struct index *index)
 {
 	const size_t page = prim_page_size();
-	int status = DRP_OK;
+	struct iovec ranges[MARK_RANGES];
+	size_t count = 0;
+	int status = DRP_OK, result;
 
-	for (size_t first = 0; first < index->page_count && max_pages > 0 && index->dirty_pages > 0; first++) {
+	for (size_t first = 0; first < index->page_count && index->dirty_pages > 0; first++) {
 		if (!(index->states[first] & PAGE_DIRTY))
 			continue;
-		/* A run of dirty pages within a chunk: one call. A few clean ones between cost less than another call. */
+		/* A run of dirty pages within a chunk. A few clean ones between cost less than another range. */
 		size_t end = first, last = first, chunk_end = (first / CHUNK_PAGES + 1) * CHUNK_PAGES;
-		for (; end < chunk_end && end < index->page_count && max_pages > 0 && end - last < 8; end++)
+		for (; end < chunk_end && end < index->page_count && end - last < 8; end++)
 			if (index->states[end] & PAGE_DIRTY) {
 				index->states[end] &= (unsigned char)~PAGE_DIRTY;
 				index->dirty_pages--;
-				max_pages--;
 				last = end;
 			}
-		int result = prim_mark(page_address(index, first), (last - first + 1) * page);
-		prim_touch(page_address(index, first), (last - first + 1) * page); /* written, so in use */
-		if (result != DRP_OK)
-			status = result;
+		ranges[count++] = (struct iovec){page_address(index, first), (last - first + 1) * page};
+		if (count == MARK_RANGES) {
+			result = mark_ranges(ranges, count);
+			status = result != DRP_OK ? result : status;
+			count = 0;
+		}
 		first = last;
 	}
-	return status;
+	result = mark_ranges(ranges, count);
+	return result != DRP_OK ? result : status;
 }
 
 size_t index_list(struct index *index, size_t page_number, uint64_t *places)

@@ -80,8 +80,8 @@ bool index_is_hot(const struct index_cursor *cursor);
 /* Forgets everything and gives the pages back. */
 void index_clear(struct index *index);
 
-/* Marks dirty pages, so that the kernel may take them cleanly; looks at up to max_pages of them. */
-int index_mark(struct index *index, size_t max_pages);
+/* Marks dirty pages, so that the kernel may take them cleanly. */
+int index_mark(struct index *index);
 
 /* Where chunk number lies, for drops on order. */
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);

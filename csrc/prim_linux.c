@@ -30,6 +30,9 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -39,6 +42,7 @@
 
 enum {
 	ERRNO_ENOTSUPP = 524, /* the kernel's own, leaked to user space by 32-bit kernels for MAP_DROPPABLE */
+	OWN_PROCESS = -10001, /* PIDFD_SELF_THREAD_GROUP; kernels without it answer EBADF */
 	MAX_EAGAIN_RETRIES = 16,
 	CENSUS_BATCH = 256,
 };
@@ -145,6 +149,25 @@ int prim_unmap(void *address, size_t length)
 int prim_mark(void *address, size_t length)
 {
 	return advise(address, length, MADV_FREE);
+}
+
+int prim_mark_ranges(const struct iovec *ranges, size_t count)
+{
+	long bytes = count > 1 ? syscall(SYS_process_madvise, OWN_PROCESS, ranges, count, MADV_FREE, 0) : 0;
+	int status = DRP_OK;
+
+	/* It tells how many bytes it came. The rest, or all where there is no such call, goes one by one. */
+	for (size_t i = 0; i < count; i++) {
+		if (bytes >= (long)ranges[i].iov_len) {
+			bytes -= (long)ranges[i].iov_len;
+			continue;
+		}
+		bytes = 0;
+		int result = prim_mark(ranges[i].iov_base, ranges[i].iov_len);
+		if (result != DRP_OK)
+			status = result;
+	}
+	return status;
 }
 
 int prim_purge(void *address, size_t length)

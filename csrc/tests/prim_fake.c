@@ -281,6 +281,18 @@ int prim_mark(void *address, size_t length)
 	return DRP_OK;
 }
 
+int prim_mark_ranges(const struct iovec *ranges, size_t count)
+{
+	int status = DRP_OK;
+
+	for (size_t i = 0; i < count; i++) {
+		int result = prim_mark(ranges[i].iov_base, ranges[i].iov_len);
+		if (result != DRP_OK)
+			status = result;
+	}
+	return status;
+}
+
 int prim_purge(void *address, size_t length)
 {
 	size_t first;

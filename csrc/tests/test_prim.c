@@ -140,6 +140,32 @@ static void marked_pages_keep_their_content_without_pressure(enum prim_backing b
 	prim_unmap(at, size);
 }
 
+/* Every other page of a range, in one go: those and no others go under page-out, which passes over what is dirty. */
+static void marks_ranges_that_lie_apart(void)
+{
+	unsigned char *at = map_filled(PRIM_LAZYFREE, 0);
+	struct iovec ranges[PAGES / 2];
+	unsigned char states[PAGES];
+	int status = DRP_OK;
+
+	for (size_t i = 0; i < PAGES / 2; i++)
+		ranges[i] = (struct iovec){at + 2 * i * page, page};
+	CHECK_EQ(prim_mark_ranges(ranges, PAGES / 2), DRP_OK);
+	for (int tries = 0; tries < PAGE_OUT_TRIES && status == DRP_OK; tries++) {
+		status = prim_page_out(at, size);
+		if (census_of(at, states).absent_pages == PAGES / 2)
+			break;
+	}
+	if (status == DRP_UNSUPPORTED)
+		SKIP(no_page_out);
+	CHECK_EQ(status, DRP_OK);
+	for (size_t i = 0; i < PAGES; i += 2)
+		CHECK_EQ(states[i], PRIM_ABSENT);
+	for (size_t i = 1; i < PAGES; i += 2)
+		CHECK_EQ(at[i * page], 0x5a);
+	prim_unmap(at, size);
+}
+
 static void page_out_drops_marked_pages(enum prim_backing backing)
 {
 	if (!offered(backing))
@@ -499,6 +525,7 @@ int main(void)
 	RUN(map_gives_aligned_zeros_and_nothing_resident, PRIM_PLAIN);
 	RUN(marked_pages_keep_their_content_without_pressure, PRIM_LAZYFREE);
 	RUN(marked_pages_keep_their_content_without_pressure, PRIM_DROPPABLE);
+	RUN(marks_ranges_that_lie_apart, );
 	RUN(page_out_drops_marked_pages, PRIM_LAZYFREE);
 	RUN(page_out_drops_marked_pages, PRIM_DROPPABLE);
 	RUN(page_out_leaves_dirty_lazyfree_pages);
