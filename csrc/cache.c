@@ -26,10 +26,8 @@ enum {
 	WATCH_HITS = 64, /* of a shard, between two looks at the room */
 	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
 	PAGE_WASTE_SHARE = 8,
-	DEFAULT_SHARDS = 4,
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
-	SMALL_CACHE_BYTES = 64 << 20,
-	SMALL_LIMIT_BYTES = 256 << 20,
+	SHARD_LEAST_BYTES = 64 << 20,
 };
 
 uint64_t cache_now_ns(struct cache *cache)
@@ -44,12 +42,20 @@ static uint64_t read_limit_bytes(void)
 	return prim_headroom(&headroom) == DRP_OK ? headroom.limit_bytes : UINT64_MAX;
 }
 
-/* A bound that is small is kept by one shard, so that it is kept exactly. Each shard has a segment or two half full. */
+/*
+ * So many that two threads seldom want the same: with 4, two threads that set do no more than one; with 16, nearly twice as
+ * much (cache_threads.py). Few for little memory, since each shard has a segment or two half full; a bound that is small is
+ * kept by one shard, so that it is kept exactly. A 32-bit address space has no room for many half-filled segments.
+ */
 static unsigned choose_shards(uint64_t max_bytes, uint64_t limit_bytes)
 {
-	if (max_bytes != 0)
-		return max_bytes < SMALL_CACHE_BYTES ? 1 : DEFAULT_SHARDS;
-	return limit_bytes < SMALL_LIMIT_BYTES ? 2 : DEFAULT_SHARDS;
+	const uint64_t bytes = max_bytes != 0 && max_bytes < limit_bytes ? max_bytes : limit_bytes;
+	const unsigned most = sizeof(void *) < 8 ? 4 : 16;
+	unsigned shards = max_bytes != 0 ? 1 : 2;
+
+	while (shards < most && bytes / SHARD_LEAST_BYTES >= 2 * shards)
+		shards *= 2;
+	return shards;
 }
 
 /*

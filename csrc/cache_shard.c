@@ -76,8 +76,15 @@ void shard_destroy(struct shard *shard)
 void shard_unlock(struct shard *shard)
 {
 	struct segment *doomed = arena_take_doomed(&shard->arena);
+	struct iovec dirty[INDEX_DIRTY_PAGES];
+	size_t count = 0;
+
+	if (shard->index.dirty_pages >= INDEX_DIRTY_PAGES)
+		count = index_take_dirty(&shard->index, dirty, INDEX_DIRTY_PAGES);
 	pthread_mutex_unlock(&shard->lock);
 	arena_bury(doomed);
+	if (count > 0)
+		(void)index_mark_taken(dirty, count);
 }
 
 static void subtract_bytes(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
@@ -437,6 +444,6 @@ void shard_mark(struct shard *shard, bool all)
 		if (all && log->extents)
 			(void)arena_mark(log->extents, true);
 	}
-	if (shard->index.dirty_pages >= (all ? 1 : INDEX_DIRTY_PAGES))
+	if (all)
 		(void)index_mark(&shard->index);
 }

@@ -413,23 +413,12 @@ void index_scrub(struct index *index, size_t page_number)
 		begin_page(index, (uint32_t)page_number);
 }
 
-/* Marks what was gathered; it was written, so it is in use. */
-static int mark_ranges(const struct iovec *ranges, size_t count)
-{
-	int status = prim_mark_ranges(ranges, count);
-	for (size_t i = 0; i < count; i++)
-		prim_touch(ranges[i].iov_base, ranges[i].iov_len);
-	return status;
-}
-
-int index_mark(struct index *index)
+size_t index_take_dirty(struct index *index, struct iovec *ranges, size_t most)
 {
 	const size_t page = prim_page_size();
-	struct iovec ranges[MARK_RANGES];
 	size_t count = 0;
-	int status = DRP_OK, result;
 
-	for (size_t first = 0; first < index->page_count && index->dirty_pages > 0; first++) {
+	for (size_t first = 0; first < index->page_count && index->dirty_pages > 0 && count < most; first++) {
 		if (!(index->states[first] & PAGE_DIRTY))
 			continue;
 		/* A run of dirty pages within a chunk. A few clean ones between cost less than another range. */
@@ -441,15 +430,29 @@ int index_mark(struct index *index)
 				last = end;
 			}
 		ranges[count++] = (struct iovec){page_address(index, first), (last - first + 1) * page};
-		if (count == MARK_RANGES) {
-			result = mark_ranges(ranges, count);
-			status = result != DRP_OK ? result : status;
-			count = 0;
-		}
 		first = last;
 	}
-	result = mark_ranges(ranges, count);
-	return result != DRP_OK ? result : status;
+	return count;
+}
+
+int index_mark_taken(const struct iovec *ranges, size_t count)
+{
+	int status = prim_mark_ranges(ranges, count);
+	for (size_t i = 0; i < count; i++)
+		prim_touch(ranges[i].iov_base, ranges[i].iov_len);
+	return status;
+}
+
+int index_mark(struct index *index)
+{
+	struct iovec ranges[MARK_RANGES];
+	int status = DRP_OK;
+
+	for (size_t count; (count = index_take_dirty(index, ranges, MARK_RANGES)) > 0;) {
+		int result = index_mark_taken(ranges, count);
+		status = result != DRP_OK ? result : status;
+	}
+	return status;
 }
 
 size_t index_list(struct index *index, size_t page_number, uint64_t *places)

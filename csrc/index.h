@@ -82,6 +82,13 @@ void index_clear(struct index *index);
 
 /* Marks dirty pages, so that the kernel may take them cleanly. */
 int index_mark(struct index *index);
+/*
+ * The same in two steps, the second without the lock: for a fraction of a microsecond a page nobody else should wait. The
+ * pages count as marked from the first on; what is written meanwhile is dirty anew, and is safe against a drop as ever. The
+ * index must live so long. Touches what it marked: it was written, so it is in use.
+ */
+size_t index_take_dirty(struct index *index, struct iovec *ranges, size_t most);
+int index_mark_taken(const struct iovec *ranges, size_t count);
 
 /* Where chunk number lies, for drops on order. */
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);
