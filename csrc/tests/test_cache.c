@@ -96,7 +96,7 @@ static void drops_are_misses(enum prim_backing backing)
 
 	for (uint64_t key = 0; key < 1000; key++)
 		CHECK_EQ(client_set(cache, key, 1, key * 50, key & 1, SET_ALWAYS), DRP_OK);
-	/* The index of each of four shards is one page or two: a larger share would now and then take them all. */
+	/* The index of a shard is one page or two: a larger share could take those of all. */
 	CHECK_EQ(cache_drop(cache, 0.05, 7, &drop), DRP_OK);
 	CHECK(drop.chosen_pages > 0 && drop.dropped_pages <= drop.chosen_pages);
 	CHECK(drop.chosen_pages < drop.resident_pages);
