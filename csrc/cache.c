@@ -28,6 +28,7 @@ enum {
 	PAGE_WASTE_SHARE = 8,
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
 	SHARD_LEAST_BYTES = 64 << 20,
+	SHARDS_MOST = 4,
 };
 
 uint64_t cache_now_ns(struct cache *cache)
@@ -43,17 +44,16 @@ static uint64_t read_limit_bytes(void)
 }
 
 /*
- * So many that two threads seldom want the same: with 4, two threads that set do no more than one; with 16, nearly twice as
- * much (cache_threads.py). Few for little memory, since each shard has a segment or two half full; a bound that is small is
- * kept by one shard, so that it is kept exactly. A 32-bit address space has no room for many half-filled segments.
+ * Few: each has a segment or two half full, and holds what is new for as long as a share of its own bytes lasts. Sixteen let
+ * two threads set half as much again, and cost a cache whose limit was lowered to 150 MB two to three hits in a hundred. A
+ * bound that is small is kept by one shard, so that it is kept exactly.
  */
 static unsigned choose_shards(uint64_t max_bytes, uint64_t limit_bytes)
 {
 	const uint64_t bytes = max_bytes != 0 && max_bytes < limit_bytes ? max_bytes : limit_bytes;
-	const unsigned most = sizeof(void *) < 8 ? 4 : 16;
 	unsigned shards = max_bytes != 0 ? 1 : 2;
 
-	while (shards < most && bytes / SHARD_LEAST_BYTES >= 2 * shards)
+	while (shards < SHARDS_MOST && bytes / SHARD_LEAST_BYTES >= 2 * shards)
 		shards *= 2;
 	return shards;
 }
