@@ -33,11 +33,11 @@ def serve(trace: Path, begin: int, backing: str, costs: bool, clocked: bool) -> 
     import droppable
 
     stalls = {name: Stalls() for name in ("get_wall", "get_own", "set_wall", "set_own")} if clocked else {}
-    cache = droppable.Cache(backing=backing)  # type: ignore[arg-type]
     padding = os.urandom(1 << 20) * 5
     wall, run_delay_ns = time.perf_counter_ns, run_delay_reader()
     print("ready", flush=True)
     sys.stdin.readline()
+    cache = droppable.Cache(backing=backing)  # type: ignore[arg-type]  # as in a container: the limit is there before
     number = hits = hit_bytes = wrong = 0
     missed_us = 0
     took = waited = 0
