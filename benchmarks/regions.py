@@ -133,10 +133,10 @@ def main() -> None:
     )
     print("---|---|---|---|---|---")
     for name in ("mark the range", "ask the kernel"):
-        region = Region(SETTLE_BYTES, "zero", "lazyfree")
+        region = Region(SETTLE_BYTES + PAGE, "zero", "lazyfree")
         if name.startswith("ask"):
             touch = memoryview(region)
-        else:  # a view that the region does not know of as a bare one
+        else:  # not a bare view, and not on all of it: from either the kernel would be asked
             touch = memoryview(region.hold("write", 0, SETTLE_BYTES))
             touch.obj.finish()
         for place in range(0, SETTLE_BYTES, PAGE):
