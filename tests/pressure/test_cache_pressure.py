@@ -144,7 +144,7 @@ def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..
         while True:
             limits = current()
             room = limits.limit_bytes - limits.usage_bytes + limits.reclaimable_bytes
-            if room < 4 * MB:
+            if room < 12 * MB:
                 break
             taken.append(bytearray(2 * MB))
         left = sum(key in cache for key in range(1, 41))
@@ -154,7 +154,7 @@ def test_held_arrays_survive_and_released_ones_can_go(run_in_cgroup: Callable[..
     assert result["wrong"] == 0
     assert result["pinned"] >= 40 * MB
     assert result["released"] == 0
-    assert result["left"] <= 4, result
+    assert result["left"] <= 12, result
 
 
 def test_arrays_in_use_give_way_to_ordinary_memory(run_in_cgroup: Callable[..., Any]) -> None:
