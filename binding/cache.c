@@ -96,9 +96,7 @@ static int read_arguments(const char *function, PyObject *const *arguments, Py_s
 	return 0;
 }
 
-/*
- * 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, meta, buffer), instead of the value.
- */
+/* 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, buffer), instead of the value. */
 static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *place, PyObject **result)
 {
 	struct value_sink sink;
@@ -112,8 +110,7 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 	int status = cache_get(self->cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
 	if (status == DRP_OK && raw) {
 		PyObject *buffer = pin.cache ? pin_object(&pin) : Py_NewRef(sink.object);
-		PyObject *meta = sink.meta ? Py_NewRef(sink.meta) : PyBytes_FromStringAndSize(NULL, 0);
-		*result = buffer && meta ? Py_BuildValue("iNN", sink.kind, meta, buffer) : NULL;
+		*result = buffer ? Py_BuildValue("iN", sink.kind, buffer) : NULL;
 		value_sink_clear(&sink);
 		return *result ? 1 : -1;
 	}
@@ -537,7 +534,7 @@ static PyMethodDef cache_methods[] = {
 	 "clear($self, /)\n--\n\nForgets everything and gives its memory back. Arrays that are held stay valid."},
 	{"close", (PyCFunction)cache_object_close, METH_NOARGS,
 	 "close($self, /)\n--\n\nAs clear(), and for good: every later call raises ClosedError. May be called again."},
-	{"_raw", (PyCFunction)cache_object_raw, METH_O, "_raw($self, key, /)\n--\n\n(kind, meta, buffer), or None."},
+	{"_raw", (PyCFunction)cache_object_raw, METH_O, "_raw($self, key, /)\n--\n\n(kind, buffer), or None."},
 	{"_counts", (PyCFunction)cache_object_counts, METH_NOARGS, "_counts($self, /)\n--\n\nStatistics as a dict."},
 	{"_walk", (PyCFunction)cache_object_walk, METH_O,
 	 "_walk($self, cursor, /)\n--\n\n(next cursor, list of keys), or None at the end. Begin with 0."},

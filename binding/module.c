@@ -9,9 +9,9 @@ static int core_exec(PyObject *module)
 {
 	if (core_add_errors(module) < 0)
 		return -1;
-	if (core_add_pickle(module) < 0 || core_add_pin(module) < 0 || core_add_cache(module) < 0)
+	if (core_add_pickle(module) < 0 || core_add_pin(module) < 0 || core_add_array(module) < 0)
 		return -1;
-	if (core_add_memo(module) < 0)
+	if (core_add_cache(module) < 0 || core_add_memo(module) < 0)
 		return -1;
 	if (core_add_prim(module) < 0)
 		return -1;

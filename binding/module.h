@@ -17,6 +17,7 @@ PyObject *core_raise_dropped(const char *what, PyObject *offsets);
 PyObject *core_pickle_dumps(PyObject *object, const char *what);
 PyObject *core_pickle_loads(const char *data, Py_ssize_t bytes);
 
+int core_add_array(PyObject *module);
 int core_add_cache(PyObject *module);
 int core_add_errors(PyObject *module);
 int core_add_memo(PyObject *module);

@@ -10,6 +10,7 @@ typedef struct {
 } PinObject;
 
 static PyTypeObject *pin_type;
+static PyObject *read_only_text; /* made once: NumPy asks for memory to write to first, with each array */
 
 PyObject *pin_object(struct cache_pin *pin)
 {
@@ -47,8 +48,7 @@ static void pin_dealloc(PinObject *self)
 static int pin_get_buffer(PinObject *self, Py_buffer *view, int flags)
 {
 	if (flags & PyBUF_WRITABLE) {
-		PyErr_SetString(PyExc_BufferError,
-				"cached memory is read-only: others may be reading it; copy it to change it");
+		PyErr_SetObject(PyExc_BufferError, read_only_text);
 		view->obj = NULL;
 		return -1;
 	}
@@ -72,6 +72,9 @@ static PyType_Spec pin_spec = {
 
 int core_add_pin(PyObject *module)
 {
+	read_only_text = PyUnicode_FromString("cached memory is read-only: others may be reading it; copy it to change it");
+	if (!read_only_text)
+		return -1;
 	pin_type = (PyTypeObject *)PyType_FromSpec(&pin_spec);
 	return pin_type ? PyModule_AddObjectRef(module, "Pin", (PyObject *)pin_type) : -1;
 }

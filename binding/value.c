@@ -139,15 +139,18 @@ static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, siz
 {
 	struct value_sink *sink = (struct value_sink *)base;
 
+	value_sink_clear(sink);
 	sink->kind = kind;
-	Py_CLEAR(sink->meta);
-	Py_CLEAR(sink->object);
-	if (meta_bytes > 0) {
-		sink->meta = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)meta_bytes);
-		if (!sink->meta)
+	if (meta_bytes > sizeof(sink->inline_meta)) {
+		unsigned char *larger = PyMem_Malloc(meta_bytes);
+		if (!larger) {
+			PyErr_NoMemory();
 			return -1;
-		*meta = PyBytes_AS_STRING(sink->meta);
+		}
+		sink->meta = larger;
 	}
+	sink->meta_bytes = meta_bytes;
+	*meta = sink->meta;
 	if (kind == VALUE_ASCII) {
 		sink->object = PyUnicode_New((Py_ssize_t)value_bytes, 127);
 		if (!sink->object)
@@ -178,13 +181,38 @@ static void end_copy(struct cache_sink *base)
 
 void value_sink_init(struct value_sink *sink)
 {
-	*sink = (struct value_sink){.base = {reserve, begin_copy, end_copy}};
+	/* Field by field, as value_encode(). */
+	sink->base = (struct cache_sink){reserve, begin_copy, end_copy};
+	sink->kind = 0;
+	sink->meta = sink->inline_meta;
+	sink->meta_bytes = 0;
+	sink->object = NULL;
+	sink->saved = NULL;
 }
 
 void value_sink_clear(struct value_sink *sink)
 {
-	Py_CLEAR(sink->meta);
+	if (sink->meta != sink->inline_meta)
+		PyMem_Free(sink->meta);
+	sink->meta = sink->inline_meta;
 	Py_CLEAR(sink->object);
+}
+
+static PyObject *decode_coded(struct value_sink *sink, PyObject *memory, PyObject *decode)
+{
+	PyObject *result = NULL;
+
+	if (sink->kind == VALUE_ARRAY && array_make(sink->meta, sink->meta_bytes, memory, &result) != 0)
+		return result;
+	PyObject *kind = PyLong_FromLong(sink->kind - VALUE_CODED);
+	PyObject *meta = PyBytes_FromStringAndSize((const char *)sink->meta, (Py_ssize_t)sink->meta_bytes);
+	if (kind && meta) {
+		PyObject *arguments[] = {kind, meta, memory};
+		result = PyObject_Vectorcall(decode, arguments, 3, NULL);
+	}
+	Py_XDECREF(kind);
+	Py_XDECREF(meta);
+	return result;
 }
 
 PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject *decode)
@@ -208,19 +236,11 @@ PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject 
 	case VALUE_PICKLE:
 		result = core_pickle_loads(PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object));
 		break;
-	default: {
-		PyObject *kind = PyLong_FromLong(sink->kind - VALUE_CODED);
-		PyObject *empty = sink->meta ? NULL : PyBytes_FromStringAndSize(NULL, 0);
-		if (kind && (sink->meta || empty)) {
-			PyObject *arguments[] = {kind, sink->meta ? sink->meta : empty, object};
-			result = PyObject_Vectorcall(decode, arguments, 3, NULL);
-		}
-		Py_XDECREF(kind);
-		Py_XDECREF(empty);
-	}
+	default:
+		result = decode_coded(sink, object, decode);
 	}
 out:
 	Py_XDECREF(object);
-	Py_CLEAR(sink->meta);
+	value_sink_clear(sink);
 	return result;
 }

@@ -9,9 +9,9 @@
  *   VALUE_CODED+n   what encode() gave            the parts that encode() gave          -> decode(n, meta, buffer)
  *
  * encode and decode are Python functions (droppable._values): arrays, long pickles, and buffers out of band. Their values
- * are laid out so that they can be pinned, and decode() gets the pinned memory itself.
+ * are laid out so that they can be pinned, and decode() gets the pinned memory itself. Most arrays are made without it.
  *
- * Callers: binding/cache.c.
+ * Callers: binding/cache.c; array_make() is for value.c.
  */
 #ifndef DRP_VALUE_H
 #define DRP_VALUE_H
@@ -19,9 +19,9 @@
 #include "cache.h"
 #include "module.h"
 
-enum value_kind { VALUE_BYTES, VALUE_ASCII, VALUE_STR, VALUE_PICKLE, VALUE_CODED };
+enum value_kind { VALUE_BYTES, VALUE_ASCII, VALUE_STR, VALUE_PICKLE, VALUE_CODED, VALUE_ARRAY = VALUE_CODED };
 
-enum { VALUE_INLINE_PARTS = 4, GIL_RELEASE_BYTES = 256 * 1024 };
+enum { VALUE_INLINE_PARTS = 4, VALUE_INLINE_META_BYTES = 256, GIL_RELEASE_BYTES = 256 * 1024 };
 
 struct value {
 	struct cache_item item;
@@ -40,15 +40,20 @@ void value_free(struct value *value);
 struct value_sink {
 	struct cache_sink base;
 	uint8_t kind;
-	PyObject *meta;   /* bytes, or NULL */
+	unsigned char *meta; /* inline_meta, or from PyMem_Malloc() */
+	size_t meta_bytes;
 	PyObject *object; /* bytes or str under construction, or NULL */
 	PyThreadState *saved;
+	unsigned char inline_meta[VALUE_INLINE_META_BYTES];
 };
 
 void value_sink_init(struct value_sink *sink);
 void value_sink_clear(struct value_sink *sink);
 /* The finished object; pin->cache is taken over if it is set. */
 PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject *decode);
+
+/* array.c. 1 and *array; 0: nothing is known of such a meta, decode() is to be asked; -1 with an exception. */
+int array_make(const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array);
 
 /* A Python object that holds a pin and exports its memory, read-only. Takes the pin over, also on failure. */
 PyObject *pin_object(struct cache_pin *pin);

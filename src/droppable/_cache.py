@@ -179,7 +179,7 @@ class Cache(CoreCache):
         raw = self._raw(key)
         if raw is None:
             raise KeyError(key)
-        kind, _, buffer = raw
+        kind, buffer = raw
         if kind not in _VIEWABLE:
             raise TypeError(f"the value of {key!r} is neither bytes nor an array; use get()")
         return View(buffer)

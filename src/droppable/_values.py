@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from droppable._reducers import reducers
+from droppable.lowlevel import remember_dtype
 
 _ARRAY: Final = 0
 _PARTS: Final = 1
@@ -81,21 +82,12 @@ def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 def decode(kind: int, meta: bytes, memory: Any) -> Any:
     """Puts a value together again on memory: a pin, or bytes where memory cannot be pinned."""
-    if kind != _ARRAY:
-        return _decode_parts(meta, memory)
-    make, shape, dtype, in_c_order = _layouts.get(meta) or _read_layout(meta)
-    # NumPy takes half the time if it is not told what it would assume.
-    return make(shape, dtype, memory) if in_c_order else make(shape, dtype, memory, 0, None, "F")
+    return _decode_array(meta, memory) if kind == _ARRAY else _decode_parts(meta, memory)
 
 
 def _is_plain_array(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject
-
-
-# The metas of arrays are few and repeat: what ndarray() is given for each, so that a hot array costs no unpickling.
-_layouts: dict[bytes, tuple[Any, Any, Any, bool]] = {}
-_LAYOUTS_AT_MOST: Final = 1024
 
 
 def _encode_array(array: Any) -> Coded:
@@ -106,17 +98,21 @@ def _encode_array(array: Any) -> Coded:
     order = "C" if array.flags.c_contiguous else "F"
     # as bytes: the buffer protocol has no format for datetimes and the like
     flat = array.reshape(-1, order=order).view(numpy.uint8) if array.size else b""
-    return _ARRAY, pickle.dumps((array.shape, array.dtype, order), protocol=5), (flat,)
+    head = struct.pack(f"=cB{array.ndim}q", order.encode(), array.ndim, *array.shape)
+    return _ARRAY, head + pickle.dumps(array.dtype, protocol=5), (flat,)
 
 
-def _read_layout(meta: bytes) -> tuple[Any, Any, Any, bool]:
+def _decode_array(meta: bytes, memory: Any) -> Any:
+    """The binding does this for what it remembers of C-ordered arrays: binding/array.c has a picture of meta."""
     from numpy import ndarray
 
-    shape, dtype, order = pickle.loads(meta)
-    if len(_layouts) >= _LAYOUTS_AT_MOST:
-        _layouts.clear()
-    layout = _layouts[meta] = ndarray, shape, dtype, order == "C"
-    return layout
+    order, dimensions = struct.unpack_from("=cB", meta)
+    shape = struct.unpack_from(f"={dimensions}q", meta, 2)
+    pickled = meta[2 + 8 * dimensions :]
+    dtype = pickle.loads(pickled)
+    if order == b"C":
+        remember_dtype(pickled, ndarray, dtype)
+    return ndarray(shape, dtype, memory, 0, None, order.decode())
 
 
 def _encode_parts(head: bytes, buffers: list[pickle.PickleBuffer]) -> Coded:

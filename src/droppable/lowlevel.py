@@ -29,6 +29,7 @@ from droppable._core import random_token_bytes as random_token_bytes
 from droppable._core import random_token_hex as random_token_hex
 from droppable._core import random_token_urlsafe as random_token_urlsafe
 from droppable._core import random_uuid4 as random_uuid4
+from droppable._core import remember_dtype as remember_dtype
 
 CoreCache = _core.Cache
 """What `droppable.Cache` derives from."""

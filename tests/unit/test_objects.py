@@ -57,7 +57,7 @@ def pin_of(cache: Cache, numpy: Any) -> tuple[int, int]:
     """Where the value of KEY lies: address and end."""
     raw = cache._raw(KEY)
     assert raw is not None
-    memory = numpy.frombuffer(raw[2], "u1")
+    memory = numpy.frombuffer(raw[1], "u1")
     return memory.ctypes.data, memory.ctypes.data + memory.nbytes
 
 
