@@ -26,6 +26,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "prim_page.h"
+
 /*
  * prim_step() stands between any two memory accesses whose order is part of a protocol. It is nothing at all, except
  * under prim_fake.c, where a test can let a page vanish at the Nth of them.
@@ -47,9 +49,6 @@ enum prim_map_flags {
 	PRIM_HUGE_PAGES = 2,   /* allow transparent huge pages; the default forbids them: a huge page is dropped whole */
 	PRIM_DUMPABLE = 4,     /* leave the mapping in core dumps: for positive controls */
 };
-
-/* Bytes of one OS page. Never fails; constant for the life of the process. */
-size_t prim_page_size(void);
 
 /*
  * Maps length zero bytes, page aligned, readable and writable, without reserving memory for them. PRIM_LAZYFREE is

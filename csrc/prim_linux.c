@@ -60,17 +60,6 @@ struct pagemap_scan {
 #define PAGEMAP_SWAPPED (1u << 4)
 #define PAGEMAP_PFNZERO (1u << 5)
 
-size_t prim_page_size(void)
-{
-	static _Atomic size_t known;
-	size_t size = atomic_load_explicit(&known, memory_order_relaxed);
-	if (size == 0) {
-		size = (size_t)sysconf(_SC_PAGESIZE);
-		atomic_store_explicit(&known, size, memory_order_relaxed);
-	}
-	return size;
-}
-
 static int status_of_errno(void)
 {
 	switch (errno) {

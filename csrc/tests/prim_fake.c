@@ -42,14 +42,6 @@ static struct {
 	uint64_t now_ns, random;
 } fake = {.headroom = {.limit_bytes = UINT64_MAX}, .random = 1};
 
-size_t prim_page_size(void)
-{
-	static size_t known;
-	if (known == 0)
-		known = (size_t)sysconf(_SC_PAGESIZE);
-	return known;
-}
-
 static uint64_t checksum(const unsigned char *at)
 {
 	uint64_t sum = 0, word;
