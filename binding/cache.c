@@ -461,6 +461,9 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	config.backing = (enum prim_backing)backing;
 	config.share_on_fork = share_on_fork;
 	config.shards = (unsigned)shards;
+#ifndef Py_GIL_DISABLED
+	config.one_by_one = true; /* but for copies of large values, which are made without a lock of the core */
+#endif
 	config.segment_bytes = (size_t)segment_bytes;
 	int status = cache_create(&config, &self->cache);
 	if (status != DRP_OK) {

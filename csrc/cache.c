@@ -27,8 +27,9 @@ enum {
 	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
 	PAGE_WASTE_SHARE = 8,
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
-	SHARD_LEAST_BYTES = 64 << 20,
-	SHARDS_MOST = 4,
+	SHARD_LEAST_BYTES = 128 << 20,
+	SHARDS_MOST = 16,
+	SHARDS_ONE_BY_ONE = 2,
 };
 
 uint64_t cache_now_ns(struct cache *cache)
@@ -44,16 +45,18 @@ static uint64_t read_limit_bytes(void)
 }
 
 /*
- * Few: each has a segment or two half full, and holds what is new for as long as a share of its own bytes lasts. Sixteen let
- * two threads set half as much again, and cost a cache whose limit was lowered to 150 MB two to three hits in a hundred. A
- * bound that is small is kept by one shard, so that it is kept exactly.
+ * Sixteen let two threads get twice as much as one, if each holds enough to tell what is in use: at 5 MB a shard two to three
+ * hits in a hundred are lost, at 20 MB none, and a cache may get less than its limit. Where threads seldom meet two are
+ * enough: each shard more is memory that each call waits for. A bound that is small is kept by one, so that it is kept exactly.
  */
-static unsigned choose_shards(uint64_t max_bytes, uint64_t limit_bytes)
+static unsigned choose_shards(const struct cache_config *config, uint64_t limit_bytes)
 {
+	const uint64_t max_bytes = config->max_bytes;
 	const uint64_t bytes = max_bytes != 0 && max_bytes < limit_bytes ? max_bytes : limit_bytes;
+	const unsigned most = config->one_by_one ? SHARDS_ONE_BY_ONE : SHARDS_MOST;
 	unsigned shards = max_bytes != 0 ? 1 : 2;
 
-	while (shards < SHARDS_MOST && bytes / SHARD_LEAST_BYTES >= 2 * shards)
+	while (shards < most && bytes / SHARD_LEAST_BYTES >= 2 * shards)
 		shards *= 2;
 	return shards;
 }
@@ -99,7 +102,7 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	int status;
 
 	if (shards == 0)
-		shards = choose_shards(config->max_bytes, limit_bytes);
+		shards = choose_shards(config, limit_bytes);
 	if ((shards & (shards - 1)) != 0 || shards > 64 || config->backing > PRIM_DROPPABLE ||
 	    (config->share_on_fork && config->backing == PRIM_DROPPABLE))
 		return DRP_INVALID;
@@ -520,7 +523,7 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 		}
 	}
 
-	status = cache_has_room(cache, stored_bytes + extent_bytes) ? DRP_OK : DRP_REFUSED;
+	status = cache_has_room(cache, shard, stored_bytes + extent_bytes) ? DRP_OK : DRP_REFUSED;
 	if (status == DRP_OK && on_pages) {
 		status = write_extent(cache, shard, hash, item, value_bytes, &segment, &extent, witnesses);
 		parts[2] = (struct drp_part){&extent, sizeof(extent)};

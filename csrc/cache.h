@@ -10,8 +10,7 @@
  * Threads: every function may be called from any thread at the same time. A shard's lock is a leaf lock: nothing is
  * called back under it but sink->reserve() for values of less than a page's worth of segment; see there. No lock is held
  * while a large value is copied, marked, pinned or unmapped.
- * Fork: the child finds the cache empty (or, with share_on_fork, as it was); pins stay valid in both. The handlers for
- * that are installed with the first cache.
+ * Fork: the child finds the cache empty (or, with share_on_fork, as it was); pins stay valid in both.
  *
  * Callers: the binding; C programs.
  */
@@ -31,6 +30,7 @@ struct cache_config {
 	enum prim_backing backing; /* PRIM_LAZYFREE or PRIM_DROPPABLE */
 	bool share_on_fork;        /* lazyfree only */
 	unsigned shards;           /* a power of two up to 64, or 0: chosen */
+	bool one_by_one;           /* calls seldom meet, so that few shards are chosen */
 	size_t segment_bytes;      /* a power of two up to 2 MiB, or 0: chosen */
 	uint64_t span_bytes;       /* address space for all segments, or 0: from the memory limit, as it changes */
 	uint64_t max_bytes;        /* of entries, as stored; 0: no bound but memory */

@@ -20,6 +20,8 @@
 struct shard {
 	pthread_mutex_t lock;
 	uint64_t hits; /* here, so that the lock's cache line is all that a hit writes */
+	_Atomic int64_t room_to_use_bytes; /* of the room that was read to be good until room_of_ns: cache_room.c */
+	_Atomic uint64_t room_of_ns;
 	pthread_cond_t pin_changed;
 	struct arena arena;
 	struct index index;
@@ -27,6 +29,7 @@ struct shard {
 	struct cache_stats counts; /* entries and bytes are kept here; hits, mapped, pinned and lost are filled in when read */
 	struct probation probation;
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
+	size_t dirty_pages_most;  /* of the index, between two marks */
 	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
 	bool making_space;
 	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
@@ -120,8 +123,8 @@ static inline enum segment_kind shard_extent_kind(const struct shard *shard, siz
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
 /* cache_room.c: may that many bytes be allocated? Takes locks of shards; the second does not, and reads no limits anew. */
-bool cache_has_room(struct cache *cache, size_t bytes);
-bool cache_room_is_known(struct cache *cache, size_t bytes);
+bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes);
+bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes);
 void cache_watch_room(struct cache *cache); /* for calls that do not insert: keeps the window (cache_window.h) in bounds */
 
 /* cache_sweep.c: evicts until max_bytes is kept. */

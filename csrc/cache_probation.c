@@ -91,7 +91,7 @@ static bool passes(struct cache *cache, struct shard *shard, const struct found 
 		follow(&probation->judged_cost, cost);
 	if (hot && cheap)
 		probation->cost -= probation->cost / COST_SINK_SHARE + 1;
-	if (cheap || !(hot || dear) || !cache_room_is_known(cache, bytes))
+	if (cheap || !(hot || dear) || !cache_room_is_known(cache, shard, bytes))
 		return false;
 	if (cost_ns != 0)
 		follow(&probation->cost, cost);

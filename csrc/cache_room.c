@@ -20,6 +20,8 @@ enum {
 	SPAN_FACTOR = 4,        /* address space for one byte of the limit: dead values keep some until they are found */
 	SPAN_MAX_32_BYTES = 512 << 20, /* of the 2 to 4 GiB that a 32-bit program has for everything */
 	USE_SHARE = 4,          /* of the room may be used up by inserts before it is read again */
+	PLENTY_BYTES = 64 << 20,
+	SHARD_TAKES_BYTES = 64 << 10,
 };
 
 static void read_room(struct cache *cache, uint64_t now_ns)
@@ -76,7 +78,25 @@ void cache_watch_room(struct cache *cache)
 	window_trim();
 }
 
-static bool has_room(struct cache *cache, size_t bytes)
+/*
+ * Uses up what an insert takes. Where there is plenty a shard takes much at once, and inserts of two shards write nothing in
+ * common; what it has left of an older reading is worth nothing.
+ */
+static void use_room(struct cache *cache, struct shard *shard, int64_t bytes)
+{
+	const uint64_t until_ns = atomic_load_explicit(&cache->room_until_ns, memory_order_relaxed);
+
+	if (atomic_load_explicit(&shard->room_of_ns, memory_order_relaxed) == until_ns &&
+	    atomic_fetch_sub_explicit(&shard->room_to_use_bytes, bytes, memory_order_relaxed) >= bytes)
+		return;
+	const bool plenty = atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) >= PLENTY_BYTES;
+	const int64_t taken = plenty && bytes < SHARD_TAKES_BYTES ? SHARD_TAKES_BYTES : bytes;
+	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, taken, memory_order_relaxed);
+	atomic_store_explicit(&shard->room_to_use_bytes, taken - bytes, memory_order_relaxed);
+	atomic_store_explicit(&shard->room_of_ns, until_ns, memory_order_relaxed);
+}
+
+static bool has_room(struct cache *cache, struct shard *shard, size_t bytes)
 {
 	const int64_t wanted = (int64_t)bytes;
 	uint64_t now_ns;
@@ -86,27 +106,25 @@ static bool has_room(struct cache *cache, size_t bytes)
 		return false; /* read a moment ago: it will not have changed */
 	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
 		read_room(cache, now_ns);
-	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, wanted, memory_order_relaxed);
+	use_room(cache, shard, wanted);
 	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
 }
 
-bool cache_room_is_known(struct cache *cache, size_t bytes)
+bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes)
 {
-	const int64_t wanted = (int64_t)bytes;
-
-	atomic_fetch_sub_explicit(&cache->room_to_use_bytes, wanted, memory_order_relaxed);
-	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
+	use_room(cache, shard, (int64_t)bytes);
+	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= (int64_t)bytes;
 }
 
-bool cache_has_room(struct cache *cache, size_t bytes)
+bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes)
 {
-	bool there = has_room(cache, bytes);
+	bool there = has_room(cache, shard, bytes);
 
 	if (window_bytes() == 0)
 		return there;
 	if (!there && window_release()) { /* what rested can be dropped now */
 		atomic_store_explicit(&cache->room_until_ns, 0, memory_order_relaxed);
-		return has_room(cache, bytes);
+		return has_room(cache, shard, bytes);
 	}
 	window_trim();
 	return there;

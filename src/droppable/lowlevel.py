@@ -43,7 +43,8 @@ CoreMemo = _core.Memo
 class Layout:
     """Sizes inside a cache; 0 lets it choose.
 
-    shards: locks that share the keys, a power of two up to 64 (chosen: 4; 2 below 256 MiB, 1 in max_bytes < 64 MiB).
+    shards: locks that share the keys, a power of two up to 64 (chosen: 2, or 1 in max_bytes < 256 MiB; without a GIL
+        one for each 128 MiB of the memory limit or of max_bytes, 16 at most).
     segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at once.
     span_bytes: address space for all segments (chosen: four times the memory limit, as it changes).
     """
