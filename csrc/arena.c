@@ -264,8 +264,7 @@ static void dispose(struct arena *arena, struct segment *segment)
 	segment->state = SEGMENT_FREE;
 	segment->older = NULL;
 	if (!arena->purging || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX)) {
-		/* What is left on its pages is dead: clean, so that the kernel may have it before it is used again. */
-		(void)prim_mark(segment->base, segment->length);
+		(void)arena_mark(segment, true); /* what is left there is dead; the kernel may have it before it is used again */
 		segment->newer = arena->kept[segment->kind];
 		arena->kept[segment->kind] = segment;
 		arena->kept_count[segment->kind]++;

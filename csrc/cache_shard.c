@@ -17,8 +17,10 @@ enum {
 	APPEND_RETRIES = 3,
 	ENTRIES_DEAR_FACTOR = 8,
 	SPENT_BYTES = 32 * 1024,
-	MARK_BATCH_BYTES = 128 * 1024, /* appended between two marks; one madvise() for 32 pages costs about 2 us */
-	INDEX_DIRTY_PAGES = 64,        /* between two marks, at most: they cannot be dropped on lazyfree */
+	MARK_SHARE = 4, /* of a segment is appended between two marks: each interrupts the other processors */
+	/* Pages of the index between two marks: they cannot be dropped on lazyfree. Of all shards, if they are few; of one. */
+	INDEX_DIRTY_PAGES = 256,
+	SHARD_DIRTY_PAGES = 64,
 };
 
 bool shard_is_dead(void *context, uint64_t place)
@@ -51,6 +53,9 @@ int shard_init(struct cache *cache, struct shard *shard)
 	status = index_init(&shard->index, cache->config.backing, map_flags);
 	if (status != DRP_OK)
 		goto err_arena;
+	shard->dirty_pages_most = INDEX_DIRTY_PAGES / cache->shard_count;
+	if (shard->dirty_pages_most < SHARD_DIRTY_PAGES)
+		shard->dirty_pages_most = SHARD_DIRTY_PAGES;
 	shard->index.is_dead = shard_is_dead;
 	shard->index.context = shard;
 	init_lock(&shard->lock);
@@ -79,7 +84,7 @@ void shard_unlock(struct shard *shard)
 	struct iovec dirty[INDEX_DIRTY_PAGES];
 	size_t count = 0;
 
-	if (shard->index.dirty_pages >= INDEX_DIRTY_PAGES)
+	if (shard->index.dirty_pages >= shard->dirty_pages_most)
 		count = index_take_dirty(&shard->index, dirty, INDEX_DIRTY_PAGES);
 	pthread_mutex_unlock(&shard->lock);
 	arena_bury(doomed);
@@ -324,7 +329,7 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 static void mark_entries(struct shard *shard, struct segment *head, bool all)
 {
 	const size_t marked = head->marked, unmarked = head->used - marked;
-	const size_t batch = head->length / 4 < MARK_BATCH_BYTES ? head->length / 4 : MARK_BATCH_BYTES;
+	const size_t batch = head->length / MARK_SHARE;
 	size_t *extent_bytes = &shard->unmarked_extent_bytes[head->part];
 
 	if (!all && unmarked + *extent_bytes < batch)
