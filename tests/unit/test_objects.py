@@ -191,6 +191,38 @@ class TestNumPy:
         assert list(got["objects"]) == list(objects)
 
 
+class TestArrays:
+    """One array alone, which the binding puts together by itself from the second time on: binding/array.c."""
+
+    SHAPES = ((), (0,), (3,), (2, 0, 4), (100, 300), (300, 100), (2,) * 10)
+    DTYPES = ("f8", ">i2", "?", "c16", "M8[us]", "U7", "S3", "V5", "i4,f4", "(2,3)f4,u1")
+
+    @pytest.mark.parametrize("order", "CF")
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_every_shape_type_and_order(self, cache: Cache, numpy: Any, dtype: str, order: str) -> None:
+        for shape in self.SHAPES:
+            array = numpy.zeros(shape, dtype, order)
+            array.ravel(order="K").view(numpy.uint8)[::7] = 1
+            cache[KEY] = array
+            for _ in range(3):
+                got = cache[KEY]
+                assert (got.shape, got.dtype) == (array.shape, array.dtype)
+                assert got.strides == array.strides or array.size == 0
+                assert got.tobytes() == array.tobytes()
+                assert not got.flags.writeable
+
+    def test_more_types_than_are_remembered(self, cache: Cache, numpy: Any) -> None:
+        types = [numpy.dtype([(f"field_{number}", "u4"), ("more", "u1", (number + 1,))]) for number in range(100)]
+        arrays = [numpy.frombuffer(bytes(range(256)) * dtype.itemsize, dtype) for dtype in types]
+        for _ in range(2):
+            for array in arrays:
+                cache[KEY] = array
+                for _ in range(2):
+                    got = cache[KEY]
+                    assert got.dtype == array.dtype
+                    assert got.tobytes() == array.tobytes()
+
+
 class TestPandas:
     def frame(self, numpy: Any, pandas: Any, rows: int = 10_000) -> Any:
         return pandas.DataFrame(
