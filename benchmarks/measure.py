@@ -59,7 +59,7 @@ def interleave(contenders: Sequence[Contender], rounds: int, batch_seconds: floa
     calls = [cycle(contender.arguments) for contender in contenders]
     batches = []
     for contender, arguments in zip(contenders, calls, strict=True):
-        batch_ns(contender, arguments, 3)  # what only the first calls do
+        batch_ns(contender, arguments, len(contender.arguments))  # what only the first call for a key does
         count = max(3, int(batch_seconds * 1e8 / batch_ns(contender, arguments, 3)))
         batches.append(max(3, int(batch_seconds * 1e9 / batch_ns(contender, arguments, min(count, 100_000)))))
     times: list[list[float]] = [[] for _ in contenders]
