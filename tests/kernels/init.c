@@ -14,8 +14,10 @@
  * failure, whatever the reason (a hang, a panic, a kernel that killed us).
  */
 #include <dirent.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,12 +79,27 @@ static void write_file(const char *path, const char *text)
 	close(fd);
 }
 
+static bool is_empty(const char *directory)
+{
+	struct dirent *found;
+	DIR *open_one = opendir(directory);
+
+	if (!open_one)
+		return true;
+	do
+		found = readdir(open_one);
+	while (found && found->d_name[0] == '.');
+	closedir(open_one);
+	return !found;
+}
+
 static void prepare(void)
 {
 	mount_at("devtmpfs", "/dev");
 	mount_at("proc", "/proc");
 	mount_at("sysfs", "/sys");
-	mount_at("tmpfs", "/tmp");
+	if (is_empty("/tmp")) /* a checkout below /tmp came along, at the path that it has: it must stay in sight */
+		mount_at("tmpfs", "/tmp");
 	mount_at("tmpfs", "/dev/shm");
 	mount_optional("devpts", "/dev/pts");
 	chmod("/tmp", 01777);
