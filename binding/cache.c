@@ -326,7 +326,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 	(void)unused;
 	if (self->cache)
 		cache_read_stats(self->cache, &stats);
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
 			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
@@ -343,7 +343,8 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 			     "mapped_bytes", (unsigned long long)stats.mapped_bytes,
 			     "pinned_bytes", (unsigned long long)stats.pinned_bytes,
 			     "window_bytes", (unsigned long long)stats.window_bytes,
-			     "index_lost_pages", (unsigned long long)stats.index_lost_pages);
+			     "index_lost_pages", (unsigned long long)stats.index_lost_pages,
+			     "yielded_bytes", (unsigned long long)stats.yielded_bytes);
 }
 
 static Py_ssize_t cache_object_length(CacheObject *self)

@@ -133,6 +133,20 @@ static struct segment *take_free(struct arena *arena)
 	return segment;
 }
 
+size_t arena_purge_kept(struct arena *arena)
+{
+	struct segment *segment = NULL;
+
+	for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
+		segment = take_kept(arena, kind);
+	if (!segment)
+		return 0;
+	(void)prim_purge(segment->base, segment->length);
+	segment->newer = arena->free;
+	arena->free = segment;
+	return segment->length;
+}
+
 bool arena_trim(struct arena *arena)
 {
 	struct segment *segment = take_free(arena);
@@ -194,6 +208,11 @@ bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t len
 	       arena->mapped_bytes + arena->segment_bytes > arena->span_limit_bytes;
 }
 
+static size_t used_words(const struct arena *arena, enum segment_kind kind)
+{
+	return kind == SEGMENT_WHOLE ? 1 : (arena->segment_bytes / prim_page_size() + 63) / 64;
+}
+
 int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out)
 {
 	struct arena_log *log = &arena->logs[part];
@@ -212,7 +231,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		segment = take_free(arena);
 	if (!segment) {
 		void *base;
-		segment = calloc(1, sizeof(*segment));
+		segment = calloc(1, sizeof(*segment) + used_words(arena, kind) * sizeof(segment->used_pages[0]));
 		if (!segment)
 			return DRP_NO_MEMORY;
 		segment->length = kind == SEGMENT_WHOLE ? length : arena->segment_bytes;
@@ -230,6 +249,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
 	segment->resident_pages = segment->purged_pages = 0;
 	segment->spared = false;
+	memset(segment->used_pages, 0, used_words(arena, kind) * sizeof(segment->used_pages[0]));
 	segment->part = (uint8_t)part;
 	give_number(arena, segment);
 	by_age_append(arena, segment);

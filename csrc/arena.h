@@ -27,35 +27,9 @@
 
 #include "place.h"
 #include "prim.h"
+#include "segment.h"
 
-enum segment_kind { SEGMENT_ENTRIES, SEGMENT_EXTENTS, SEGMENT_WHOLE };
-enum segment_state { SEGMENT_FREE, SEGMENT_OPEN, SEGMENT_SEALED, SEGMENT_ZOMBIE };
 enum arena_part { ARENA_MAIN, ARENA_PROBATION, ARENA_PARTS };
-
-struct segment {
-	struct segment *older, *newer; /* by age; in the list of free segments, newer alone */
-	unsigned char *base;
-	size_t length;
-	size_t used;       /* bytes appended */
-	size_t marked;     /* bytes already marked droppable; page aligned */
-	size_t live_bytes; /* of entries or extents not yet known to be dead */
-	size_t live_count;
-	size_t swept;      /* ENTRIES: how far the sweep came that empties it */
-	size_t judged;     /* on probation: how far that went, of any kind; see cache_probation.c */
-	uint64_t filled_at; /* on probation: bytes appended to that log when it was last appended to */
-	uint32_t judged_extents;
-	uint32_t resident_pages; /* when last counted; of a sealed segment */
-	uint32_t purged_pages;   /* given back while it was open */
-	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
-	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
-	uint64_t hash;     /* WHOLE: of its key */
-	uint32_t number;
-	uint32_t users, resting; /* resting: users among them that give way when they are asked to (cache_window.h) */
-	uint32_t extents; /* EXTENTS: entries of the directory in use */
-	uint8_t kind, state;
-	uint8_t part;      /* enum arena_part: the log that it belongs to */
-	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
-};
 
 struct arena_log {
 	struct segment *oldest, *newest;
@@ -79,12 +53,6 @@ struct arena {
 	unsigned kept_count[SEGMENT_WHOLE];
 	bool purging; /* memory is short: what the main log retires gives its pages back */
 	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */
-};
-
-struct arena_extent { /* what the directory of an EXTENTS segment says of one value */
-	uint64_t hash;
-	uint32_t page;
-	uint32_t stamp; /* the segment's; anything else: dropped */
 };
 
 /* segment_bytes: a power of two, from one page to ARENA_SEGMENT_MAX. Maps nothing yet. */
@@ -132,6 +100,8 @@ void arena_count(struct arena *arena, struct segment *segment, size_t resident_p
 /* Notes that pages of a segment were given back, or will be: counting will not find them. */
 void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages);
 
+/* Gives the pages of a dead segment back that were kept to be written again: how many bytes; 0: there is none. */
+size_t arena_purge_kept(struct arena *arena);
 /* Takes the list of segments that wait to be unmapped; arena_bury() unmaps them and needs no lock. */
 struct segment *arena_take_doomed(struct arena *arena);
 void arena_bury(struct segment *doomed);

@@ -16,6 +16,7 @@
 
 #include "cache_internal.h"
 #include "cache_window.h"
+#include "cache_yield.h"
 #include "hash.h"
 #include "witness.h"
 
@@ -23,7 +24,7 @@ enum {
 	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
 	GET_RETRIES = 3,
 	LEAST_PAGE_BYTES = 4096, /* of any system */
-	WATCH_HITS = 64, /* of a shard, between two looks at the room */
+	WATCH_CALLS = 64, /* of a shard, between two looks at the room; values on pages of their own take longer: each looks */
 	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
 	PAGE_WASTE_SHARE = 8,
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
@@ -274,6 +275,8 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 		goto out;
 
 	segment->spared = false;
+	const size_t first = segment->kind == SEGMENT_WHOLE ? 0 : (size_t)extent.page * prim_page_size();
+	segment_note_used(segment, first, first + 1);
 	if (pinning) {
 		status = of ? cache_share_pin(cache, shard, of, value_bytes, pin)
 			    : cache_take_pin(cache, shard, segment, address, value_bytes, witnesses, sink, pin);
@@ -315,7 +318,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	struct shard *shard = lock_shard(cache, hash);
 	struct found found;
 	int status = DRP_MISS;
-	bool watch;
+	bool watch, copied_pages = false;
 
 	pin->cache = NULL;
 	if (shard->closed) {
@@ -331,6 +334,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		}
 		if (cache->config.max_bytes || found.segment->part == ARENA_PROBATION)
 			index_set_hot(&shard->index, &found.cursor);
+		segment_note_used(found.segment, found.offset, found.offset + found.entry.bytes);
 		const uint64_t place = found.cursor.place;
 		if (found.entry.flags & ENTRY_EXTENT)
 			status = get_extent(cache, shard, &found, mode, sink, pin);
@@ -342,6 +346,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		}
 		if (status == DRP_OK) {
 			shard->hits++;
+			copied_pages = (found.entry.flags & ENTRY_EXTENT) && !pin->cache;
 			if (place_out)
 				*place_out = place;
 		}
@@ -354,10 +359,12 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	}
 	shard->counts.misses[MISS_DROPPED]++;
 out:
-	watch = shard->hits % WATCH_HITS == 0;
+	watch = shard->hits % WATCH_CALLS == 0;
 	shard_unlock(shard);
 	if (watch)
 		cache_watch_room(cache);
+	if (watch || copied_pages)
+		cache_yield();
 	return status;
 }
 
@@ -565,7 +572,10 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 		shard_mark(shard, false);
 		shard_evict(cache, shard);
 	}
+	const bool watch = segment || shard->counts.sets % WATCH_CALLS == 0;
 	shard_unlock(shard);
+	if (watch)
+		cache_yield();
 	if (witnesses != on_stack)
 		free(witnesses);
 out_free:
@@ -630,6 +640,7 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 		out->pinned_bytes += shard->pins.pinned_bytes;
 		out->window_bytes += shard->pins.resting_bytes;
 		out->index_lost_pages += shard->index.lost_pages;
+		out->yielded_bytes += counts->yielded_bytes;
 		shard_unlock(shard);
 	}
 }

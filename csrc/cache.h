@@ -49,6 +49,7 @@ struct cache_stats {
 	uint64_t mapped_bytes;  /* address space, resident or not */
 	uint64_t pinned_bytes, window_bytes; /* not droppable: held by somebody; by nobody, but used a moment ago */
 	uint64_t index_lost_pages;
+	uint64_t yielded_bytes; /* given back because others took memory fast: drops, too, as soon as they are found */
 };
 
 struct cache_item {

@@ -105,3 +105,16 @@ void cache_unregister(struct cache *cache)
 		cache->registry_next->registry_previous = cache->registry_previous;
 	pthread_mutex_unlock(&registry_lock);
 }
+
+bool registry_try_lock(struct cache **first)
+{
+	if (pthread_mutex_trylock(&registry_lock) != 0)
+		return false;
+	*first = registry;
+	return true;
+}
+
+void registry_unlock(void)
+{
+	pthread_mutex_unlock(&registry_lock);
+}

@@ -1,6 +1,6 @@
 /*
  * cache_internal.h - what the files of the cache share: cache.c, cache_shard.c, cache_sweep.c, cache_room.c, cache_pin.c,
- * cache_window.c, cache_walk.c, cache_drop.c, cache_fork.c. Each says at its top what it does.
+ * cache_window.c, cache_walk.c, cache_drop.c, cache_fork.c, cache_yield.c. Each says at its top what it does.
  *
  * Lock order: registry of cache_fork.c, shards by number, the window's. But for that, a shard's lock is a leaf.
  */
@@ -37,6 +37,7 @@ struct shard {
 	uint64_t audited_lost_pages;
 	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
 	unsigned spare_credit;
+	uint32_t yield_number; /* of the segment that cache_yield.c looks at next */
 	bool closed;
 } __attribute__((aligned(128))); /* two cache lines: neighbours' locks do not fight */
 
@@ -141,5 +142,8 @@ int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *seg
 /* cache_fork.c */
 int cache_register(struct cache *cache);
 void cache_unregister(struct cache *cache);
+/* The first of all caches; none comes or goes until registry_unlock(). False: somebody else has the lock. */
+bool registry_try_lock(struct cache **first);
+void registry_unlock(void);
 
 #endif

@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "prim_headroom.h"
 #include "prim_page.h"
 
 /*
@@ -134,14 +135,5 @@ int prim_signal_disarm(int handle, void *address, size_t length);
  * DRP_EXISTS where it met a page that is present. */
 int prim_signal_refill(int handle, void *address, const void *source, size_t length, size_t *done_bytes);
 void prim_signal_close(int handle);
-
-/* How much this process could still allocate before reclaim finds nothing, over its memory cgroup, all the parents of
- * that, and the machine: the tightest of them. */
-struct prim_headroom {
-	uint64_t limit_bytes;       /* UINT64_MAX: no limit */
-	uint64_t usage_bytes;
-	uint64_t reclaimable_bytes; /* file LRUs, on which clean lazyfree and droppable memory sits */
-};
-int prim_headroom(struct prim_headroom *out);
 
 #endif

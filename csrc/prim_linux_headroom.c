@@ -85,18 +85,27 @@ static void keep_tightest(struct prim_headroom *tightest, const struct prim_head
 		*tightest = *room;
 }
 
-static void read_level(const struct hierarchy *h, const char *directory, char *scratch, struct prim_headroom *tightest)
+static bool read_use(const struct hierarchy *h, const char *directory, char *scratch, struct prim_headroom *room)
 {
-	struct prim_headroom room = {0};
 	char path[PATH_BYTES + 64];
 
-	if (!read_number(directory, h->limit, &room.limit_bytes) || room.limit_bytes > INT64_MAX / 2)
-		return;
-	if (!read_number(directory, h->usage, &room.usage_bytes))
-		return;
+	if (!read_number(directory, h->usage, &room->usage_bytes))
+		return false;
 	snprintf(path, sizeof(path), "%s/memory.stat", directory);
 	if (read_file(path, scratch, FILE_BYTES) > 0)
-		room.reclaimable_bytes = field(scratch, h->inactive) + field(scratch, h->active);
+		room->reclaimable_bytes = field(scratch, h->inactive) + field(scratch, h->active);
+	return true;
+}
+
+static void read_level(const struct hierarchy *h, const char *directory, char *scratch, struct prim_headroom *tightest)
+{
+	struct prim_headroom room = {.hierarchy = (unsigned)(h - hierarchies)};
+
+	if (!read_number(directory, h->limit, &room.limit_bytes) || room.limit_bytes > INT64_MAX / 2 ||
+	    !read_use(h, directory, scratch, &room))
+		return;
+	if (strlen(directory) < sizeof(room.group))
+		strcpy(room.group, directory);
 	keep_tightest(tightest, &room);
 }
 
@@ -150,5 +159,26 @@ int prim_headroom(struct prim_headroom *out)
 			read_hierarchy(&hierarchies[i], membership, scratch, &tightest);
 	read_machine(scratch, &tightest);
 	*out = tightest;
+	return DRP_OK;
+}
+
+int prim_headroom_again(struct prim_headroom *room)
+{
+	char scratch[FILE_BYTES];
+
+	if (room->group[0] == 0 || !read_use(&hierarchies[room->hierarchy], room->group, scratch, room))
+		return DRP_UNSUPPORTED;
+	return DRP_OK;
+}
+
+int prim_resident(uint64_t *bytes)
+{
+	char text[128];
+	unsigned long total, resident, shared;
+
+	if (read_file("/proc/self/statm", text, sizeof(text)) <= 0 ||
+	    sscanf(text, "%lu %lu %lu", &total, &resident, &shared) != 3)
+		return DRP_UNSUPPORTED;
+	*bytes = (uint64_t)(resident - shared) * prim_page_size();
 	return DRP_OK;
 }

@@ -39,6 +39,7 @@ static struct {
 	bool moves;
 	unsigned cpu;
 	struct prim_headroom headroom;
+	uint64_t resident_bytes;
 	uint64_t now_ns, random;
 } fake = {.headroom = {.limit_bytes = UINT64_MAX}, .random = 1};
 
@@ -184,7 +185,15 @@ void fake_move_between_cpus(bool moves)
 
 void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes)
 {
-	fake.headroom = (struct prim_headroom){limit_bytes, usage_bytes, reclaimable_bytes};
+	fake.headroom = (struct prim_headroom){
+		.limit_bytes = limit_bytes, .usage_bytes = usage_bytes, .reclaimable_bytes = reclaimable_bytes};
+	fake.resident_bytes = 0;
+}
+
+void fake_group(uint64_t resident_bytes)
+{
+	fake.headroom.group[0] = '/';
+	fake.resident_bytes = resident_bytes;
 }
 
 void prim_step(void)
@@ -381,6 +390,18 @@ int prim_random(void *buffer, size_t length)
 int prim_headroom(struct prim_headroom *out)
 {
 	*out = fake.headroom;
+	return DRP_OK;
+}
+
+int prim_headroom_again(struct prim_headroom *room)
+{
+	*room = fake.headroom;
+	return DRP_OK;
+}
+
+int prim_resident(uint64_t *bytes)
+{
+	*bytes = fake.resident_bytes;
 	return DRP_OK;
 }
 

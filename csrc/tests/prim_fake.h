@@ -46,6 +46,8 @@ void fake_move_between_cpus(bool moves);
 
 /* What prim_headroom() tells. */
 void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes);
+/* From now on that is a group's, which can be read once more, and prim_resident() tells so many bytes. */
+void fake_group(uint64_t resident_bytes);
 
 /* Mappings that were not unmapped, and handles (of signal mode and tracking) that were not closed. */
 size_t fake_mappings(void);

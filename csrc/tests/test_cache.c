@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cache_client.h"
+#include "cache_yield.h"
 #include "cache_window.h"
 #include "check.h"
 
@@ -332,6 +333,8 @@ static void *storm_dropper(void *argument)
 	for (uint64_t seed = 0; !atomic_load(&storm->over); seed++) {
 		if (cache_drop(storm->cache, 0.02, seed, &drop) != DRP_OK)
 			atomic_fetch_add(&storm->failed, 1);
+		if (seed % 4 == 0)
+			(void)cache_give_back(1 << 18);
 		(void)window_release();
 	}
 	return NULL;
@@ -385,8 +388,10 @@ static void weathers_a_storm(enum prim_backing backing, uint64_t max_bytes, uint
 	CHECK(storm.hits > 0);
 	struct cache_stats stats;
 	cache_read_stats(storm.cache, &stats);
-	printf("# reads %llu hits %llu dropped %llu evicted %llu\n", (unsigned long long)storm.reads,
-	       (unsigned long long)storm.hits, (unsigned long long)stats.dropped, (unsigned long long)stats.evicted);
+	printf("# reads %llu hits %llu dropped %llu evicted %llu yielded %llu KiB\n", (unsigned long long)storm.reads,
+	       (unsigned long long)storm.hits, (unsigned long long)stats.dropped, (unsigned long long)stats.evicted,
+	       (unsigned long long)stats.yielded_bytes >> 10);
+	CHECK(stats.yielded_bytes > 0);
 	CHECK_EQ(stats.pinned_bytes, 0);
 	end(storm.cache);
 }

@@ -63,6 +63,8 @@ class CacheStats:
     window_bytes: int
     """Of arrays that nobody holds, but that were used a moment ago: pinned still, and given up when memory is short."""
     dropped_index_pages: int
+    yielded_bytes: int
+    """Given back before the kernel asked, while others took memory fast; values in it are found dropped later."""
 
     @property
     def misses(self) -> int:

@@ -1,0 +1,64 @@
+/*
+ * segment.h - one piece of address space in an arena: what lies in it, and how much of that is alive.
+ *
+ *   base |=== marked ===|--- appended, dirty ---|        | length
+ *                                               ^ used
+ *   used_pages  1 0 0 1 1 ...   which pages of it were asked for lately
+ *
+ * Callers: arena, and the files of the cache, under the lock of the shard that owns the arena.
+ */
+#ifndef DRP_SEGMENT_H
+#define DRP_SEGMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "prim_page.h"
+
+enum segment_kind { SEGMENT_ENTRIES, SEGMENT_EXTENTS, SEGMENT_WHOLE };
+enum segment_state { SEGMENT_FREE, SEGMENT_OPEN, SEGMENT_SEALED, SEGMENT_ZOMBIE };
+
+struct segment {
+	struct segment *older, *newer; /* by age; in the list of free segments, newer alone */
+	unsigned char *base;
+	size_t length;
+	size_t used;       /* bytes appended */
+	size_t marked;     /* bytes already marked droppable; page aligned */
+	size_t live_bytes; /* of entries or extents not yet known to be dead */
+	size_t live_count;
+	size_t swept;      /* ENTRIES: how far the sweep came that empties it */
+	size_t judged;     /* on probation: how far that went, of any kind; see cache_probation.c */
+	uint64_t filled_at; /* on probation: bytes appended to that log when it was last appended to */
+	uint32_t judged_extents;
+	uint32_t resident_pages; /* when last counted; of a sealed segment */
+	uint32_t purged_pages;   /* given back while it was open */
+	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
+	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
+	uint64_t hash;     /* WHOLE: of its key */
+	uint32_t number;
+	uint32_t users, resting; /* resting: users among them that give way when they are asked to (cache_window.h) */
+	uint32_t extents; /* EXTENTS: entries of the directory in use */
+	uint8_t kind, state;
+	uint8_t part;      /* enum arena_part: the log that it belongs to */
+	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
+	uint64_t used_pages[]; /* asked for since cache_yield.c came by: a bit a page; of WHOLE the first alone */
+};
+
+struct arena_extent { /* what the directory of an EXTENTS segment says of one value */
+	uint64_t hash;
+	uint32_t page;
+	uint32_t stamp; /* the segment's; anything else: dropped */
+};
+
+/* Notes that the bytes from one offset to another were asked for. Writes only where that is news. */
+static inline void segment_note_used(struct segment *segment, size_t from, size_t to)
+{
+	const size_t page = prim_page_size();
+
+	for (size_t i = from / page; i <= (to - 1) / page; i++)
+		if (!(segment->used_pages[i / 64] >> (i % 64) & 1))
+			segment->used_pages[i / 64] |= UINT64_C(1) << (i % 64);
+}
+
+#endif
