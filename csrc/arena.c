@@ -11,6 +11,8 @@
 enum {
 	FIRST_TABLE_SIZE = 16,
 	KEPT_MAX = 1, /* segments of a kind kept with their pages while memory is short */
+	KEPT_WHOLES_MAX = 4, /* of WHOLE while it is not: some may be of a size that is not wanted again */
+	WHOLE_CLASSES = 8, /* lengths of WHOLE between a power of two and the next, so that a dead one fits again */
 };
 
 int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flags, size_t segment_bytes)
@@ -102,13 +104,33 @@ void arena_count(struct arena *arena, struct segment *segment, size_t resident_p
 	segment->resident_pages = (uint32_t)resident_pages;
 }
 
-/* The first kept segment of a kind, or NULL. */
-static struct segment *take_kept(struct arena *arena, enum segment_kind kind)
+/* What is mapped for a WHOLE of that many bytes: an eighth more at most, of which nothing is touched. */
+static size_t whole_length(size_t length)
 {
-	struct segment *segment = arena->kept[kind];
+	size_t step = prim_page_size();
+
+	while (step * 2 * WHOLE_CLASSES <= length)
+		step *= 2;
+	return (length + step - 1) & ~(step - 1);
+}
+
+/* Where the list of kept ones leads to the newest of a kind, of WHOLE to that of a length. It leads to NULL if there is none. */
+static struct segment **find_kept(struct arena *arena, enum segment_kind kind, size_t length)
+{
+	struct segment **at = &arena->kept[kind];
+
+	while (*at && kind == SEGMENT_WHOLE && (*at)->length != length)
+		at = &(*at)->newer;
+	return at;
+}
+
+/* A kept segment of a kind, or NULL. length: of a WHOLE, else ignored. */
+static struct segment *take_kept(struct arena *arena, enum segment_kind kind, size_t length)
+{
+	struct segment **at = find_kept(arena, kind, length), *segment = *at;
 
 	if (segment) {
-		arena->kept[kind] = segment->newer;
+		*at = segment->newer;
 		arena->kept_count[kind]--;
 		segment->reused = true;
 	}
@@ -124,7 +146,7 @@ static struct segment *take_free(struct arena *arena)
 		arena->free = segment->newer;
 	} else {
 		for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
-			segment = take_kept(arena, kind);
+			segment = take_kept(arena, kind, 0);
 		if (segment)
 			(void)prim_purge(segment->base, segment->length);
 	}
@@ -137,8 +159,13 @@ size_t arena_purge_kept(struct arena *arena)
 {
 	struct segment *segment = NULL;
 
+	if (arena->kept[SEGMENT_WHOLE]) {
+		const size_t bytes = arena->kept[SEGMENT_WHOLE]->length;
+		(void)arena_trim_whole(arena);
+		return bytes;
+	}
 	for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
-		segment = take_kept(arena, kind);
+		segment = take_kept(arena, kind, 0);
 	if (!segment)
 		return 0;
 	(void)prim_purge(segment->base, segment->length);
@@ -147,8 +174,24 @@ size_t arena_purge_kept(struct arena *arena)
 	return segment->length;
 }
 
+bool arena_trim_whole(struct arena *arena)
+{
+	struct segment **at = &arena->kept[SEGMENT_WHOLE];
+
+	if (!*at)
+		return false;
+	while ((*at)->newer) /* the one that was kept first */
+		at = &(*at)->newer;
+	doom(arena, *at);
+	*at = NULL;
+	arena->kept_count[SEGMENT_WHOLE]--;
+	return true;
+}
+
 bool arena_trim(struct arena *arena)
 {
+	if (arena_trim_whole(arena))
+		return true;
 	struct segment *segment = take_free(arena);
 	if (!segment)
 		return false;
@@ -200,12 +243,24 @@ static void give_number(struct arena *arena, struct segment *segment)
 	arena->next_number = (number + 1) & ((1u << ARENA_NUMBER_BITS) - 1);
 }
 
-bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t length)
+bool arena_is_full(struct arena *arena, enum segment_kind kind, size_t length)
 {
 	if (kind == SEGMENT_WHOLE)
-		return arena->mapped_bytes + length > arena->span_limit_bytes;
+		return arena->mapped_bytes + whole_length(length) > arena->span_limit_bytes &&
+		       !*find_kept(arena, kind, whole_length(length));
 	return !arena->free && !arena->kept[SEGMENT_ENTRIES] && !arena->kept[SEGMENT_EXTENTS] &&
 	       arena->mapped_bytes + arena->segment_bytes > arena->span_limit_bytes;
+}
+
+/* Pages of a segment that were written and not given back. A directory is used from its start, seldom to its end. */
+static size_t written_pages(const struct segment *segment)
+{
+	const size_t page = prim_page_size(), pages = (segment->used + page - 1) / page;
+
+	if (segment->kind != SEGMENT_EXTENTS)
+		return pages - segment->purged_pages;
+	const size_t directory = (segment->extents * sizeof(struct arena_extent) + page - 1) / page;
+	return pages - arena_directory_bytes(segment->length) / page + directory - segment->purged_pages;
 }
 
 static size_t used_words(const struct arena *arena, enum segment_kind kind)
@@ -224,9 +279,10 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		if (status != DRP_OK)
 			return status;
 	}
+	const size_t map_bytes = kind == SEGMENT_WHOLE ? whole_length(length) : arena->segment_bytes;
 	/* While memory is short the main log takes fresh pages: they stand last in the reclaim order. */
-	if (kind != SEGMENT_WHOLE && (part == ARENA_PROBATION || !arena->purging))
-		segment = take_kept(arena, kind);
+	if (part == ARENA_PROBATION || !arena->purging)
+		segment = take_kept(arena, kind, map_bytes);
 	if (kind != SEGMENT_WHOLE && !segment && (arena->free || arena->mapped_bytes >= arena->span_limit_bytes))
 		segment = take_free(arena);
 	if (!segment) {
@@ -234,7 +290,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		segment = calloc(1, sizeof(*segment) + used_words(arena, kind) * sizeof(segment->used_pages[0]));
 		if (!segment)
 			return DRP_NO_MEMORY;
-		segment->length = kind == SEGMENT_WHOLE ? length : arena->segment_bytes;
+		segment->length = map_bytes;
 		status = prim_map(arena->backing, segment->length, arena->map_flags, &base);
 		if (status != DRP_OK) {
 			free(segment);
@@ -260,12 +316,12 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		if (*head) {
 			(*head)->state = SEGMENT_SEALED;
 			(void)arena_mark(*head, true);
-			arena_count(arena, *head, ((*head)->used + prim_page_size() - 1) / prim_page_size() - (*head)->purged_pages);
+			arena_count(arena, *head, written_pages(*head));
 		}
 		*head = segment;
 	} else {
 		segment->state = SEGMENT_SEALED;
-		arena_count(arena, segment, segment->length / prim_page_size());
+		arena_count(arena, segment, length / prim_page_size());
 	}
 	if (kind == SEGMENT_EXTENTS)
 		segment->used = arena_directory_bytes(segment->length);
@@ -274,16 +330,27 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	return DRP_OK;
 }
 
+static bool is_worth_keeping(const struct arena *arena, const struct segment *segment)
+{
+	if (arena->purging)
+		return segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX;
+	return true;
+}
+
 /* A segment that nothing names and nobody uses: to the free ones, or away. */
 static void dispose(struct arena *arena, struct segment *segment)
 {
-	if (arena->closed || segment->kind == SEGMENT_WHOLE) {
+	const bool kept = !arena->closed && is_worth_keeping(arena, segment);
+
+	if (arena->closed || (segment->kind == SEGMENT_WHOLE && !kept)) {
 		doom(arena, segment);
 		return;
 	}
 	segment->state = SEGMENT_FREE;
 	segment->older = NULL;
-	if (!arena->purging || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX)) {
+	if (kept) {
+		if (segment->kind == SEGMENT_WHOLE && arena->kept_count[SEGMENT_WHOLE] == KEPT_WHOLES_MAX)
+			(void)arena_trim_whole(arena);
 		(void)arena_mark(segment, true); /* what is left there is dead; the kernel may have it before it is used again */
 		segment->newer = arena->kept[segment->kind];
 		arena->kept[segment->kind] = segment;

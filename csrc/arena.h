@@ -49,8 +49,8 @@ struct arena {
 	struct arena_log logs[ARENA_PARTS];
 	size_t resident_pages;  /* of sealed segments, as last counted */
 	struct segment *free;   /* without pages */
-	struct segment *kept[SEGMENT_WHOLE]; /* by kind, with their pages, which are cheaper to write again than new ones */
-	unsigned kept_count[SEGMENT_WHOLE];
+	struct segment *kept[SEGMENT_KINDS]; /* with their pages, which are cheaper to write again than new ones; newest first */
+	unsigned kept_count[SEGMENT_KINDS];
 	bool purging; /* memory is short: what the main log retires gives its pages back */
 	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */
 };
@@ -76,15 +76,16 @@ static inline uint64_t arena_place(const struct segment *segment, size_t offset)
 }
 
 /*
- * Opens a new head of the kind and seals the one before it. Takes a free segment, else maps one (WHOLE: always maps,
- * length bytes, and is born sealed). DRP_NO_MEMORY: no address space.
+ * Opens a new head of the kind and seals the one before it. Takes a free segment, else maps one. WHOLE: of length bytes or
+ * some more, and is born sealed. DRP_NO_MEMORY: no address space.
  */
 int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out);
 
 /* True if arena_open() would have to map beyond span_limit_bytes. length: of a WHOLE, else ignored. */
-bool arena_is_full(const struct arena *arena, enum segment_kind kind, size_t length);
-/* Gives one free segment's address space up. False: there is none. */
+bool arena_is_full(struct arena *arena, enum segment_kind kind, size_t length);
+/* Gives one free segment's address space up, that of a WHOLE first. False: there is none. */
 bool arena_trim(struct arena *arena);
+bool arena_trim_whole(struct arena *arena);
 
 /* Takes a segment out of use: free for reuse (WHOLE: unmapped), or a zombie while it has users. */
 void arena_retire(struct arena *arena, struct segment *segment);

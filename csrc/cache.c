@@ -416,7 +416,9 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 	unsigned char *address = (*segment)->base + (size_t)extent->page * prim_page_size();
 	status = witness_write(address, item->parts, item->part_count, witnesses,
 			       cache->config.backing == PRIM_DROPPABLE);
-	if ((*segment)->reused)
+	if (status != DRP_OK)
+		(void)prim_purge(address, length); /* not all of it was marked, and it may be kept to be written again */
+	else if ((*segment)->reused)
 		prim_touch(address, length); /* it keeps its old place in the reclaim order, and must not look unused there */
 	return status;
 }

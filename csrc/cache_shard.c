@@ -133,6 +133,8 @@ void shard_empty(struct cache *cache, struct shard *shard)
 	index_clear(&shard->index);
 	for (struct segment *segment; (segment = arena_next(&shard->arena, NULL)) != NULL;)
 		shard_retire(cache, shard, segment);
+	while (arena_trim(&shard->arena))
+		;
 }
 
 /* One live entry or extent less in a segment; the last one takes the segment along. */

@@ -211,7 +211,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		arena->span_limit_bytes = shard->span_cap_bytes;
 	shard->making_space = true;
 	while (arena_is_full(arena, kind, length)) {
-		if (kind == SEGMENT_WHOLE && arena_trim(arena))
+		if (kind == SEGMENT_WHOLE ? arena_trim(arena) : arena_trim_whole(arena))
 			continue;
 		victim = victim_of(arena);
 		if (!victim)
