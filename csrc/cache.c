@@ -397,6 +397,7 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 			size_t value_bytes, struct segment **segment, struct entry_extent *extent, uint16_t *witnesses)
 {
 	const size_t length = witness_count(value_bytes) * prim_page_size();
+	bool resident = false;
 
 	pthread_mutex_lock(&shard->lock);
 	int status = shard->closed ? DRP_CLOSED : DRP_OK;
@@ -407,7 +408,7 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 		const enum segment_kind kind = shard_extent_kind(shard, length);
 		bool urgent = kind == SEGMENT_WHOLE || !head || head->length - head->used < length;
 		shard_make_space(cache, shard, kind, length, urgent);
-		status = shard_take_extent(cache, shard, part, hash, value_bytes, segment, extent);
+		status = shard_take_extent(cache, shard, part, hash, value_bytes, segment, extent, &resident);
 	}
 	shard_unlock(shard);
 	if (status != DRP_OK)
@@ -418,7 +419,7 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 			       cache->config.backing == PRIM_DROPPABLE);
 	if (status != DRP_OK)
 		(void)prim_purge(address, length); /* not all of it was marked, and it may be kept to be written again */
-	else if ((*segment)->reused)
+	else if (resident)
 		prim_touch(address, length); /* it keeps its old place in the reclaim order, and must not look unused there */
 	return status;
 }

@@ -1,6 +1,7 @@
 /*
  * cache_internal.h - what the files of the cache share: cache.c, cache_shard.c, cache_sweep.c, cache_room.c, cache_pin.c,
- * cache_window.c, cache_walk.c, cache_drop.c, cache_fork.c, cache_yield.c. Each says at its top what it does.
+ * cache_window.c, cache_walk.c, cache_drop.c, cache_fork.c, cache_yield.c, cache_rewrite.c. Each
+ * says at its top what it does.
  *
  * Lock order: registry of cache_fork.c, shards by number, the window's. But for that, a shard's lock is a leaf.
  */
@@ -13,6 +14,7 @@
 #include "arena.h"
 #include "cache.h"
 #include "cache_probation.h"
+#include "cache_rewrite.h"
 #include "entry.h"
 #include "index.h"
 #include "pins.h"
@@ -28,6 +30,7 @@ struct shard {
 	struct pins pins;
 	struct cache_stats counts; /* entries and bytes are kept here; hits, mapped, pinned and lost are filled in when read */
 	struct probation probation;
+	struct rewrite rewrite;
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	size_t dirty_pages_most;  /* of the index, between two marks */
 	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
@@ -114,9 +117,9 @@ void shard_empty(struct cache *cache, struct shard *shard);
  */
 int shard_append(struct cache *cache, struct shard *shard, enum arena_part part, const struct entry *entry,
 		 const struct drp_part *parts, size_t part_count, uint64_t *place);
-/* Pages for a value; the segment has one user more. */
+/* Pages for a value; the segment has one user more. *resident: they were written before; to be touched after the mark. */
 int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part part, uint64_t hash, size_t bytes,
-		      struct segment **segment, struct entry_extent *extent);
+		      struct segment **segment, struct entry_extent *extent, bool *resident);
 void shard_mark(struct shard *shard, bool all);
 /* Where a value of that many bytes of pages goes: among others, or alone. */
 static inline enum segment_kind shard_extent_kind(const struct shard *shard, size_t length)

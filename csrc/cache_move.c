@@ -111,7 +111,7 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 	const struct drp_part part = {source, bytes};
 	struct segment *to;
 	struct entry_extent extent;
-	bool kept = false;
+	bool kept = false, resident;
 
 	if (!range_is_resident(source, bytes))
 		return false;
@@ -119,10 +119,12 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 	if (!witnesses)
 		return false;
 	entry_copy(&found->reader, witnesses + count, count * sizeof(*witnesses));
-	if (shard_take_extent(cache, shard, ARENA_MAIN, hash, bytes, &to, &extent) != DRP_OK)
+	if (shard_take_extent(cache, shard, ARENA_MAIN, hash, bytes, &to, &extent, &resident) != DRP_OK)
 		goto out;
 	unsigned char *target = to->base + (size_t)extent.page * prim_page_size();
 	int written = witness_write(target, &part, 1, witnesses, cache->config.backing == PRIM_DROPPABLE);
+	if (resident)
+		prim_touch(target, count * prim_page_size());
 	/* The same bytes have the same witnesses: those in the entry serve the copy, if the source was whole throughout. */
 	kept = written == DRP_OK && !found->reader.lost && witness_intact(source, bytes, witnesses + count) &&
 	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 &&

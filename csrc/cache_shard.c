@@ -135,6 +135,7 @@ void shard_empty(struct cache *cache, struct shard *shard)
 		shard_retire(cache, shard, segment);
 	while (arena_trim(&shard->arena))
 		;
+	shard->rewrite = (struct rewrite){0};
 }
 
 /* One live entry or extent less in a segment; the last one takes the segment along. */
@@ -156,15 +157,20 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 		return;
 	unsigned char *address = segment->base + (size_t)extent->page * page;
 	struct pin *pin = pins_find(&shard->pins, address);
-	if (pin && pin->resting) {
+	const bool rested = pin && pin->resting; /* its pages are not marked */
+	if (rested) {
 		window_forget(shard, pin);
 		pin = NULL;
 	}
 	if (pin)
 		pin->forgotten = true; /* purged by who lets it go */
-	else if (segment->kind == SEGMENT_EXTENTS && !shard->probation.judging)
-		(void)prim_purge(address, bytes);
-	arena_note_purged(&shard->arena, segment, bytes / page);
+	const bool stays = !pin && !rested && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging &&
+			   rewrite_keep(shard, segment, extent->page, bytes / page);
+	if (!stays) {
+		if (!pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging)
+			(void)prim_purge(address, bytes);
+		arena_note_purged(&shard->arena, segment, bytes / page);
+	}
 	leave_segment(cache, shard, segment, bytes);
 }
 
@@ -407,12 +413,12 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 }
 
 int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part part, uint64_t hash, size_t bytes,
-		      struct segment **out, struct entry_extent *extent)
+		      struct segment **out, struct entry_extent *extent, bool *resident)
 {
 	struct arena *arena = &shard->arena;
 	const size_t page = prim_page_size(), length = witness_count(bytes) * page;
 	struct segment *segment = arena->logs[part].extents;
-	size_t offset;
+	size_t offset, first;
 	int status;
 
 	if (shard_extent_kind(shard, length) == SEGMENT_WHOLE) {
@@ -421,6 +427,9 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 			return status;
 		segment->hash = hash;
 		offset = 0;
+	} else if (part == ARENA_MAIN && rewrite_take(shard, hash, length / page, &segment, &first)) {
+		*resident = true;
+		goto taken;
 	} else {
 		if (!segment || segment->used + length > segment->length) {
 			status = open_segment(cache, shard, part, SEGMENT_EXTENTS, 0, &segment);
@@ -433,11 +442,13 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 	}
 	probation_note_appended(shard, segment, offset + length - segment->used);
 	segment->used = offset + length;
+	*resident = segment->reused;
+	first = offset / page;
+taken:
 	segment->users++;
 	shard->unmarked_extent_bytes[part] += length;
 	add_bytes(cache, shard, segment, length);
-	*extent = (struct entry_extent){
-		.value_bytes = bytes, .segment = segment->number, .page = (uint32_t)(offset / page)};
+	*extent = (struct entry_extent){.value_bytes = bytes, .segment = segment->number, .page = (uint32_t)first};
 	*out = segment;
 	return DRP_OK;
 }
@@ -451,6 +462,8 @@ void shard_mark(struct shard *shard, bool all)
 		if (all && log->extents)
 			(void)arena_mark(log->extents, true);
 	}
-	if (all)
+	if (all) {
+		rewrite_mark(shard);
 		(void)index_mark(&shard->index);
+	}
 }

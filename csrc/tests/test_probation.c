@@ -6,6 +6,7 @@
 
 #include "cache.h"
 #include "cache_client.h"
+#include "cache_internal.h"
 #include "check.h"
 
 enum { USED = 12, ROUNDS = 10, USED_KEYS = 10000, NEW_KEYS = 20000 };
@@ -38,6 +39,21 @@ static void all_stays_while_there_is_room(enum prim_backing backing, size_t byte
 	cache_read_stats(cache, &stats);
 	CHECK_EQ(stats.evicted, 0);
 	CHECK_EQ(stats.entries, 10 * old_count(bytes));
+	cache_close(cache);
+	cache_unref(cache);
+}
+
+/* In segments whose directory is longer than their values need: its unused pages were not dropped. */
+static void nothing_looks_dropped_that_was_not_there(void)
+{
+	const struct cache_config config = {.shards = 1, .segment_bytes = ARENA_SEGMENT_MAX};
+	struct cache *cache = NULL;
+
+	CHECK_EQ(cache_create(&config, &cache), DRP_OK);
+	for (uint64_t i = 0; i < 400; i++)
+		CHECK_EQ(client_set(cache, i % 100, i, 100000, false, SET_ALWAYS), DRP_OK);
+	CHECK(!cache->shards[0].probation.begun);
+	CHECK_EQ(cache->shards[0].probation.credit_bytes, 0);
 	cache_close(cache);
 	cache_unref(cache);
 }
@@ -107,6 +123,7 @@ int main(void)
 {
 	static const size_t sizes[] = {100, 1000, 4096, 20000, 300000}; /* in the log, on pages among others, alone */
 
+	RUN(nothing_looks_dropped_that_was_not_there, );
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		RUN(all_stays_while_there_is_room, PRIM_LAZYFREE, sizes[i]);
 		RUN(what_is_used_stays, PRIM_LAZYFREE, sizes[i]);

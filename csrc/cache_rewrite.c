@@ -1,0 +1,101 @@
+/*
+ * cache_rewrite.c - pages of dead values are written again while they are resident: a page that is there is written in a tenth
+ * of the time that a new one takes.
+ *
+ *   value replaced, deleted, expired --> [ segment, page, pages ] x 32 --> the next value of as many pages
+ *                                              '-- full: given back at once
+ *
+ * Only while memory is not short: then what is dead goes back, and new values lie together, in the order they come. The
+ * pages are marked, so the kernel may have them at any time; they lie in their segment's directory still, under the new
+ * value's hash from then on. A segment that is retired takes its dead along: its number leads nowhere.
+ *
+ * A reader that copies a value without the lock is a user of its segment, and sees pages that nobody writes: a segment that
+ * has users is passed over.
+ */
+#include "cache_rewrite.h"
+
+#include "cache_internal.h"
+
+/* What the directory says of the value that begins at a page; NULL: its page of the directory is gone. */
+static struct arena_extent *find_listed(struct segment *segment, size_t page)
+{
+	struct arena_extent *directory = arena_directory(segment);
+	uint32_t low = 0, high = segment->extents;
+
+	while (low < high) {
+		const uint32_t middle = low + (high - low) / 2;
+		if (directory[middle].stamp != arena_stamp(segment->number))
+			return NULL;
+		if (directory[middle].page == page)
+			return &directory[middle];
+		if (directory[middle].page < page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages)
+{
+	struct rewrite *rewrite = &shard->rewrite;
+
+	if (shard->arena.purging || shard->making_space || rewrite->dead_count == REWRITE_EXTENTS)
+		return false;
+	rewrite->dead[rewrite->dead_count++] = (struct dead_extent){segment->number, (uint32_t)page, (uint32_t)pages};
+	segment->used_pages[page / 64] &= ~(UINT64_C(1) << (page % 64));
+	return true;
+}
+
+void rewrite_mark(struct shard *shard)
+{
+	struct rewrite *rewrite = &shard->rewrite;
+
+	for (unsigned i = 0; i < rewrite->directory_count; i++) {
+		struct segment *segment = arena_segment(&shard->arena, rewrite->directories[i]);
+		if (!segment)
+			continue;
+		const size_t bytes = arena_directory_bytes(segment->length);
+		(void)prim_mark(segment->base, bytes);
+		prim_touch(segment->base, bytes);
+	}
+	rewrite->directory_count = 0;
+}
+
+static void note_written(struct shard *shard, const struct segment *segment)
+{
+	struct rewrite *rewrite = &shard->rewrite;
+
+	if (segment->state == SEGMENT_OPEN) /* is marked when it is sealed */
+		return;
+	for (unsigned i = 0; i < rewrite->directory_count; i++)
+		if (rewrite->directories[i] == segment->number)
+			return;
+	if (rewrite->directory_count == REWRITE_DIRECTORIES)
+		rewrite_mark(shard);
+	rewrite->directories[rewrite->directory_count++] = segment->number;
+}
+
+bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **out, size_t *page)
+{
+	struct rewrite *rewrite = &shard->rewrite;
+
+	if (shard->arena.purging || shard->making_space)
+		return false;
+	for (unsigned i = rewrite->dead_count; i-- > 0;) {
+		const struct dead_extent dead = rewrite->dead[i];
+		struct segment *segment = arena_segment(&shard->arena, dead.segment);
+		if (segment && (dead.pages != pages || segment->users > 0))
+			continue;
+		rewrite->dead[i] = rewrite->dead[--rewrite->dead_count];
+		struct arena_extent *listed = segment ? find_listed(segment, dead.page) : NULL;
+		if (!listed)
+			continue;
+		listed->hash = hash;
+		note_written(shard, segment);
+		*out = segment;
+		*page = dead.page;
+		return true;
+	}
+	return false;
+}

@@ -1,0 +1,34 @@
+/*
+ * cache_rewrite.h - pages of dead values are written again while they are resident. cache_rewrite.c has the picture.
+ *
+ * Callers: cache_shard.c, under the shard's lock.
+ */
+#ifndef DRP_CACHE_REWRITE_H
+#define DRP_CACHE_REWRITE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct shard;
+struct segment;
+
+enum { REWRITE_EXTENTS = 32, REWRITE_DIRECTORIES = 8 };
+
+struct rewrite {
+	struct dead_extent {
+		uint32_t segment, page, pages; /* the segment's number */
+	} dead[REWRITE_EXTENTS];
+	unsigned dead_count;
+	uint32_t directories[REWRITE_DIRECTORIES]; /* numbers of segments whose directory was written and is not marked yet */
+	unsigned directory_count;
+};
+
+/* A value of these pages died. True: they stay as they are; false: the caller gives them back. */
+bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages);
+/* Pages of a dead value, for one of as many, whose key has that hash. False: there are none. */
+bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **segment, size_t *page);
+/* Marks the directories that were written. */
+void rewrite_mark(struct shard *shard);
+
+#endif
