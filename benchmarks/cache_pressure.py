@@ -32,7 +32,7 @@ from policies import exact_lru, simulated
 ROOMS_BYTES = {100: 32 << 20, 4096: 80 << 20, 65536: 80 << 20, 1 << 20: 80 << 20}
 """Bytes of a value: the room. The smallest needs fewer requests to fill less."""
 FREE_BYTES = 2 << 30
-REQUESTS = {100: 2_200_000, 4096: 400_000, 65536: 50_000, 1 << 20: 6_000}
+REQUESTS = {100: 2_200_000, 4096: 1_200_000, 65536: 50_000, 1 << 20: 6_000}
 """Bytes of a value: number of requests."""
 BACKINGS = ("lazyfree", "droppable")
 STALL_NS = 1_000_000

@@ -48,8 +48,7 @@ struct cache_stats {
 	uint64_t bytes;         /* of those, as stored: with heads and padding */
 	uint64_t mapped_bytes;  /* address space, resident or not */
 	uint64_t pinned_bytes, window_bytes; /* not droppable: held by somebody; by nobody, but used a moment ago */
-	uint64_t index_lost_pages;
-	uint64_t yielded_bytes; /* given back because others took memory fast: drops, too, as soon as they are found */
+	uint64_t index_lost_pages, yielded_bytes; /* yielded: because others took memory fast; drops, once they are found */
 };
 
 struct cache_item {

@@ -1,7 +1,5 @@
 /*
- * cache_internal.h - what the files of the cache share: cache.c, cache_shard.c, cache_sweep.c, cache_room.c, cache_pin.c,
- * cache_window.c, cache_walk.c, cache_drop.c, cache_fork.c, cache_yield.c, cache_rewrite.c. Each
- * says at its top what it does.
+ * cache_internal.h - what the files of the cache (csrc/cache*.c) share. Each says at its top what it does.
  *
  * Lock order: registry of cache_fork.c, shards by number, the window's. But for that, a shard's lock is a leaf.
  */
@@ -142,10 +140,9 @@ int cache_share_pin(struct cache *cache, struct shard *shard, struct pin *of, si
 int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *segment, unsigned char *address,
 		   size_t value_bytes, const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin);
 
-/* cache_fork.c */
+/* cache_fork.c. The try: the first of all caches; none comes or goes until registry_unlock(). False: it is locked already. */
 int cache_register(struct cache *cache);
 void cache_unregister(struct cache *cache);
-/* The first of all caches; none comes or goes until registry_unlock(). False: somebody else has the lock. */
 bool registry_try_lock(struct cache **first);
 void registry_unlock(void);
 
