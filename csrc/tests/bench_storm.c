@@ -22,7 +22,7 @@
 #include "cache.h"
 #include "cache_yield.h"
 
-enum { READERS = 2, KEYS = 1 << 16, MOST_WORDS = 2500, BATCH = 1024, READS_A_DROP = 32 * BATCH };
+enum { READERS = 2, KEYS = 1 << 14, MOST_WORDS = 2500, BATCH = 1024, READS_A_DROP = 32 * BATCH };
 
 static struct {
 	struct cache *cache;
