@@ -56,7 +56,7 @@ static struct {
 	_Atomic uint64_t next_look_ns;
 } yield;
 
-/* Gives back what was not asked for of a segment; forgets what was. */
+/* Gives a range of pages back; how many of them were there. */
 static size_t purge_unused(struct segment *segment, size_t first, size_t end, const unsigned char *states)
 {
 	const size_t page = prim_page_size();
@@ -116,10 +116,14 @@ static size_t yield_extents(struct segment *segment, const unsigned char *states
 /* Looks at one segment that nobody uses; the bytes that it gave. */
 static size_t yield_segment(struct shard *shard, struct segment *segment)
 {
-	const size_t page = prim_page_size(), pages = (segment->used + page - 1) / page;
+	const size_t page = prim_page_size();
+	size_t pages = (segment->used + page - 1) / page, given = 0;
 	const size_t bits = segment->kind == SEGMENT_WHOLE ? 1 : pages;
 	struct prim_census census;
-	size_t given = 0;
+
+	/* Of a very large value the beginning: with that it is lost, and the rest goes when its segment is counted. */
+	if (segment->kind == SEGMENT_WHOLE && pages > STEP_BYTES / page)
+		pages = STEP_BYTES / page;
 
 	/* Few entries that stand for many pages: they must outlive them. */
 	if (segment->kind == SEGMENT_ENTRIES && shard->counts.bytes >= shard->counts.entries * page)
@@ -138,7 +142,7 @@ static size_t yield_segment(struct shard *shard, struct segment *segment)
 	memset(segment->used_pages, 0, (bits + 63) / 64 * sizeof(segment->used_pages[0]));
 	if (given > 0) {
 		probation_note_dropped(shard, given * page);
-		arena_count(&shard->arena, segment, census.resident_pages - given);
+		arena_note_purged(&shard->arena, segment, given);
 		shard->counts.yielded_bytes += given * page;
 	}
 out:
@@ -185,7 +189,9 @@ static uint64_t give(struct cache *first, uint64_t wanted_bytes, uint64_t now_ns
 
 	for (struct cache *cache = first; cache; cache = cache->registry_next)
 		shards += cache->shard_count;
-	for (int locks = 0; shards > 0 && given < wanted_bytes && locks < STEP_LOCKS && prim_now_ns() - now_ns < STEP_NS; locks++) {
+	if (shards == 0)
+		return 0;
+	for (int locks = 0; given < wanted_bytes && locks < STEP_LOCKS && prim_now_ns() - now_ns < STEP_NS; locks++) {
 		struct shard *shard = shard_at(first, yield.turn++ % shards);
 		if (pthread_mutex_trylock(&shard->lock) != 0)
 			continue;
@@ -253,7 +259,7 @@ static uint64_t look_for_loss(uint64_t now_ns)
 			start_from(now_ns);
 		}
 		yield.resident_bytes = resident_bytes;
-		return WAVE_LOOK_NS;
+		return CALM_LOOK_NS;
 	}
 	if (resident_bytes > yield.resident_bytes)
 		yield.resident_bytes = resident_bytes;
@@ -290,7 +296,7 @@ static uint64_t look(struct cache *first, uint64_t now_ns)
 	}
 	if (prim_resident(&yield.resident_bytes) != DRP_OK)
 		return LONGEST_NS;
-	return WAVE_LOOK_NS;
+	return yield.bytes_per_ms > 0 ? WAVE_LOOK_NS : CALM_LOOK_NS; /* who loses pages to page cache need not look that often */
 }
 
 void cache_yield(void)
