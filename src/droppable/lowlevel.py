@@ -43,8 +43,7 @@ CoreMemo = _core.Memo
 class Layout:
     """Sizes inside a cache; 0 lets it choose.
 
-    shards: locks that share the keys, a power of two up to 64 (chosen: 2, or 1 in max_bytes < 256 MiB; without a GIL
-        one for each 128 MiB of the memory limit or of max_bytes, 16 at most).
+    shards: locks that share the keys, a power of two up to 64 (chosen: 1 or 2, without a GIL by memory up to 16).
     segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at once.
     span_bytes: address space for all segments (chosen: four times the memory limit, as it changes).
     """
