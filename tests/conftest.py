@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,11 @@ EMULATED_SNIPPET_SECONDS = 1200.0
 EMULATED_EXAMPLES = 10  # each tenth
 MAX_PAGE_OUTS = 200
 RESIDENT = 1  # of Region.page_states()
+
+# What a shell starts in the background ignores SIGINT, and so does all that it starts: programs that tests interrupt would
+# go on for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No example has a deadline: on a busy machine, or one that is emulated, a pause of a second says nothing.
 settings.register_profile("droppable", deadline=None)
