@@ -24,8 +24,8 @@ EMULATED_EXAMPLES = 10  # each tenth
 MAX_PAGE_OUTS = 200
 RESIDENT = 1  # of Region.page_states()
 
-# What a shell starts in the background ignores SIGINT, and so does all that it starts: programs that tests interrupt would
-# go on for ever.
+# What a shell starts in the background ignores SIGINT, and so does all that it starts: programs that tests interrupt
+# would go on for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
