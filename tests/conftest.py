@@ -24,10 +24,11 @@ EMULATED_EXAMPLES = 10  # each tenth
 MAX_PAGE_OUTS = 200
 RESIDENT = 1  # of Region.page_states()
 
-# What a shell starts in the background ignores SIGINT, and so does all that it starts: programs that tests interrupt
-# would go on for ever.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell has what it starts in the background ignore SIGINT, and nohup SIGHUP; so would all that is started here, and
+# programs that tests interrupt would go on for ever. What has a handler is at its default again after exec().
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 # No example has a deadline: on a busy machine, or one that is emulated, a pause of a second says nothing.
 settings.register_profile("droppable", deadline=None)
