@@ -137,6 +137,18 @@ static struct segment *take_kept(struct arena *arena, enum segment_kind kind, si
 	return segment;
 }
 
+/* Any kept one but a WHOLE, which gives its pages back. NULL: there is none. */
+static struct segment *take_purged(struct arena *arena)
+{
+	struct segment *segment = NULL;
+
+	for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
+		segment = take_kept(arena, kind, 0);
+	if (segment)
+		(void)prim_purge(segment->base, segment->length);
+	return segment;
+}
+
 /* One without pages; of those that have some, if need be, one that gives them up. NULL: there is none at all. */
 static struct segment *take_free(struct arena *arena)
 {
@@ -145,10 +157,7 @@ static struct segment *take_free(struct arena *arena)
 	if (segment) {
 		arena->free = segment->newer;
 	} else {
-		for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
-			segment = take_kept(arena, kind, 0);
-		if (segment)
-			(void)prim_purge(segment->base, segment->length);
+		segment = take_purged(arena);
 	}
 	if (segment)
 		segment->reused = false;
@@ -157,18 +166,13 @@ static struct segment *take_free(struct arena *arena)
 
 size_t arena_purge_kept(struct arena *arena)
 {
-	struct segment *segment = NULL;
+	const uint64_t mapped_bytes = arena->mapped_bytes;
 
-	if (arena->kept[SEGMENT_WHOLE]) {
-		const size_t bytes = arena->kept[SEGMENT_WHOLE]->length;
-		(void)arena_trim_whole(arena);
-		return bytes;
-	}
-	for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
-		segment = take_kept(arena, kind, 0);
+	if (arena_trim_whole(arena))
+		return (size_t)(mapped_bytes - arena->mapped_bytes);
+	struct segment *segment = take_purged(arena);
 	if (!segment)
 		return 0;
-	(void)prim_purge(segment->base, segment->length);
 	segment->newer = arena->free;
 	arena->free = segment;
 	return segment->length;
@@ -332,9 +336,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 
 static bool is_worth_keeping(const struct arena *arena, const struct segment *segment)
 {
-	if (arena->purging)
-		return segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX;
-	return true;
+	return !arena->purging || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX);
 }
 
 /* A segment that nothing names and nobody uses: to the free ones, or away. */

@@ -87,7 +87,7 @@ bool arena_is_full(struct arena *arena, enum segment_kind kind, size_t length);
 bool arena_trim(struct arena *arena);
 bool arena_trim_whole(struct arena *arena);
 
-/* Takes a segment out of use: free for reuse (WHOLE: unmapped), or a zombie while it has users. */
+/* Takes a segment out of use: free for reuse (some of WHOLE: unmapped), or a zombie while it has users. */
 void arena_retire(struct arena *arena, struct segment *segment);
 
 /* One user less; the last one of a zombie gives its memory back. */
