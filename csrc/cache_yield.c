@@ -6,7 +6,7 @@
  *
  * The kernel's reclaim takes what is needed, inside the allocation that needs it, 32 pages at a time; and each time it
  * interrupts the processors that the cache runs on, to flush their translations. Beside a busy cache an allocation at full
- * speed is two to four times as slow as in free memory. The cache itself gives memory back at 20 GB/s and interrupts nobody.
+ * speed is two to four times as slow as in free memory. The cache itself gives memory back and interrupts nobody.
  * So calls that come along look now and then whether this process loses pages; if it does, and ordinary memory of the group
  * grows faster than SLOWEST_BYTES_PER_MS, so much is given back as grows in AHEAD_NS. What grows more slowly, and what no
  * call sees, is reclaim's: it knows better what is cold.
