@@ -509,8 +509,8 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 		.inline_bytes = on_pages ? sizeof(extent) + witness_total : value_bytes,
 	};
 	entry_measure(&entry);
-	/* A piece's head for each page: what the entry takes at most. It must fit in a segment of its own. */
-	const size_t stored_bytes = entry.bytes + (entry.bytes / LEAST_PAGE_BYTES + 2) * ENTRY_ALIGN;
+	/* What the entry takes at most. It must fit in a segment of its own. */
+	const size_t stored_bytes = entry.bytes + (entry.bytes / LEAST_PAGE_BYTES + 2) * ENTRY_PAGE_BYTES;
 	const size_t extent_bytes = extent_pages * prim_page_size();
 	if (stored_bytes > cache->config.segment_bytes || entry.inline_bytes > UINT32_MAX ||
 	    (cache->config.max_bytes && stored_bytes + extent_bytes > cache->config.max_bytes))

@@ -24,23 +24,40 @@ struct wide_lengths {
 	uint64_t key, meta;
 };
 
+/* Of a small entry: it is never split, so that its one piece's length tells the value's. */
+struct small_lengths {
+	uint8_t key, meta;
+};
+
 enum { PIECE = sizeof(struct piece), HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 16 };
 
-static bool is_wide(const struct entry *entry)
+static size_t lengths_bytes(unsigned flags)
 {
-	return entry->key_bytes > UINT16_MAX || entry->meta_bytes > UINT16_MAX;
+	if (flags & ENTRY_SMALL)
+		return sizeof(struct small_lengths);
+	return sizeof(struct lengths) + (flags & ENTRY_WIDE ? sizeof(struct wide_lengths) : 0);
 }
 
 static size_t head_bytes(unsigned flags)
 {
-	return sizeof(struct lengths) + (flags & ENTRY_WIDE ? sizeof(struct wide_lengths) : 0) +
-	       (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
+	return lengths_bytes(flags) + (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
+}
+
+/* The flags with those that say how the lengths are stored, which follows from them. */
+static unsigned all_flags(const struct entry *entry)
+{
+	const unsigned flags = entry->flags;
+	const size_t around = PIECE + head_bytes(flags | ENTRY_SMALL) + entry->key_bytes + entry->meta_bytes;
+
+	if (entry->key_bytes <= UINT8_MAX && entry->meta_bytes <= UINT8_MAX &&
+	    entry->inline_bytes < prim_page_size() && around + entry->inline_bytes <= prim_page_size() / ENTRY_WHOLE_SHARE)
+		return flags | ENTRY_SMALL;
+	return flags | (entry->key_bytes > UINT16_MAX || entry->meta_bytes > UINT16_MAX ? ENTRY_WIDE : 0);
 }
 
 void entry_measure(struct entry *entry)
 {
-	unsigned flags = entry->flags | (is_wide(entry) ? ENTRY_WIDE : 0);
-	entry->bytes = head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
+	entry->bytes = head_bytes(all_flags(entry)) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 }
 
 static size_t page_left(size_t offset)
@@ -58,7 +75,7 @@ size_t entry_place(size_t offset, size_t bytes, size_t *start)
 {
 	const size_t page = prim_page_size();
 
-	if (bytes + PIECE > page_left(offset) && bytes + PIECE <= page / ENTRY_WHOLE_SHARE)
+	if (page_left(offset) <= PIECE || (bytes + PIECE > page_left(offset) && bytes + PIECE <= page / ENTRY_WHOLE_SHARE))
 		offset = round_up(offset, page);
 	*start = offset;
 	for (;;) {
@@ -87,28 +104,29 @@ static size_t begin_piece(unsigned char *base, size_t offset, const struct piece
 	return offset + PIECE;
 }
 
+static unsigned char *put(unsigned char *at, const void *what, size_t bytes)
+{
+	memcpy(at, what, bytes);
+	return at + bytes;
+}
+
 static size_t encode_head(unsigned char *head, const struct entry *entry, unsigned flags)
 {
-	struct lengths lengths = {.inline_value = (uint32_t)entry->inline_bytes};
-	struct wide_lengths wide = {entry->key_bytes, entry->meta_bytes};
-	unsigned char *at = head + sizeof(lengths);
+	const bool wide = flags & ENTRY_WIDE;
+	const struct small_lengths small = {(uint8_t)entry->key_bytes, (uint8_t)entry->meta_bytes};
+	const struct lengths lengths = {.key = wide ? 0 : (uint16_t)entry->key_bytes,
+					.meta = wide ? 0 : (uint16_t)entry->meta_bytes,
+					.inline_value = (uint32_t)entry->inline_bytes};
+	const struct wide_lengths wide_lengths = {entry->key_bytes, entry->meta_bytes};
+	unsigned char *at = head;
 
-	if (flags & ENTRY_WIDE) {
-		memcpy(at, &wide, sizeof(wide));
-		at += sizeof(wide);
-	} else {
-		lengths.key = (uint16_t)entry->key_bytes;
-		lengths.meta = (uint16_t)entry->meta_bytes;
-	}
-	memcpy(head, &lengths, sizeof(lengths));
-	if (flags & ENTRY_TTL) {
-		memcpy(at, &entry->expires_ns, 8);
-		at += 8;
-	}
-	if (flags & ENTRY_COST) {
-		memcpy(at, &entry->cost_ns, 8);
-		at += 8;
-	}
+	at = flags & ENTRY_SMALL ? put(at, &small, sizeof(small)) : put(at, &lengths, sizeof(lengths));
+	if (wide)
+		at = put(at, &wide_lengths, sizeof(wide_lengths));
+	if (flags & ENTRY_TTL)
+		at = put(at, &entry->expires_ns, 8);
+	if (flags & ENTRY_COST)
+		at = put(at, &entry->cost_ns, 8);
 	return (size_t)(at - head);
 }
 
@@ -116,7 +134,7 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 		 const struct drp_part *parts, size_t part_count)
 {
 	unsigned char head[HEAD_MAX];
-	const unsigned flags = entry->flags | (is_wide(entry) ? ENTRY_WIDE : 0);
+	const unsigned flags = all_flags(entry);
 	const struct drp_part head_part = {head, encode_head(head, entry, flags)};
 	size_t left = entry->bytes, at = start, room = 0;
 	struct piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
@@ -230,35 +248,52 @@ bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
 	return true;
 }
 
-bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct entry_reader *reader,
-		struct entry *entry)
+/* The lengths of an entry of one piece, whose payload is payload_bytes. False: they cannot be: it was dropped meanwhile. */
+static bool read_small_lengths(struct entry_reader *reader, unsigned flags, size_t payload_bytes, struct entry *entry)
 {
-	struct piece piece;
-	struct lengths lengths = {0};
+	struct small_lengths lengths = {0};
 
-	if (!read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST))
+	entry_copy(reader, &lengths, sizeof(lengths));
+	const size_t around = head_bytes(flags) + lengths.key + lengths.meta;
+	if (around > payload_bytes)
 		return false;
-	*reader = (struct entry_reader){.base = base, .at = start + PIECE, .left = piece.length, .stamp = stamp};
-	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~(ENTRY_WIDE | ENTRY_FIRST)};
-	if (piece.length >= sizeof(lengths)) {
-		memcpy(&lengths, base + reader->at, sizeof(lengths));
-		prim_step();
-		reader->at += sizeof(lengths);
-		reader->left -= sizeof(lengths);
-	} else {
-		entry_copy(reader, &lengths, sizeof(lengths));
-	}
-	entry->inline_bytes = lengths.inline_value;
 	entry->key_bytes = lengths.key;
 	entry->meta_bytes = lengths.meta;
-	entry->bytes = head_bytes(piece.flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
-	if (piece.flags & ENTRY_WIDE) {
+	entry->inline_bytes = payload_bytes - around;
+	entry->bytes = payload_bytes;
+	return true;
+}
+
+static void read_lengths(struct entry_reader *reader, unsigned flags, struct entry *entry)
+{
+	struct lengths lengths = {0};
+
+	entry_copy(reader, &lengths, sizeof(lengths));
+	entry->key_bytes = lengths.key;
+	entry->meta_bytes = lengths.meta;
+	entry->inline_bytes = lengths.inline_value;
+	if (flags & ENTRY_WIDE) {
 		struct wide_lengths wide = {0};
 		entry_copy(reader, &wide, sizeof(wide));
 		entry->key_bytes = (size_t)wide.key;
 		entry->meta_bytes = (size_t)wide.meta;
-		entry->bytes += entry->key_bytes + entry->meta_bytes;
 	}
+	entry->bytes = head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
+}
+
+bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct entry_reader *reader,
+		struct entry *entry)
+{
+	struct piece piece;
+
+	if (!read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST))
+		return false;
+	*reader = (struct entry_reader){.base = base, .at = start + PIECE, .left = piece.length, .stamp = stamp};
+	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~ENTRY_OWN_FLAGS};
+	if (!(piece.flags & ENTRY_SMALL))
+		read_lengths(reader, piece.flags, entry);
+	else if (!read_small_lengths(reader, piece.flags, piece.length, entry))
+		return false;
 	if (piece.flags & ENTRY_TTL)
 		entry_copy(reader, &entry->expires_ns, 8);
 	if (piece.flags & ENTRY_COST)

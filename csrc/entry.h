@@ -3,14 +3,15 @@
  *
  *   page n                                   page n + 1
  *   |....|P|lengths|extra|key|meta|value ....|P|... value|pad|P|lengths|...
- *         ^ piece, 8 bytes: stamp, length, flags, kind    ^ the next piece starts on a multiple of 16
+ *         ^ piece, 8 bytes: stamp, length, flags, kind    ^ the next piece starts on a multiple of 8
  *
  * An entry is a chain of pieces, one in each page that it touches. A piece begins with the stamp of its segment, which
  * is never 0 and never the same twice for one address: a page that was dropped reads 0, a page seen through a stale
  * translation shows the stamp of an older lap, and both are told from what was written. So the stamp is the witness.
  * An entry that fits in the rest of its page has one piece; a small one that does not fit moves to the next page.
  *
- * A page describes itself: the pieces in it can be walked from its first byte.
+ * A page describes itself: the pieces in it can be walked from its first byte. A small entry has 10 bytes beside its key
+ * and value: the head of its one piece, and a byte each for the lengths of key and meta.
  *
  * Callers: cache. All functions take a segment's base address, page aligned, and offsets in bytes into it.
  */
@@ -24,7 +25,8 @@
 #include "droppable.h"
 
 enum {
-	ENTRY_ALIGN = 16,
+	ENTRY_ALIGN = 8,
+	ENTRY_PAGE_BYTES = 16, /* heads and padding in each page that an entry touches, at most */
 	/* entries of up to a page / ENTRY_WHOLE_SHARE are never split; longer ones fill the page they begin in */
 	ENTRY_WHOLE_SHARE = 8,
 };
@@ -36,12 +38,14 @@ enum entry_flags {
 	ENTRY_COST = 8,   /* cost_ns follows */
 	ENTRY_EXTENT = 16, /* the inline value is a struct entry_extent and witnesses */
 	ENTRY_OWN_PAGES = 32, /* was stored to be pinned */
+	ENTRY_SMALL = 64, /* lengths of key and meta in 8 bits each; the value's follows from the piece's */
+	ENTRY_OWN_FLAGS = ENTRY_FIRST | ENTRY_WIDE | ENTRY_SMALL, /* which entry_write() sets */
 };
 
 /* The head of an entry, decoded, in ordinary memory. */
 struct entry {
 	uint8_t kind;  /* the caller's: how to read the value */
-	uint8_t flags; /* enum entry_flags but for ENTRY_WIDE, which entry_write() sets */
+	uint8_t flags; /* enum entry_flags but for ENTRY_OWN_FLAGS */
 	size_t key_bytes, meta_bytes, inline_bytes;
 	size_t bytes;  /* all of it, without the pieces' own heads: entry_measure() */
 	uint64_t expires_ns, cost_ns;

@@ -6,7 +6,7 @@
  *                       [page 2, depth 2] --.   |slot |slot|...                          |   bucket 1
  *                       [page 2, depth 2] --'-> ...
  *
- *   slot   | tag: hash's top 20 bits | distance 2 | hot 1 | place 41 |      0: empty, never used
+ *   slot   | tag: hash's top 19 bits | distance 2 | hot 1 | place 42 |      0: empty, never used
  *
  * The first slot of a page is its guard, never 0 once the page is in use: a page that was dropped reads 0 there, and all
  * its entries are gone at once, which is misses and nothing else. An entry lies in its home bucket or in one of the
@@ -27,7 +27,7 @@
 
 #include "prim.h"
 
-enum { INDEX_PLACE_BITS = 41, INDEX_TAG_BITS = 20, INDEX_REACH = 4 /* buckets searched */ };
+enum { INDEX_PLACE_BITS = 42, INDEX_TAG_BITS = 19, INDEX_REACH = 4 /* buckets searched */ };
 
 struct index {
 	enum prim_backing backing;

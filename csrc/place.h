@@ -2,7 +2,7 @@
  * place.h - where an entry begins: the number of its segment and the offset in it, in one word that fits in a slot of the
  * index. 0 is no place.
  *
- *   | number 24 | offset / 16, 17 |
+ *   | number 24 | offset / 8, 18 |
  *
  * Callers: arena, cache.
  */
@@ -14,8 +14,8 @@
 
 enum {
 	ARENA_NUMBER_BITS = 24, /* of a segment's number: 0 is no segment */
-	ARENA_UNIT = 16,        /* bytes; offsets in places are multiples of it */
-	ARENA_OFFSET_BITS = 17, /* of an offset in units: a segment of entries is at most 2 MiB */
+	ARENA_UNIT = 8,         /* bytes; offsets in places are multiples of it */
+	ARENA_OFFSET_BITS = 18, /* of an offset in units: a segment of entries is at most 2 MiB */
 	ARENA_SEGMENT_MAX = ARENA_UNIT << ARENA_OFFSET_BITS,
 	ARENA_PLACE_BITS = ARENA_NUMBER_BITS + ARENA_OFFSET_BITS,
 };
