@@ -312,13 +312,14 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	memset(segment->used_pages, 0, used_words(arena, kind) * sizeof(segment->used_pages[0]));
 	segment->part = (uint8_t)part;
 	give_number(arena, segment);
-	by_age_append(arena, segment);
 
 	struct segment **head = kind == SEGMENT_ENTRIES ? &log->entries
 				: kind == SEGMENT_EXTENTS ? &log->extents : NULL;
 	if (head) {
 		if (*head) {
 			(*head)->state = SEGMENT_SEALED;
+			by_age_remove(arena, *head); /* it is as old as what was appended to it last */
+			by_age_append(arena, *head);
 			(void)arena_mark(*head, true);
 			arena_count(arena, *head, written_pages(*head));
 		}
@@ -327,6 +328,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		segment->state = SEGMENT_SEALED;
 		arena_count(arena, segment, length / prim_page_size());
 	}
+	by_age_append(arena, segment);
 	if (kind == SEGMENT_EXTENTS)
 		segment->used = arena_directory_bytes(segment->length);
 	segment->judged = segment->used;
