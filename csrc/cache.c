@@ -48,14 +48,15 @@ static uint64_t read_limit_bytes(void)
 /*
  * Sixteen let two threads get twice as much as one, if each holds enough to tell what is in use: at 5 MB a shard two to three
  * hits in a hundred are lost, at 20 MB none, and a cache may get less than its limit. Where threads seldom meet two are
- * enough: each shard more is memory that each call waits for. A bound that is small is kept by one, so that it is kept exactly.
+ * enough: each shard more is memory that each call waits for, and a segment that is being emptied; where there is little, one.
+ * A bound that is small is kept by one, so that it is kept exactly.
  */
 static unsigned choose_shards(const struct cache_config *config, uint64_t limit_bytes)
 {
 	const uint64_t max_bytes = config->max_bytes;
 	const uint64_t bytes = max_bytes != 0 && max_bytes < limit_bytes ? max_bytes : limit_bytes;
 	const unsigned most = config->one_by_one ? SHARDS_ONE_BY_ONE : SHARDS_MOST;
-	unsigned shards = max_bytes != 0 ? 1 : 2;
+	unsigned shards = max_bytes != 0 || (config->one_by_one && bytes < SHARD_LEAST_BYTES) ? 1 : 2;
 
 	while (shards < most && bytes / SHARD_LEAST_BYTES >= 2 * shards)
 		shards *= 2;

@@ -83,13 +83,10 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
  * Entries that stand for values on pages of their own: a lost page of them takes a hundred pages along, and writing alone
  * does not touch it again. They are kept young.
  */
-static void touch_dear_entries(const struct shard *shard, const struct segment *segment, const unsigned char *states,
-			       size_t pages)
+static void keep_young(const struct segment *segment, const unsigned char *states, size_t pages)
 {
 	const size_t page = prim_page_size();
 
-	if (shard->counts.bytes < shard->counts.entries * page)
-		return;
 	for (size_t i = 0; i < pages; i++)
 		if (states[i] == PRIM_RESIDENT)
 			prim_touch(segment->base + i * page, 1);
@@ -112,10 +109,11 @@ void shard_count_pages(struct cache *cache, struct shard *shard, struct segment 
 		if (segment->kind == SEGMENT_ENTRIES)
 			shard->counts.dropped += segment->live_count;
 		shard_retire(cache, shard, segment);
-	} else if (segment->kind == SEGMENT_ENTRIES) {
-		touch_dear_entries(shard, segment, states, pages);
-	} else {
+	} else if (segment->kind != SEGMENT_ENTRIES) {
 		look_at_values(cache, shard, segment, states, pages);
+	} else if (shard_entries_are_dear(shard)) {
+		keep_young(segment, states, pages);
+		shard_note_thin(shard, segment);
 	}
 out:
 	free(states);

@@ -4,7 +4,7 @@
  *   segment to be emptied  [entry]--its key, hashed--> index --leads here?--> live: copied to a head, or forgotten
  *   directory of extents   [hash, page]-------------> index --entry, its extent is here?--> the same
  *
- * Callers: cache_sweep.c, cache_census.c, cache_probation.c. All of it under the shard's lock.
+ * Callers: cache_sweep.c, cache_census.c, cache_probation.c, cache_tidy.c. All of it under the shard's lock.
  */
 #ifndef DRP_CACHE_MOVE_H
 #define DRP_CACHE_MOVE_H
@@ -15,6 +15,7 @@ enum sweep_reason {
 	SWEEP_EVICT, /* max_bytes is exceeded */
 	SWEEP_CLEAN, /* the segment is needed again */
 	SWEEP_JUDGE, /* its entries' probation is over */
+	SWEEP_TIDY,  /* few of its entries live */
 };
 
 /* The entry that begins at start, if the index still leads to it. */
@@ -35,7 +36,7 @@ void shard_forget_extent(struct cache *cache, struct shard *shard, struct found 
 			 const struct entry_extent *extent, enum leave why);
 bool range_is_resident(const unsigned char *address, size_t bytes);
 
-/* cache_sweep.c: some pages of a segment of entries are gone through; at its end, a sealed one is retired. */
+/* cache_sweep.c: a part of a segment of entries is gone through; at its end, a sealed one is retired. */
 void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
 
 /*
@@ -43,5 +44,11 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
  * that lost all is retired.
  */
 void shard_count_pages(struct cache *cache, struct shard *shard, struct segment *segment);
+
+/* cache_tidy.c: does an entry stand for a page or more, on average? */
+bool shard_entries_are_dear(const struct shard *shard);
+/* Notes a segment of such entries to be emptied, if few of them live; and takes a step in emptying what was noted. */
+void shard_note_thin(struct shard *shard, const struct segment *segment);
+void shard_tidy(struct cache *cache, struct shard *shard);
 
 #endif

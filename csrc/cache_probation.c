@@ -317,6 +317,7 @@ void probation_judge(struct cache *cache, struct shard *shard, size_t appended_b
 
 	if (!probation->begun)
 		return;
+	shard_tidy(cache, shard);
 	probation->owed_bytes += JUDGE_FACTOR * appended_bytes;
 	if (probation->owed_bytes < JUDGE_BATCH_BYTES)
 		return;

@@ -1,5 +1,5 @@
 /*
- * cache_sweep.c - segments are emptied, for three reasons that share one walk:
+ * cache_sweep.c - segments are emptied, for four reasons that share one walk:
  *
  *   evict    max_bytes is exceeded: entries leave in the order they came, but for those used since the last sweep, which
  *            get a second chance at the head of the log (CLOCK, on the hot bit of the index)
@@ -12,6 +12,7 @@
  *                                  next entry ---- copied forward ------^
  *
  *   judge    the probation of what lies in it is over: cache_probation.c
+ *   tidy     few of its entries live: cache_tidy.c
  *
  * A step is bounded, so that no insert pays for a whole segment while there is still room at the head.
  */
@@ -25,6 +26,7 @@
 
 enum {
 	STEP_PAGES = 16,
+	STEP_ENTRIES = 256,
 	SPARE_CREDIT = 2,     /* segments spared for one gained, */
 	SPARE_CREDIT_MAX = 64,
 	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
@@ -50,6 +52,8 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 		keep = index_is_hot(&found->cursor);
 	} else if (reason == SWEEP_JUDGE) {
 		keep = probation_passed(cache, shard, found, bytes, &to);
+	} else if (reason == SWEEP_TIDY) {
+		keep = cache_room_is_known(cache, shard, bytes);
 	} else {
 		keep = bytes <= shard->copy_credit_bytes;
 	}
@@ -71,7 +75,7 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 	const size_t page = prim_page_size(), first = segment->swept & ~(page - 1);
 	const uint32_t number = segment->number;
 	unsigned char states[STEP_PAGES + 1];
-	size_t step = STEP_PAGES * page, start;
+	size_t step = STEP_PAGES * page, start, entries = 0;
 	struct prim_census census;
 	struct found found;
 
@@ -81,7 +85,7 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 	if (prim_census(segment->base + first, step, states, &census) != DRP_OK)
 		memset(states, PRIM_RESIDENT, sizeof(states));
 	size_t end = first + step < segment->used ? first + step : segment->used;
-	while (segment->swept < end) {
+	while (segment->swept < end && entries++ < STEP_ENTRIES) {
 		if (states[(segment->swept - first) / page] != PRIM_RESIDENT) {
 			shard->audit_due += AUDIT_DUE;
 			segment->swept = (segment->swept & ~(page - 1)) + page;

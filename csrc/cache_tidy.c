@@ -1,0 +1,42 @@
+/*
+ * cache_tidy.c - entries of values on pages of their own are brought together.
+ *
+ *   oldest  [ x . . . y . . . . ] [ . . . . . z . . . ]   ...    newest: a few entries live, all pages are kept young
+ *             '-------'---------------------'---------> [ x y z | head of the main log
+ *
+ * Such entries are kept young (cache_census.c), for each stands for pages. So the kernel does not take the pages of those that
+ * died, as it does of others, and they would stay as long as one entry of their segment lives: at 4 KB a value, one and a
+ * half in a hundred bytes of the cache. Once less than half of a segment lives, what does is copied to the main log's head,
+ * a step with each insert, and the pages are given back. Not while nobody counts pages (max_bytes): there the sweep
+ * goes round.
+ */
+#include "cache_internal.h"
+#include "cache_move.h"
+
+bool shard_entries_are_dear(const struct shard *shard)
+{
+	return shard->counts.bytes >= shard->counts.entries * prim_page_size();
+}
+
+void shard_note_thin(struct shard *shard, const struct segment *segment)
+{
+	if (shard->probation.thin_number == 0 && segment->part == ARENA_MAIN && segment->live_bytes < segment->used / 2)
+		shard->probation.thin_number = segment->number;
+}
+
+void shard_tidy(struct cache *cache, struct shard *shard)
+{
+	struct probation *probation = &shard->probation;
+
+	if (probation->thin_number == 0 || shard->making_space)
+		return;
+	struct segment *segment = arena_segment(&shard->arena, probation->thin_number);
+	if (segment && segment->users == 0) { /* else a copy is under way, which ends soon */
+		shard->making_space = true; /* no look at other segments, which could retire this one */
+		shard_sweep_entries(cache, shard, segment, SWEEP_TIDY);
+		shard->making_space = false;
+		segment = arena_segment(&shard->arena, probation->thin_number);
+	}
+	if (!segment)
+		probation->thin_number = 0;
+}
