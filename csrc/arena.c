@@ -97,6 +97,14 @@ void arena_note_purged(struct arena *arena, struct segment *segment, size_t page
 		arena_count(arena, segment, segment->resident_pages > pages ? segment->resident_pages - pages : 0);
 }
 
+void arena_note_written(struct arena *arena, struct segment *segment, size_t pages)
+{
+	if (segment->state == SEGMENT_OPEN)
+		segment->purged_pages -= (uint32_t)pages;
+	else
+		arena_count(arena, segment, segment->resident_pages + pages);
+}
+
 void arena_count(struct arena *arena, struct segment *segment, size_t resident_pages)
 {
 	arena->resident_pages += resident_pages;

@@ -100,6 +100,8 @@ struct segment *arena_next(const struct arena *arena, const struct segment *segm
 void arena_count(struct arena *arena, struct segment *segment, size_t resident_pages);
 /* Notes that pages of a segment were given back, or will be: counting will not find them. */
 void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages);
+/* Notes that as many are written again. */
+void arena_note_written(struct arena *arena, struct segment *segment, size_t pages);
 
 /* Gives the pages of a dead segment back that were kept to be written again: how many bytes; 0: there is none. */
 size_t arena_purge_kept(struct arena *arena);

@@ -14,6 +14,8 @@
  */
 #include "cache_rewrite.h"
 
+#include <string.h>
+
 #include "cache_internal.h"
 
 /* What the directory says of the value that begins at a page; NULL: its page of the directory is gone. */
@@ -47,6 +49,19 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 	return true;
 }
 
+void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_t page, size_t pages)
+{
+	struct rewrite *rewrite = &shard->rewrite;
+
+	if (!shard->arena.purging || shard->making_space || segment->part != ARENA_MAIN)
+		return;
+	if (rewrite->hole_count == REWRITE_HOLES) { /* the older half: of sizes that nobody asks for */
+		rewrite->hole_count /= 2;
+		memmove(rewrite->holes, rewrite->holes + rewrite->hole_count, rewrite->hole_count * sizeof(*rewrite->holes));
+	}
+	rewrite->holes[rewrite->hole_count++] = (struct dead_extent){segment->number, (uint32_t)page, (uint32_t)pages};
+}
+
 void rewrite_mark(struct shard *shard)
 {
 	struct rewrite *rewrite = &shard->rewrite;
@@ -76,26 +91,43 @@ static void note_written(struct shard *shard, const struct segment *segment)
 	rewrite->directories[rewrite->directory_count++] = segment->number;
 }
 
-bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **out, size_t *page)
+/* The newest of a list that is of as many pages and may be written, off the list. NULL: there is none. */
+static struct arena_extent *take(struct shard *shard, struct dead_extent *list, unsigned *count, size_t pages,
+				 struct segment **out)
+{
+	for (unsigned i = *count; i-- > 0;) {
+		const struct dead_extent dead = list[i];
+		if (dead.pages != pages)
+			continue;
+		struct segment *segment = arena_segment(&shard->arena, dead.segment);
+		if (segment && segment->users > 0)
+			continue;
+		list[i] = list[--*count];
+		struct arena_extent *listed = segment ? find_listed(segment, dead.page) : NULL;
+		if (listed) {
+			*out = segment;
+			return listed;
+		}
+	}
+	return NULL;
+}
+
+bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **out, size_t *page, bool *resident)
 {
 	struct rewrite *rewrite = &shard->rewrite;
+	struct arena_extent *listed;
 
-	if (shard->arena.purging || shard->making_space)
+	if (shard->making_space)
 		return false;
-	for (unsigned i = rewrite->dead_count; i-- > 0;) {
-		const struct dead_extent dead = rewrite->dead[i];
-		struct segment *segment = arena_segment(&shard->arena, dead.segment);
-		if (segment && (dead.pages != pages || segment->users > 0))
-			continue;
-		rewrite->dead[i] = rewrite->dead[--rewrite->dead_count];
-		struct arena_extent *listed = segment ? find_listed(segment, dead.page) : NULL;
-		if (!listed)
-			continue;
-		listed->hash = hash;
-		note_written(shard, segment);
-		*out = segment;
-		*page = dead.page;
-		return true;
-	}
-	return false;
+	*resident = !shard->arena.purging;
+	listed = *resident ? take(shard, rewrite->dead, &rewrite->dead_count, pages, out)
+			   : take(shard, rewrite->holes, &rewrite->hole_count, pages, out);
+	if (!listed)
+		return false;
+	listed->hash = hash;
+	note_written(shard, *out);
+	if (!*resident)
+		arena_note_written(&shard->arena, *out, pages);
+	*page = listed->page;
+	return true;
 }

@@ -13,21 +13,25 @@
 struct shard;
 struct segment;
 
-enum { REWRITE_EXTENTS = 32, REWRITE_DIRECTORIES = 8 };
+enum { REWRITE_EXTENTS = 32, REWRITE_HOLES = 256, REWRITE_DIRECTORIES = 8 };
+
+struct dead_extent {
+	uint32_t segment, page, pages; /* the segment's number */
+};
 
 struct rewrite {
-	struct dead_extent {
-		uint32_t segment, page, pages; /* the segment's number */
-	} dead[REWRITE_EXTENTS];
-	unsigned dead_count;
+	struct dead_extent dead[REWRITE_EXTENTS]; /* resident */
+	struct dead_extent holes[REWRITE_HOLES];  /* given back; the newest ones, the last of which was noted last */
+	unsigned dead_count, hole_count;
 	uint32_t directories[REWRITE_DIRECTORIES]; /* numbers of segments whose directory was written and is not marked yet */
 	unsigned directory_count;
 };
 
-/* A value of these pages died. True: they stay as they are; false: the caller gives them back. */
+/* A value of these pages died. True: they stay as they are; false: the caller gives them back, then notes the hole. */
 bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages);
+void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_t page, size_t pages);
 /* Pages of a dead value, for one of as many, whose key has that hash. False: there are none. */
-bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **segment, size_t *page);
+bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **segment, size_t *page, bool *resident);
 /* Marks the directories that were written. */
 void rewrite_mark(struct shard *shard);
 

@@ -167,8 +167,10 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	const bool stays = !pin && !rested && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging &&
 			   rewrite_keep(shard, segment, extent->page, bytes / page);
 	if (!stays) {
-		if (!pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging)
+		if (!pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging) {
 			(void)prim_purge(address, bytes);
+			rewrite_note_hole(shard, segment, extent->page, bytes / page);
+		}
 		arena_note_purged(&shard->arena, segment, bytes / page);
 	}
 	leave_segment(cache, shard, segment, bytes);
@@ -427,8 +429,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 			return status;
 		segment->hash = hash;
 		offset = 0;
-	} else if (part == ARENA_MAIN && rewrite_take(shard, hash, length / page, &segment, &first)) {
-		*resident = true;
+	} else if (part == ARENA_MAIN && rewrite_take(shard, hash, length / page, &segment, &first, resident)) {
 		goto taken;
 	} else {
 		if (!segment || segment->used + length > segment->length) {
