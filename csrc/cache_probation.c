@@ -27,7 +27,7 @@
 #include "cache_window.h"
 
 enum {
-	SHARE = 10,              /* of what is resident is on probation */
+	SHARE = 12,              /* of what is resident is on probation */
 	CREDIT_FACTOR = 16,
 	CREDIT_TARGETS = 2,      /* credit is kept for that much of what is on probation */
 	SEGMENTS_TO_COUNT = 2,
