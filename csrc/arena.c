@@ -275,11 +275,6 @@ static size_t written_pages(const struct segment *segment)
 	return pages - arena_directory_bytes(segment->length) / page + directory - segment->purged_pages;
 }
 
-static size_t used_words(const struct arena *arena, enum segment_kind kind)
-{
-	return kind == SEGMENT_WHOLE ? 1 : (arena->segment_bytes / prim_page_size() + 63) / 64;
-}
-
 int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out)
 {
 	struct arena_log *log = &arena->logs[part];
@@ -299,7 +294,8 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		segment = take_free(arena);
 	if (!segment) {
 		void *base;
-		segment = calloc(1, sizeof(*segment) + used_words(arena, kind) * sizeof(segment->used_pages[0]));
+		const size_t words = kind == SEGMENT_WHOLE ? 1 : (map_bytes / prim_page_size() + 63) / 64;
+		segment = calloc(1, sizeof(*segment) + 2 * words * sizeof(segment->page_bits[0]));
 		if (!segment)
 			return DRP_NO_MEMORY;
 		segment->length = map_bytes;
@@ -317,7 +313,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
 	segment->resident_pages = segment->purged_pages = 0;
 	segment->spared = false;
-	memset(segment->used_pages, 0, used_words(arena, kind) * sizeof(segment->used_pages[0]));
+	memset(segment->page_bits, 0, 2 * segment_words(segment) * sizeof(segment->page_bits[0]));
 	segment->part = (uint8_t)part;
 	give_number(arena, segment);
 

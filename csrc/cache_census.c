@@ -79,6 +79,14 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
 	arena_release(&shard->arena, segment);
 }
 
+/* What lies on pages of entries that are gone need not be looked for any more: the index may use its slots. */
+static void note_gone(struct segment *segment, const unsigned char *states, size_t pages)
+{
+	for (size_t i = 0; i < pages; i++)
+		if (states[i] != PRIM_RESIDENT)
+			segment_note_gone(segment, i);
+}
+
 /*
  * Entries that stand for values on pages of their own: a lost page of them takes a hundred pages along, and writing alone
  * does not touch it again. They are kept young.
@@ -111,9 +119,12 @@ void shard_count_pages(struct cache *cache, struct shard *shard, struct segment 
 		shard_retire(cache, shard, segment);
 	} else if (segment->kind != SEGMENT_ENTRIES) {
 		look_at_values(cache, shard, segment, states, pages);
-	} else if (shard_entries_are_dear(shard)) {
-		keep_young(segment, states, pages);
-		shard_note_thin(shard, segment);
+	} else {
+		note_gone(segment, states, pages);
+		if (shard_entries_are_dear(shard)) {
+			keep_young(segment, states, pages);
+			shard_note_thin(shard, segment);
+		}
 	}
 out:
 	free(states);

@@ -73,7 +73,7 @@ static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 int shard_init(struct cache *cache, struct shard *shard);
 void shard_destroy(struct shard *shard);
 void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks the index */
-bool shard_is_dead(void *shard, uint64_t place);
+bool shard_let_go(void *shard, uint64_t place); /* for struct index */
 uint64_t cache_now_ns(struct cache *cache);
 
 /*

@@ -23,10 +23,22 @@ enum {
 	SHARD_DIRTY_PAGES = 64,
 };
 
-bool shard_is_dead(void *context, uint64_t place)
+bool shard_let_go(void *context, uint64_t place)
 {
-	const struct shard *shard = context;
-	return !arena_segment(&shard->arena, arena_place_number(place));
+	struct shard *shard = context;
+	struct segment *segment = arena_segment(&shard->arena, arena_place_number(place));
+
+	if (!segment || segment->kind != SEGMENT_ENTRIES)
+		return true;
+	if (!segment_is_gone(segment, arena_place_offset(place)))
+		return false;
+	/* Its size is not known any more; and a segment is not retired in the midst of a change of the index. */
+	shard->counts.dropped++;
+	if (segment->live_count > 0) {
+		segment->live_count--;
+		shard->counts.entries--;
+	}
+	return true;
 }
 
 /* The lock is held for a fraction of a microsecond, mostly: whoever finds it taken spins first, where that is offered. */
@@ -56,7 +68,7 @@ int shard_init(struct cache *cache, struct shard *shard)
 	shard->dirty_pages_most = INDEX_DIRTY_PAGES / cache->shard_count;
 	if (shard->dirty_pages_most < SHARD_DIRTY_PAGES)
 		shard->dirty_pages_most = SHARD_DIRTY_PAGES;
-	shard->index.is_dead = shard_is_dead;
+	shard->index.let_go = shard_let_go;
 	shard->index.context = shard;
 	init_lock(&shard->lock);
 	pthread_cond_init(&shard->pin_changed, NULL);
@@ -294,6 +306,11 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		}
 		found->segment = segment;
 		found->offset = arena_place_offset(cursor->place);
+		if (segment_is_gone(segment, found->offset)) { /* read, it would be a page of zeros */
+			shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED);
+			cause = MISS_DROPPED;
+			continue;
+		}
 		__builtin_prefetch(segment->base + found->offset + 64); /* what stands behind the head */
 		bool there = entry_open(segment->base, found->offset, arena_stamp(number), &found->reader, &found->entry);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))

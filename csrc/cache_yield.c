@@ -69,18 +69,13 @@ static size_t purge_unused(struct segment *segment, size_t first, size_t end, co
 	return given;
 }
 
-static bool is_used(const struct segment *segment, size_t page)
-{
-	return segment->used_pages[page / 64] >> (page % 64) & 1;
-}
-
 /* Pages of entries: each for itself. */
 static size_t yield_entries(struct segment *segment, const unsigned char *states, size_t pages)
 {
 	size_t given = 0, first = 0;
 
 	for (size_t i = 0; i <= pages; i++) {
-		if (i < pages && !is_used(segment, i))
+		if (i < pages && !segment_is_used(segment, i))
 			continue;
 		if (i > first)
 			given += purge_unused(segment, first, i, states);
@@ -100,7 +95,7 @@ static size_t yield_extents(struct segment *segment, const unsigned char *states
 	for (uint32_t i = 0; i < segment->extents; i++) {
 		const bool told = states[i * sizeof(*directory) / page] == PRIM_RESIDENT && directory[i].stamp == stamp &&
 				  directory[i].page < pages;
-		const bool goes = told && !is_used(segment, directory[i].page);
+		const bool goes = told && !segment_is_used(segment, directory[i].page);
 		if (goes && first == SIZE_MAX)
 			first = directory[i].page;
 		if (told && !goes && first != SIZE_MAX && first < directory[i].page) {
@@ -118,7 +113,6 @@ static size_t yield_segment(struct shard *shard, struct segment *segment)
 {
 	const size_t page = prim_page_size();
 	size_t pages = (segment->used + page - 1) / page, given = 0;
-	const size_t bits = segment->kind == SEGMENT_WHOLE ? 1 : pages;
 	struct prim_census census;
 
 	/* Of a very large value the beginning: with that it is lost, and the rest goes when its segment is counted. */
@@ -136,10 +130,10 @@ static size_t yield_segment(struct shard *shard, struct segment *segment)
 			given = yield_entries(segment, states, pages);
 		else if (segment->kind == SEGMENT_EXTENTS)
 			given = yield_extents(segment, states, pages);
-		else if (!is_used(segment, 0))
+		else if (!segment_is_used(segment, 0))
 			given = purge_unused(segment, 0, pages, states);
 	}
-	memset(segment->used_pages, 0, (bits + 63) / 64 * sizeof(segment->used_pages[0]));
+	memset(segment->page_bits, 0, segment_words(segment) * sizeof(segment->page_bits[0]));
 	if (given > 0) {
 		probation_note_dropped(shard, given * page);
 		arena_note_purged(&shard->arena, segment, given);

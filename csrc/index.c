@@ -222,9 +222,9 @@ static uint64_t *free_slot(struct index *index, uint64_t *page, uint64_t hash, u
 			if (slot != GUARD && !has_entry(slot))
 				return &bucket[i];
 		}
-		for (unsigned i = 0; index->is_dead && i < BUCKET_SLOTS; i++) {
+		for (unsigned i = 0; index->let_go && i < BUCKET_SLOTS; i++) {
 			uint64_t slot = load(&bucket[i]);
-			if (slot != GUARD && index->is_dead(index->context, slot & PLACE_MASK))
+			if (slot != GUARD && index->let_go(index->context, slot & PLACE_MASK))
 				return &bucket[i];
 		}
 	}
@@ -292,7 +292,7 @@ static int split(struct index *index, uint64_t hash)
 		for (size_t i = 1; i < slots; i++) {
 			uint64_t slot = load(&old[i]);
 			if (!has_entry(slot) || (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance ||
-			    (index->is_dead && index->is_dead(index->context, slot & PLACE_MASK)))
+			    (index->let_go && index->let_go(index->context, slot & PLACE_MASK)))
 				continue;
 			size_t home = (i / BUCKET_SLOTS - distance) & (buckets - 1);
 			rehome(halves + (slot >> (63 - depth) & 1) * slots, slot, home);
@@ -404,7 +404,7 @@ void index_scrub(struct index *index, size_t page_number)
 		return;
 	for (size_t i = 1; i < index_slots_per_page(); i++) {
 		uint64_t slot = load(&page[i]);
-		if (has_entry(slot) && index->is_dead && index->is_dead(index->context, slot & PLACE_MASK)) {
+		if (has_entry(slot) && index->let_go && index->let_go(index->context, slot & PLACE_MASK)) {
 			note_dirty(index, (uint32_t)page_number);
 			store(&page[i], TOMBSTONE);
 		}

@@ -39,8 +39,8 @@ struct index {
 	size_t chunk_count, page_count;
 	size_t dirty_pages;      /* written since they were marked */
 	uint64_t lost_pages;     /* found dropped, since the start */
-	/* May the slot with this place be used for another entry? Its entry is gone for sure. */
-	bool (*is_dead)(void *context, uint64_t place);
+	/* Is the entry at this place gone for sure? If so its slot is cleared now: to be counted off. */
+	bool (*let_go)(void *context, uint64_t place);
 	void *context;
 };
 

@@ -3,7 +3,8 @@
  *
  *   base |=== marked ===|--- appended, dirty ---|        | length
  *                                               ^ used
- *   used_pages  1 0 0 1 1 ...   which pages of it were asked for lately
+ *   used        1 0 0 1 1 ...   which pages of it were asked for lately
+ *   gone        0 1 0 0 0 ...   of ENTRIES: which were found dropped; they are never written again
  *
  * Callers: arena, and the files of the cache, under the lock of the shard that owns the arena.
  */
@@ -42,7 +43,8 @@ struct segment {
 	uint8_t kind, state;
 	uint8_t part;      /* enum arena_part: the log that it belongs to */
 	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
-	uint64_t used_pages[]; /* asked for since cache_yield.c came by: a bit a page; of WHOLE the first alone */
+	/* A bit a page; of WHOLE the first alone. First those asked for since cache_yield.c came by, then those found dropped. */
+	uint64_t page_bits[];
 };
 
 struct arena_extent { /* what the directory of an EXTENTS segment says of one value */
@@ -51,14 +53,37 @@ struct arena_extent { /* what the directory of an EXTENTS segment says of one va
 	uint32_t stamp; /* the segment's; anything else: dropped */
 };
 
+/* Words of either half of page_bits. */
+static inline size_t segment_words(const struct segment *segment)
+{
+	return segment->kind == SEGMENT_WHOLE ? 1 : (segment->length / prim_page_size() + 63) / 64;
+}
+
 /* Notes that the bytes from one offset to another were asked for. Writes only where that is news. */
 static inline void segment_note_used(struct segment *segment, size_t from, size_t to)
 {
 	const size_t page = prim_page_size();
 
 	for (size_t i = from / page; i <= (to - 1) / page; i++)
-		if (!(segment->used_pages[i / 64] >> (i % 64) & 1))
-			segment->used_pages[i / 64] |= UINT64_C(1) << (i % 64);
+		if (!(segment->page_bits[i / 64] >> (i % 64) & 1))
+			segment->page_bits[i / 64] |= UINT64_C(1) << (i % 64);
+}
+
+static inline bool segment_is_used(const struct segment *segment, size_t page)
+{
+	return segment->page_bits[page / 64] >> (page % 64) & 1;
+}
+
+static inline void segment_note_gone(struct segment *segment, size_t page)
+{
+	segment->page_bits[segment_words(segment) + page / 64] |= UINT64_C(1) << (page % 64);
+}
+
+/* ENTRIES: was the page found dropped that the byte at offset lies in? */
+static inline bool segment_is_gone(const struct segment *segment, size_t offset)
+{
+	const size_t page = offset / prim_page_size();
+	return segment->page_bits[segment_words(segment) + page / 64] >> (page % 64) & 1;
 }
 
 #endif
