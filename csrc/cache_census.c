@@ -13,8 +13,8 @@
 #include "cache_internal.h"
 #include "cache_move.h"
 
-/* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. */
-static void forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page)
+/* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. True: it did. */
+static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page)
 {
 	struct entry_extent extent;
 	struct found found;
@@ -22,10 +22,12 @@ static void forget_if_lost(struct cache *cache, struct shard *shard, uint64_t ha
 	if (!shard_find_by_extent(cache, shard, hash, number, page, &found, &extent) ||
 	    !entry_open(found.segment->base, found.offset, arena_stamp(found.segment->number), &found.reader,
 			&found.entry))
-		return;
+		return false;
 	entry_copy(&found.reader, NULL, found.entry.key_bytes);
-	if (!shard_is_whole(shard, &found))
-		shard_forget_extent(cache, shard, &found, &extent, LEAVE_DROPPED);
+	if (shard_is_whole(shard, &found))
+		return false;
+	shard_forget_extent(cache, shard, &found, &extent, LEAVE_DROPPED);
+	return true;
 }
 
 /* Evicts a value of the main log that costs too little to be there. */
@@ -39,9 +41,13 @@ static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t h
 		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 }
 
-static bool any_absent(const unsigned char *states, size_t from, size_t to)
+static size_t count_absent(const unsigned char *states, size_t from, size_t to)
 {
-	return from < to && memchr(states + from, PRIM_ABSENT, to - from) != NULL;
+	size_t count = 0;
+
+	for (size_t i = from; i < to; i++)
+		count += states[i] == PRIM_ABSENT;
+	return count;
 }
 
 static void look_at_values(struct cache *cache, struct shard *shard, struct segment *segment,
@@ -50,9 +56,10 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
 	const bool costs = segment->part == ARENA_MAIN && shard->probation.begun && shard->probation.cost > 0;
 	const uint32_t number = segment->number, stamp = arena_stamp(number), count = segment->extents;
 	const struct arena_extent *directory = arena_directory(segment);
+	size_t counted_twice = 0; /* as gone: by the census, and when the value that it was of was given back */
 
 	if (segment->kind == SEGMENT_WHOLE) {
-		if (any_absent(states, 0, pages))
+		if (count_absent(states, 0, pages) > 0)
 			forget_if_lost(cache, shard, segment->hash, number, 0);
 		else if (costs)
 			forget_if_cheap(cache, shard, segment->hash, number, 0);
@@ -71,11 +78,14 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
 		}
 		if (listed.stamp != stamp || listed.page >= pages || end > pages)
 			continue;
-		if (any_absent(states, listed.page, end))
-			forget_if_lost(cache, shard, listed.hash, number, listed.page);
+		const size_t absent = count_absent(states, listed.page, end);
+		if (absent > 0)
+			counted_twice += forget_if_lost(cache, shard, listed.hash, number, listed.page) ? absent : 0;
 		else if (costs)
 			forget_if_cheap(cache, shard, listed.hash, number, listed.page);
 	}
+	if (arena_segment(&shard->arena, number) == segment)
+		arena_count(&shard->arena, segment, segment->resident_pages + counted_twice);
 	arena_release(&shard->arena, segment);
 }
 

@@ -62,6 +62,22 @@ void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_
 	rewrite->holes[rewrite->hole_count++] = (struct dead_extent){segment->number, (uint32_t)page, (uint32_t)pages};
 }
 
+static void leave(struct dead_extent *list, unsigned *count, uint32_t number)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < *count; i++)
+		if (list[i].segment != number)
+			list[kept++] = list[i];
+	*count = kept;
+}
+
+void rewrite_leave(struct shard *shard, uint32_t number)
+{
+	leave(shard->rewrite.dead, &shard->rewrite.dead_count, number);
+	leave(shard->rewrite.holes, &shard->rewrite.hole_count, number);
+}
+
 void rewrite_mark(struct shard *shard)
 {
 	struct rewrite *rewrite = &shard->rewrite;
@@ -100,10 +116,10 @@ static struct arena_extent *take(struct shard *shard, struct dead_extent *list, 
 		if (dead.pages != pages)
 			continue;
 		struct segment *segment = arena_segment(&shard->arena, dead.segment);
-		if (segment && segment->users > 0)
+		if (segment->users > 0)
 			continue;
 		list[i] = list[--*count];
-		struct arena_extent *listed = segment ? find_listed(segment, dead.page) : NULL;
+		struct arena_extent *listed = find_listed(segment, dead.page);
 		if (listed) {
 			*out = segment;
 			return listed;

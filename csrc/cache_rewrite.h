@@ -32,6 +32,8 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_t page, size_t pages);
 /* Pages of a dead value, for one of as many, whose key has that hash. False: there are none. */
 bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **segment, size_t *page, bool *resident);
+/* A segment is retired, and its number will be another's one day. */
+void rewrite_leave(struct shard *shard, uint32_t number);
 /* Marks the directories that were written. */
 void rewrite_mark(struct shard *shard);
 

@@ -136,6 +136,8 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	if (segment->kind == SEGMENT_ENTRIES)
 		shard->counts.entries -= segment->live_count;
 	segment->live_count = 0;
+	if (segment->kind == SEGMENT_EXTENTS)
+		rewrite_leave(shard, segment->number);
 	arena_retire(&shard->arena, segment);
 }
 
