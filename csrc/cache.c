@@ -64,7 +64,7 @@ static unsigned choose_shards(const struct cache_config *config, uint64_t limit_
 }
 
 /*
- * Small enough that a bound is kept to an eighth; without one, that what is on probation, a tenth of what a shard holds, is
+ * Small enough that a bound is kept to an eighth; without one, that what is on probation, a share of what a shard holds, is
  * some segments, also if the memory limit is lowered much later. Large ones for much memory: a value of more than a
  * quarter is a mapping of its own, and there is a limit to their number.
  */

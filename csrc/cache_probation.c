@@ -1,15 +1,15 @@
 /*
  * cache_probation.c - what is new has to prove itself before it may take the place of what is in use.
  *
- *   set --> [ probation: a tenth ] --used meanwhile--> [ main log ] --coldest pages--> taken by the kernel
+ *   set --> [ probation: 1 in 14 ] --used meanwhile--> [ main log ] --coldest pages--> taken by the kernel
  *              |                                          ^
  *              '--not used--> evicted; its slot in the index stays as a ghost --set again--'
  *
  * It begins when the kernel takes pages of this cache: until then there is room for all, and everything is appended to
- * the main log. From then on a value that was never asked for leaves after a tenth of the cache's bytes came after it,
+ * the main log. From then on a value that was never asked for leaves after a fourteenth of the cache's bytes came after it,
  * and its pages, which are resident, are written again: no fault, no reclaim. What was asked for is copied to the main
  * log, whose fresh pages stand last in the reclaim order; a key that comes back while its ghost is there goes there at
- * once. So of what is asked for once, only a tenth of the memory is held, and the kernel chooses among what was asked for
+ * once. So of what is asked for once, only a fourteenth of the memory is held, and the kernel chooses among what was asked for
  * again. (The queues are those of S3-FIFO: Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023.
  * The main queue is the kernel's page reclaim.) While nobody asks for anything, all goes to the main log.
  *
@@ -18,7 +18,7 @@
  * often, it still has its hits while on probation, and is computed once a round.
  *
  * Nobody tells how many bytes the cache may hold, nor when that changes. Both are read off its own pages: with each
- * segment that is opened, some others are counted. What is resident gives the tenth; what went, or was missed by somebody
+ * segment that is opened, some others are counted. What is resident gives the fourteenth; what went, or was missed by somebody
  * who asked for it, gives credit, CREDIT_FACTOR times its bytes, for values on probation to leave. When the kernel stops
  * taking, the credit ends and the cache grows again.
  */
@@ -27,8 +27,8 @@
 #include "cache_window.h"
 
 enum {
-	SHARE = 12,              /* of what is resident is on probation */
-	CREDIT_FACTOR = 16,
+	SHARE = 14,              /* of what is resident is on probation */
+	CREDIT_FACTOR = 10,
 	CREDIT_TARGETS = 2,      /* credit is kept for that much of what is on probation */
 	SEGMENTS_TO_COUNT = 2,
 	JUDGE_BATCH_BYTES = 32 * 1024,
