@@ -124,9 +124,7 @@ void shard_count_pages(struct cache *cache, struct shard *shard, struct segment 
 		probation_note_dropped(shard, (counted - census.resident_pages) * page);
 	arena_count(&shard->arena, segment, census.resident_pages);
 	if (census.resident_pages == 0) {
-		if (segment->kind == SEGMENT_ENTRIES)
-			shard->counts.dropped += segment->live_count;
-		shard_retire(cache, shard, segment);
+		shard_retire_gone(cache, shard, segment);
 	} else if (segment->kind != SEGMENT_ENTRIES) {
 		look_at_values(cache, shard, segment, states, pages);
 	} else {

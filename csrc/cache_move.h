@@ -36,6 +36,9 @@ void shard_forget_extent(struct cache *cache, struct shard *shard, struct found 
 			 const struct entry_extent *extent, enum leave why);
 bool range_is_resident(const unsigned char *address, size_t bytes);
 
+/* cache_shard.c: retires a segment that was gone through: entries that are counted in it still were dropped. */
+void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment *segment);
+
 /* cache_sweep.c: a part of a segment of entries is gone through; at its end, a sealed one is retired. */
 void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
 

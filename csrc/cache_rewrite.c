@@ -1,13 +1,17 @@
 /*
- * cache_rewrite.c - pages of dead values are written again while they are resident: a page that is there is written in a tenth
- * of the time that a new one takes.
+ * cache_rewrite.c - places of dead values are written again.
  *
- *   value replaced, deleted, expired --> [ segment, page, pages ] x 32 --> the next value of as many pages
- *                                              '-- full: given back at once
+ *   memory is not short   value replaced, deleted, expired --> [ segment, page, pages ] x 32 --> the next of as many pages
+ *                                                    '-- full: given back at once
+ *   memory is short       value of the main log gone or dead --> given back --> x 256 holes --> the next of as many pages
  *
- * Only while memory is not short: then what is dead goes back, and new values lie together, in the order they come. The
- * pages are marked, so the kernel may have them at any time; they lie in their segment's directory still, under the new
- * value's hash from then on. A segment that is retired takes its dead along: its number leads nowhere.
+ * While memory is not short the pages stay: one that is there is written in a tenth of the time that a new one takes. They
+ * are marked, so the kernel may have them at any time. Once it takes pages they go back, and what is left is address space
+ * amid values that are in use: new pages there need no new segment, whose directory and page tables would outlive most
+ * of its values.
+ *
+ * The place lies in its segment's directory still, under the new value's hash from then on. A segment that is retired takes
+ * its places along.
  *
  * A reader that copies a value without the lock is a user of its segment, and sees pages that nobody writes: a segment that
  * has users is passed over.
@@ -107,7 +111,7 @@ static void note_written(struct shard *shard, const struct segment *segment)
 	rewrite->directories[rewrite->directory_count++] = segment->number;
 }
 
-/* The newest of a list that is of as many pages and may be written, off the list. NULL: there is none. */
+/* The newest place of a list that has as many pages and may be written, off the list. NULL: there is none. */
 static struct arena_extent *take(struct shard *shard, struct dead_extent *list, unsigned *count, size_t pages,
 				 struct segment **out)
 {

@@ -1,5 +1,5 @@
 /*
- * cache_rewrite.h - pages of dead values are written again while they are resident. cache_rewrite.c has the picture.
+ * cache_rewrite.h - places of dead values are written again. cache_rewrite.c has the picture.
  *
  * Callers: cache_shard.c, under the shard's lock.
  */
@@ -21,7 +21,7 @@ struct dead_extent {
 
 struct rewrite {
 	struct dead_extent dead[REWRITE_EXTENTS]; /* resident */
-	struct dead_extent holes[REWRITE_HOLES];  /* given back; the newest ones, the last of which was noted last */
+	struct dead_extent holes[REWRITE_HOLES];  /* given back */
 	unsigned dead_count, hole_count;
 	uint32_t directories[REWRITE_DIRECTORIES]; /* numbers of segments whose directory was written and is not marked yet */
 	unsigned directory_count;
@@ -30,7 +30,7 @@ struct rewrite {
 /* A value of these pages died. True: they stay as they are; false: the caller gives them back, then notes the hole. */
 bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages);
 void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_t page, size_t pages);
-/* Pages of a dead value, for one of as many, whose key has that hash. False: there are none. */
+/* The place of a dead value, for one of as many pages, whose key has that hash. False: there is none. */
 bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **segment, size_t *page, bool *resident);
 /* A segment is retired, and its number will be another's one day. */
 void rewrite_leave(struct shard *shard, uint32_t number);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_move.h"
 #include "cache_window.h"
 #include "hash.h"
 #include "witness.h"
@@ -139,6 +140,13 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	if (segment->kind == SEGMENT_EXTENTS)
 		rewrite_leave(shard, segment->number);
 	arena_retire(&shard->arena, segment);
+}
+
+void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	if (segment->kind == SEGMENT_ENTRIES)
+		shard->counts.dropped += segment->live_count;
+	shard_retire(cache, shard, segment);
 }
 
 void shard_empty(struct cache *cache, struct shard *shard)

@@ -105,7 +105,7 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 	if (segment->swept < segment->used)
 		return;
 	if (segment->state == SEGMENT_SEALED)
-		shard_retire(cache, shard, segment);
+		shard_retire_gone(cache, shard, segment);
 	else
 		segment->swept = 0;
 }

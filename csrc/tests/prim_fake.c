@@ -92,13 +92,17 @@ static void drop_page(struct mapping *mapping, size_t i)
 
 void fake_drop(size_t n)
 {
-	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next)
+	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next) {
+		if (n != FAKE_EVERY_PAGE && n >= mapping->page_count) {
+			n -= mapping->page_count;
+			continue;
+		}
 		for (size_t i = 0; i < mapping->page_count; i++)
-			if (n == FAKE_EVERY_PAGE || n-- == 0) {
+			if (n == FAKE_EVERY_PAGE || n == i)
 				drop_page(mapping, i);
-				if (n != FAKE_EVERY_PAGE)
-					return;
-			}
+		if (n != FAKE_EVERY_PAGE)
+			return;
+	}
 }
 
 static bool is_zero(const unsigned char *at)
@@ -217,6 +221,14 @@ static struct mapping *mapping_of(const void *address, size_t *page)
 		}
 	}
 	abort();
+}
+
+void fake_drop_at(const void *address)
+{
+	size_t page;
+	struct mapping *mapping = mapping_of(address, &page);
+
+	drop_page(mapping, page);
 }
 
 int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **out)

@@ -25,6 +25,7 @@ void fake_reset(void);
 
 /* Drops page number n of all mapped pages (in the order of mapping), or every one, if it may be dropped. */
 void fake_drop(size_t n);
+void fake_drop_at(const void *address);
 size_t fake_pages(void);
 /* Has it content that could be lost? */
 bool fake_page_in_use(size_t n);
