@@ -253,9 +253,16 @@ static void pages_in_another_processors_batch_go_when_they_are_marked_again(void
 	if (prim_page_out(at, size) == DRP_UNSUPPORTED)
 		SKIP(no_page_out);
 	printf("# %zu of %d pages were passed over\n", pages_left(at), (int)BATCH);
-	run_on(processors[0]); /* a mark empties the batches of its own processor first */
-	CHECK_EQ(prim_mark(at, size), DRP_OK);
-	CHECK(page_out_all(at));
+	/*
+	 * A mark empties the batches of its own processor first. Which that is cannot be told: if another program emptied the
+	 * first one's before, the page-out tried these pages, in vain, and left them in the batch of the second.
+	 */
+	for (int tries = 0; tries < PAGE_OUT_TRIES && pages_left(at) > 0; tries++) {
+		run_on(processors[tries % 2]);
+		CHECK_EQ(prim_mark(at, size), DRP_OK);
+		CHECK_EQ(prim_page_out(at, size), DRP_OK);
+	}
+	CHECK_EQ(pages_left(at), 0);
 	REQUIRE(sched_setaffinity(0, sizeof(before), &before) == 0);
 	prim_unmap(at, size);
 }
