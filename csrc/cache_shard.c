@@ -19,9 +19,10 @@ enum {
 	ENTRIES_DEAR_FACTOR = 8,
 	SPENT_BYTES = 32 * 1024,
 	MARK_SHARE = 4, /* of a segment is appended between two marks: each interrupts the other processors */
-	/* Pages of the index between two marks: they cannot be dropped on lazyfree. Of all shards, if they are few; of one. */
+	/* Pages of the index between two marks: they cannot be dropped on lazyfree, and to mark one takes 2 us. Of all shards. */
 	INDEX_DIRTY_PAGES = 256,
-	SHARD_DIRTY_PAGES = 64,
+	SHARD_DIRTY_LEAST = 64,
+	SHARD_DIRTY_MOST = 128,
 };
 
 bool shard_let_go(void *context, uint64_t place)
@@ -67,8 +68,10 @@ int shard_init(struct cache *cache, struct shard *shard)
 	if (status != DRP_OK)
 		goto err_arena;
 	shard->dirty_pages_most = INDEX_DIRTY_PAGES / cache->shard_count;
-	if (shard->dirty_pages_most < SHARD_DIRTY_PAGES)
-		shard->dirty_pages_most = SHARD_DIRTY_PAGES;
+	if (shard->dirty_pages_most < SHARD_DIRTY_LEAST)
+		shard->dirty_pages_most = SHARD_DIRTY_LEAST;
+	if (shard->dirty_pages_most > SHARD_DIRTY_MOST)
+		shard->dirty_pages_most = SHARD_DIRTY_MOST;
 	shard->index.let_go = shard_let_go;
 	shard->index.context = shard;
 	init_lock(&shard->lock);
@@ -94,11 +97,11 @@ void shard_destroy(struct shard *shard)
 void shard_unlock(struct shard *shard)
 {
 	struct segment *doomed = arena_take_doomed(&shard->arena);
-	struct iovec dirty[INDEX_DIRTY_PAGES];
+	struct iovec dirty[SHARD_DIRTY_MOST];
 	size_t count = 0;
 
 	if (shard->index.dirty_pages >= shard->dirty_pages_most)
-		count = index_take_dirty(&shard->index, dirty, INDEX_DIRTY_PAGES);
+		count = index_take_dirty(&shard->index, dirty, SHARD_DIRTY_MOST);
 	pthread_mutex_unlock(&shard->lock);
 	arena_bury(doomed);
 	if (count > 0)
