@@ -53,7 +53,7 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 	} else if (reason == SWEEP_JUDGE) {
 		keep = probation_passed(cache, shard, found, bytes, &to);
 	} else if (reason == SWEEP_TIDY) {
-		keep = cache_room_is_known(cache, shard, bytes);
+		keep = true;
 	} else {
 		keep = bytes <= shard->copy_credit_bytes;
 	}

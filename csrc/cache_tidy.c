@@ -13,6 +13,8 @@
 #include "cache_internal.h"
 #include "cache_move.h"
 
+enum { STEP_TAKES_BYTES = 16 * 1024 }; /* new pages, at most */
+
 bool shard_entries_are_dear(const struct shard *shard)
 {
 	return shard->counts.bytes >= shard->counts.entries * prim_page_size();
@@ -31,7 +33,9 @@ void shard_tidy(struct cache *cache, struct shard *shard)
 	if (probation->thin_number == 0 || shard->making_space)
 		return;
 	struct segment *segment = arena_segment(&shard->arena, probation->thin_number);
-	if (segment && segment->users == 0) { /* else a copy is under way, which ends soon */
+	if (segment && (segment->users > 0 || !cache_room_is_known(cache, shard, STEP_TAKES_BYTES)))
+		return; /* a copy is under way, which ends soon; or there is no memory, and each entry stands for more of it */
+	if (segment) {
 		shard->making_space = true; /* no look at other segments, which could retire this one */
 		shard_sweep_entries(cache, shard, segment, SWEEP_TIDY);
 		shard->making_space = false;
