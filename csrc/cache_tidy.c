@@ -13,7 +13,7 @@
 #include "cache_internal.h"
 #include "cache_move.h"
 
-enum { STEP_TAKES_BYTES = 16 * 1024 }; /* new pages, at most */
+enum { STEP_TAKES_BYTES = 16 * 1024 }; /* new pages, about */
 
 bool shard_entries_are_dear(const struct shard *shard)
 {
