@@ -294,8 +294,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		segment = take_free(arena);
 	if (!segment) {
 		void *base;
-		const size_t words = kind == SEGMENT_WHOLE ? 1 : (map_bytes / prim_page_size() + 63) / 64;
-		segment = calloc(1, sizeof(*segment) + 2 * words * sizeof(segment->page_bits[0]));
+		segment = calloc(1, sizeof(*segment) + segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
 		if (!segment)
 			return DRP_NO_MEMORY;
 		segment->length = map_bytes;
@@ -313,7 +312,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
 	segment->resident_pages = segment->purged_pages = 0;
 	segment->spared = false;
-	memset(segment->page_bits, 0, 2 * segment_words(segment) * sizeof(segment->page_bits[0]));
+	memset(segment->pages, 0, segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
 	segment->part = (uint8_t)part;
 	give_number(arena, segment);
 

@@ -49,7 +49,7 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 	if (shard->arena.purging || shard->making_space || rewrite->dead_count == REWRITE_EXTENTS)
 		return false;
 	rewrite->dead[rewrite->dead_count++] = (struct dead_extent){segment->number, (uint32_t)page, (uint32_t)pages};
-	segment->page_bits[page / 64] &= ~(UINT64_C(1) << (page % 64));
+	segment->pages[page / 64].used &= ~(UINT64_C(1) << (page % 64));
 	return true;
 }
 

@@ -133,7 +133,8 @@ static size_t yield_segment(struct shard *shard, struct segment *segment)
 		else if (!segment_is_used(segment, 0))
 			given = purge_unused(segment, 0, pages, states);
 	}
-	memset(segment->page_bits, 0, segment_words(segment) * sizeof(segment->page_bits[0]));
+	for (size_t i = segment_words(segment->kind, segment->length); i-- > 0;)
+		segment->pages[i].used = 0;
 	if (given > 0) {
 		probation_note_dropped(shard, given * page);
 		arena_note_purged(&shard->arena, segment, given);

@@ -251,9 +251,14 @@ bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
 /* The lengths of an entry of one piece, whose payload is payload_bytes. False: they cannot be: it was dropped meanwhile. */
 static bool read_small_lengths(struct entry_reader *reader, unsigned flags, size_t payload_bytes, struct entry *entry)
 {
-	struct small_lengths lengths = {0};
+	struct small_lengths lengths;
 
-	entry_copy(reader, &lengths, sizeof(lengths));
+	if (payload_bytes < sizeof(lengths))
+		return false;
+	memcpy(&lengths, reader->base + reader->at, sizeof(lengths));
+	prim_step();
+	reader->at += sizeof(lengths);
+	reader->left -= sizeof(lengths);
 	const size_t around = head_bytes(flags) + lengths.key + lengths.meta;
 	if (around > payload_bytes)
 		return false;
@@ -268,7 +273,14 @@ static void read_lengths(struct entry_reader *reader, unsigned flags, struct ent
 {
 	struct lengths lengths = {0};
 
-	entry_copy(reader, &lengths, sizeof(lengths));
+	if (reader->left >= sizeof(lengths)) {
+		memcpy(&lengths, reader->base + reader->at, sizeof(lengths));
+		prim_step();
+		reader->at += sizeof(lengths);
+		reader->left -= sizeof(lengths);
+	} else {
+		entry_copy(reader, &lengths, sizeof(lengths));
+	}
 	entry->key_bytes = lengths.key;
 	entry->meta_bytes = lengths.meta;
 	entry->inline_bytes = lengths.inline_value;

@@ -43,8 +43,11 @@ struct segment {
 	uint8_t kind, state;
 	uint8_t part;      /* enum arena_part: the log that it belongs to */
 	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
-	/* A bit a page; of WHOLE the first alone. First those asked for since cache_yield.c came by, then those found dropped. */
-	uint64_t page_bits[];
+	/* A bit a page, of WHOLE the first alone; side by side, for a look-up asks for both. */
+	struct segment_pages {
+		uint64_t used; /* asked for since cache_yield.c came by */
+		uint64_t gone; /* found dropped */
+	} pages[];
 };
 
 struct arena_extent { /* what the directory of an EXTENTS segment says of one value */
@@ -53,10 +56,10 @@ struct arena_extent { /* what the directory of an EXTENTS segment says of one va
 	uint32_t stamp; /* the segment's; anything else: dropped */
 };
 
-/* Words of either half of page_bits. */
-static inline size_t segment_words(const struct segment *segment)
+/* Elements of pages[] in a segment of that many bytes. */
+static inline size_t segment_words(enum segment_kind kind, size_t length)
 {
-	return segment->kind == SEGMENT_WHOLE ? 1 : (segment->length / prim_page_size() + 63) / 64;
+	return kind == SEGMENT_WHOLE ? 1 : (length / prim_page_size() + 63) / 64;
 }
 
 /* Notes that the bytes from one offset to another were asked for. Writes only where that is news. */
@@ -65,25 +68,25 @@ static inline void segment_note_used(struct segment *segment, size_t from, size_
 	const size_t page = prim_page_size();
 
 	for (size_t i = from / page; i <= (to - 1) / page; i++)
-		if (!(segment->page_bits[i / 64] >> (i % 64) & 1))
-			segment->page_bits[i / 64] |= UINT64_C(1) << (i % 64);
+		if (!(segment->pages[i / 64].used >> (i % 64) & 1))
+			segment->pages[i / 64].used |= UINT64_C(1) << (i % 64);
 }
 
 static inline bool segment_is_used(const struct segment *segment, size_t page)
 {
-	return segment->page_bits[page / 64] >> (page % 64) & 1;
+	return segment->pages[page / 64].used >> (page % 64) & 1;
 }
 
 static inline void segment_note_gone(struct segment *segment, size_t page)
 {
-	segment->page_bits[segment_words(segment) + page / 64] |= UINT64_C(1) << (page % 64);
+	segment->pages[page / 64].gone |= UINT64_C(1) << (page % 64);
 }
 
 /* ENTRIES: was the page found dropped that the byte at offset lies in? */
 static inline bool segment_is_gone(const struct segment *segment, size_t offset)
 {
 	const size_t page = offset / prim_page_size();
-	return segment->page_bits[segment_words(segment) + page / 64] >> (page % 64) & 1;
+	return segment->pages[page / 64].gone >> (page % 64) & 1;
 }
 
 #endif
