@@ -43,21 +43,22 @@ static size_t head_bytes(unsigned flags)
 	return lengths_bytes(flags) + (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
 }
 
-/* The flags with those that say how the lengths are stored, which follows from them. */
-static unsigned all_flags(const struct entry *entry)
+/* How the lengths are stored follows from them. */
+static unsigned lengths_flag(const struct entry *entry)
 {
-	const unsigned flags = entry->flags;
+	const unsigned flags = entry->flags & ~(unsigned)ENTRY_LENGTHS;
 	const size_t around = PIECE + head_bytes(flags | ENTRY_SMALL) + entry->key_bytes + entry->meta_bytes;
 
 	if (entry->key_bytes <= UINT8_MAX && entry->meta_bytes <= UINT8_MAX &&
 	    entry->inline_bytes < prim_page_size() && around + entry->inline_bytes <= prim_page_size() / ENTRY_WHOLE_SHARE)
-		return flags | ENTRY_SMALL;
-	return flags | (entry->key_bytes > UINT16_MAX || entry->meta_bytes > UINT16_MAX ? ENTRY_WIDE : 0);
+		return ENTRY_SMALL;
+	return entry->key_bytes > UINT16_MAX || entry->meta_bytes > UINT16_MAX ? ENTRY_WIDE : 0;
 }
 
 void entry_measure(struct entry *entry)
 {
-	entry->bytes = head_bytes(all_flags(entry)) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
+	entry->flags = (uint8_t)((entry->flags & ~ENTRY_LENGTHS) | lengths_flag(entry));
+	entry->bytes = head_bytes(entry->flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 }
 
 static size_t page_left(size_t offset)
@@ -110,19 +111,24 @@ static unsigned char *put(unsigned char *at, const void *what, size_t bytes)
 	return at + bytes;
 }
 
-static size_t encode_head(unsigned char *head, const struct entry *entry, unsigned flags)
+static size_t encode_head(unsigned char *head, const struct entry *entry)
 {
-	const bool wide = flags & ENTRY_WIDE;
-	const struct small_lengths small = {(uint8_t)entry->key_bytes, (uint8_t)entry->meta_bytes};
-	const struct lengths lengths = {.key = wide ? 0 : (uint16_t)entry->key_bytes,
-					.meta = wide ? 0 : (uint16_t)entry->meta_bytes,
-					.inline_value = (uint32_t)entry->inline_bytes};
-	const struct wide_lengths wide_lengths = {entry->key_bytes, entry->meta_bytes};
+	const unsigned flags = entry->flags;
 	unsigned char *at = head;
 
-	at = flags & ENTRY_SMALL ? put(at, &small, sizeof(small)) : put(at, &lengths, sizeof(lengths));
-	if (wide)
-		at = put(at, &wide_lengths, sizeof(wide_lengths));
+	if (flags & ENTRY_SMALL) {
+		const struct small_lengths small = {(uint8_t)entry->key_bytes, (uint8_t)entry->meta_bytes};
+		at = put(at, &small, sizeof(small));
+	} else {
+		const bool wide = flags & ENTRY_WIDE;
+		const struct lengths lengths = {.key = wide ? 0 : (uint16_t)entry->key_bytes,
+						.meta = wide ? 0 : (uint16_t)entry->meta_bytes,
+						.inline_value = (uint32_t)entry->inline_bytes};
+		const struct wide_lengths wide_lengths = {entry->key_bytes, entry->meta_bytes};
+		at = put(at, &lengths, sizeof(lengths));
+		if (wide)
+			at = put(at, &wide_lengths, sizeof(wide_lengths));
+	}
 	if (flags & ENTRY_TTL)
 		at = put(at, &entry->expires_ns, 8);
 	if (flags & ENTRY_COST)
@@ -134,8 +140,8 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 		 const struct drp_part *parts, size_t part_count)
 {
 	unsigned char head[HEAD_MAX];
-	const unsigned flags = all_flags(entry);
-	const struct drp_part head_part = {head, encode_head(head, entry, flags)};
+	const unsigned flags = entry->flags;
+	const struct drp_part head_part = {head, encode_head(head, entry)};
 	size_t left = entry->bytes, at = start, room = 0;
 	struct piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
 
@@ -301,7 +307,7 @@ bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct 
 	if (!read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST))
 		return false;
 	*reader = (struct entry_reader){.base = base, .at = start + PIECE, .left = piece.length, .stamp = stamp};
-	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~ENTRY_OWN_FLAGS};
+	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~ENTRY_FIRST};
 	if (!(piece.flags & ENTRY_SMALL))
 		read_lengths(reader, piece.flags, entry);
 	else if (!read_small_lengths(reader, piece.flags, piece.length, entry))

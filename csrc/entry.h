@@ -39,13 +39,13 @@ enum entry_flags {
 	ENTRY_EXTENT = 16, /* the inline value is a struct entry_extent and witnesses */
 	ENTRY_OWN_PAGES = 32, /* was stored to be pinned */
 	ENTRY_SMALL = 64, /* lengths of key and meta in 8 bits each; the value's follows from the piece's */
-	ENTRY_OWN_FLAGS = ENTRY_FIRST | ENTRY_WIDE | ENTRY_SMALL, /* which entry_write() sets */
+	ENTRY_LENGTHS = ENTRY_WIDE | ENTRY_SMALL, /* set by entry_measure() */
 };
 
 /* The head of an entry, decoded, in ordinary memory. */
 struct entry {
 	uint8_t kind;  /* the caller's: how to read the value */
-	uint8_t flags; /* enum entry_flags but for ENTRY_OWN_FLAGS */
+	uint8_t flags; /* enum entry_flags but for ENTRY_FIRST */
 	size_t key_bytes, meta_bytes, inline_bytes;
 	size_t bytes;  /* all of it, without the pieces' own heads: entry_measure() */
 	uint64_t expires_ns, cost_ns;
@@ -66,7 +66,7 @@ struct entry_reader {
 	bool lost; /* a piece was not what was written: the entry was dropped */
 };
 
-/* Fills entry->bytes in, from the flags and the lengths. What entry_open() decoded has it. */
+/* Fills entry->bytes and ENTRY_LENGTHS in, from the lengths and the other flags. What entry_open() decoded has them. */
 void entry_measure(struct entry *entry);
 
 /*
