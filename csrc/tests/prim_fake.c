@@ -153,8 +153,10 @@ size_t fake_marked_pages(void)
 void fake_reset(void)
 {
 	struct mapping *first = fake.first;
+	const uint64_t now_ns = fake.now_ns; /* a clock does not go back */
 	memset(&fake, 0, sizeof(fake));
 	fake.first = first;
+	fake.now_ns = now_ns;
 	fake.headroom.limit_bytes = UINT64_MAX;
 	fake.random = 1;
 }

@@ -20,7 +20,7 @@
 
 #define FAKE_EVERY_PAGE SIZE_MAX
 
-/* Forgets all orders and counts; nothing may be mapped. */
+/* Forgets all orders and counts, but for its clock, which goes on; nothing may be mapped. */
 void fake_reset(void);
 
 /* Drops page number n of all mapped pages (in the order of mapping), or every one, if it may be dropped. */

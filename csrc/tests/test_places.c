@@ -8,6 +8,7 @@
 
 #include "cache_client.h"
 #include "cache_internal.h"
+#include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"
 
@@ -25,18 +26,7 @@ static unsigned draw(unsigned below)
 static struct cache *make(enum prim_backing backing)
 {
 	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = SEGMENT};
-	struct cache *cache = NULL;
-
-	fake_reset();
-	REQUIRE(cache_create(&config, &cache) == DRP_OK);
-	return cache;
-}
-
-static void end(struct cache *cache)
-{
-	cache_close(cache);
-	cache_unref(cache);
-	CHECK_EQ(fake_mappings(), 0);
+	return fake_cache_make(&config);
 }
 
 static void set(struct cache *cache, uint64_t key, size_t bytes)
@@ -109,7 +99,7 @@ static void values_fill_what_was_dropped(enum prim_backing backing, size_t bytes
 	/* Ten times as much came in the meantime. What is on probation comes on top, and a head of each kind. */
 	CHECK(cache->shards[0].arena.mapped_bytes <= before_bytes * 3 / 2 + 6 * SEGMENT);
 	CHECK(used_bytes(cache, SEGMENT_ENTRIES) <= 4 * SEGMENT);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void slots_of_dropped_entries_are_used_again(void)
@@ -139,7 +129,7 @@ static void slots_of_dropped_entries_are_used_again(void)
 	cache_read_stats(cache, &stats);
 	CHECK_EQ(stats.entries, there);
 	check_counts(cache);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 /*
@@ -172,7 +162,7 @@ static void probation_keeps_its_share(void)
 	CHECK(most_bytes > SEGMENT);
 	printf("# at most %zu KiB on probation, of %zu KiB\n", most_bytes >> 10, shard->arena.resident_pages * PAGE >> 10);
 	CHECK(most_bytes <= (size_t)COUNT * BYTES / 14 + 5 * SEGMENT);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 int main(void)

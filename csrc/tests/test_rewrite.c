@@ -4,6 +4,7 @@
 #include "cache.h"
 
 #include "cache_client.h"
+#include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"
 
@@ -14,20 +15,11 @@ static struct client_sink sink;
 static struct cache *make(enum prim_backing backing)
 {
 	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = SEGMENT};
-	struct cache *cache = NULL;
+	struct cache *cache = fake_cache_make(&config);
 
-	fake_reset();
-	REQUIRE(cache_create(&config, &cache) == DRP_OK);
 	for (uint64_t key = 0; key < VALUES; key++)
 		CHECK_EQ(client_set(cache, key, 1, BYTES, true, SET_ALWAYS), DRP_OK);
 	return cache;
-}
-
-static void end(struct cache *cache)
-{
-	cache_close(cache);
-	cache_unref(cache);
-	CHECK_EQ(fake_mappings(), 0);
 }
 
 static uint64_t mapped(struct cache *cache)
@@ -66,7 +58,7 @@ static void replacing_takes_no_more_memory(enum prim_backing backing)
 	CHECK(mapped(cache) <= before + 2 * SEGMENT); /* one more head each: of values, and of their entries */
 	for (uint64_t key = 0; key < VALUES; key++)
 		check_value(cache, key, versions[key]);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 /* Of another size, and for a lost directory: new pages. */
@@ -82,7 +74,7 @@ static void what_does_not_fit_is_left(enum prim_backing backing)
 	fake_drop(FAKE_EVERY_PAGE);
 	CHECK_EQ(client_set(cache, 101, 1, BYTES, true, SET_ALWAYS), DRP_OK);
 	check_value(cache, 101, 1);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 /* The new value's directory entry is what finds it again: marked, dropped, or there. */
@@ -99,7 +91,7 @@ static void a_value_on_old_pages_can_be_dropped(enum prim_backing backing)
 	for (size_t page = 0; page < fake_pages(); page++) /* each page for itself, from the last */
 		fake_drop(fake_pages() - 1 - page);
 	CHECK_EQ(client_get(cache, &sink, 100, GET_COPY, &version, &wrong), DRP_MISS);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void nothing_is_written_under_a_reader(void)
@@ -122,7 +114,7 @@ static void nothing_is_written_under_a_reader(void)
 	cache_unpin(&pin);
 	for (uint64_t key = 0; key < VALUES; key++)
 		check_value(cache, key, 5);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 int main(void)

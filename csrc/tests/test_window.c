@@ -7,6 +7,7 @@
 #include "cache.h"
 
 #include "cache_client.h"
+#include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"
 
@@ -17,17 +18,7 @@ static struct client_sink sink;
 static struct cache *make(void)
 {
 	const struct cache_config config = {.shards = 1, .segment_bytes = 64 * PAGE};
-	struct cache *cache = NULL;
-	fake_reset();
-	REQUIRE(cache_create(&config, &cache) == DRP_OK);
-	return cache;
-}
-
-static void end(struct cache *cache)
-{
-	cache_close(cache);
-	cache_unref(cache);
-	CHECK_EQ(fake_mappings(), 0);
+	return fake_cache_make(&config);
 }
 
 static void put(struct cache *cache, uint64_t key)
@@ -90,7 +81,7 @@ static void rests_after_its_last_holder(void)
 		CHECK_EQ(held(cache), 0);
 		CHECK_EQ(resting(cache), PAGES_BYTES);
 	}
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void what_rests_is_not_dropped(void)
@@ -107,7 +98,7 @@ static void what_rests_is_not_dropped(void)
 	CHECK_EQ(resting(cache), 0);
 	fake_drop(FAKE_EVERY_PAGE);
 	CHECK_EQ(use(cache, 1), DRP_MISS);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void leaves_with_its_entry(void)
@@ -137,7 +128,7 @@ static void leaves_with_its_entry(void)
 	CHECK(!cache_unpin_quick(&pin));
 	cache_unpin(&pin);
 	CHECK_EQ(resting(cache) + held(cache), 0);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void keeps_its_bound(void)
@@ -159,7 +150,7 @@ static void keeps_its_bound(void)
 	CHECK_EQ(resting(cache), before);
 	CHECK_EQ(use(cache, 0), DRP_OK);
 	CHECK(resting(cache) != before);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void unpins_in_batches(void)
@@ -174,7 +165,7 @@ static void unpins_in_batches(void)
 		CHECK_EQ(use(cache, key), DRP_OK);
 	CHECK(fake_calls() - calls > 0);
 	CHECK(fake_calls() - calls < 40); /* marks: one for several neighbours, where it would be one for each of 95 or more */
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void goes_when_it_is_not_used(void)
@@ -203,7 +194,7 @@ static void goes_when_it_is_not_used(void)
 			CHECK_EQ(client_get(cache, &sink, 100, GET_COPY, &version, &wrong), DRP_OK);
 	}
 	CHECK_EQ(resting(cache), 0);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void goes_when_memory_is_short(void)
@@ -238,7 +229,7 @@ static void goes_when_memory_is_short(void)
 	CHECK_EQ(stats.dropped, 0);
 	cache_close(other);
 	cache_unref(other);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 /* A mark that fails leaves pages that cannot be dropped, and nothing else. */
@@ -262,7 +253,7 @@ static void survives_marks_that_fail(void)
 			int status = use(cache, key);
 			CHECK(status == DRP_OK || status == DRP_MISS);
 		}
-		end(cache);
+		fake_cache_end(cache);
 		if (!reached)
 			break;
 	}

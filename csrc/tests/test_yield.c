@@ -8,6 +8,7 @@
 #include "cache.h"
 
 #include "cache_client.h"
+#include "cache_on_fake.h"
 #include "cache_yield.h"
 #include "check.h"
 #include "prim_fake.h"
@@ -15,26 +16,11 @@
 enum { PAGE = 4096, BYTES = 5 * PAGE, MB = 1 << 20, MS = 1000 /* readings of the fake's clock */, VALUES = 120, USED = 10 };
 
 static struct client_sink sink;
-static uint64_t reached_ns; /* by the test before: fake_reset() puts the clock back, and a clock does not go back */
 
 static struct cache *make(void)
 {
 	const struct cache_config config = {.shards = 2, .segment_bytes = 64 * PAGE};
-	struct cache *cache = NULL;
-
-	fake_reset();
-	while (prim_now_ns() < reached_ns)
-		;
-	REQUIRE(cache_create(&config, &cache) == DRP_OK);
-	return cache;
-}
-
-static void end(struct cache *cache)
-{
-	cache_close(cache);
-	cache_unref(cache);
-	CHECK_EQ(fake_mappings(), 0);
-	reached_ns = prim_now_ns();
+	return fake_cache_make(&config);
 }
 
 static void pass(unsigned ms)
@@ -110,7 +96,7 @@ static void a_wave_takes_what_was_not_asked_for(void)
 		gone += status == DRP_MISS;
 	}
 	CHECK_EQ(gone, yielded(cache) / BYTES);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void small_entries_go_by_the_page(void)
@@ -126,7 +112,7 @@ static void small_entries_go_by_the_page(void)
 		gone += status == DRP_MISS;
 	}
 	CHECK(gone > 200 * 6);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void asked_for_once_is_not_asked_for_ever(void)
@@ -145,7 +131,7 @@ static void asked_for_once_is_not_asked_for_ever(void)
 	for (uint64_t key = 0; key < USED; key++)
 		there += get(cache, key) == DRP_OK;
 	CHECK(there < USED);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void page_cache_is_no_wave(void)
@@ -158,7 +144,7 @@ static void page_cache_is_no_wave(void)
 		cache_yield();
 	}
 	CHECK_EQ(yielded(cache), 0);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void slow_growth_is_left_to_reclaim(void)
@@ -171,7 +157,7 @@ static void slow_growth_is_left_to_reclaim(void)
 		cache_yield();
 	}
 	CHECK_EQ(yielded(cache), 0);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void free_memory_is_not_added_to(void)
@@ -186,7 +172,7 @@ static void free_memory_is_not_added_to(void)
 	pass(1);
 	cache_yield();
 	CHECK_EQ(yielded(cache), 0);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void what_is_held_stays(void)
@@ -210,7 +196,7 @@ static void what_is_held_stays(void)
 	free(expected);
 	cache_unpin(&pin);
 	CHECK_EQ(get(cache, key), DRP_OK);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 static void the_dead_go_first(void)
@@ -225,7 +211,7 @@ static void the_dead_go_first(void)
 	CHECK_EQ(yielded(cache), 0);
 	for (uint64_t key = 0; key < KEYS; key++)
 		CHECK_EQ(get(cache, key), DRP_OK);
-	end(cache);
+	fake_cache_end(cache);
 }
 
 int main(void)
