@@ -321,8 +321,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	if (head) {
 		if (*head) {
 			(*head)->state = SEGMENT_SEALED;
-			by_age_remove(arena, *head); /* it is as old as what was appended to it last */
-			by_age_append(arena, *head);
+			arena_renew(arena, part, *head); /* it is as old as what was appended to it last */
 			(void)arena_mark(*head, true);
 			arena_count(arena, *head, written_pages(*head));
 		}

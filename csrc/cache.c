@@ -23,7 +23,6 @@
 enum {
 	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
 	GET_RETRIES = 3,
-	LEAST_PAGE_BYTES = 4096, /* of any system */
 	WATCH_CALLS = 64, /* of a shard, between two looks at the room; values on pages of their own take longer: each looks */
 	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
 	PAGE_WASTE_SHARE = 8,
@@ -510,8 +509,7 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 		.inline_bytes = on_pages ? sizeof(extent) + witness_total : value_bytes,
 	};
 	entry_measure(&entry);
-	/* What the entry takes at most. It must fit in a segment of its own. */
-	const size_t stored_bytes = entry.bytes + (entry.bytes / LEAST_PAGE_BYTES + 2) * ENTRY_PAGE_BYTES;
+	const size_t stored_bytes = entry_most_bytes(entry.bytes); /* it must fit in a segment of its own */
 	const size_t extent_bytes = extent_pages * prim_page_size();
 	if (stored_bytes > cache->config.segment_bytes || entry.inline_bytes > UINT32_MAX ||
 	    (cache->config.max_bytes && stored_bytes + extent_bytes > cache->config.max_bytes))

@@ -189,10 +189,9 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	}
 	if (pin)
 		pin->forgotten = true; /* purged by who lets it go */
-	const bool stays = !pin && !rested && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging &&
-			   rewrite_keep(shard, segment, extent->page, bytes / page);
-	if (!stays) {
-		if (!pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging) {
+	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging;
+	if (!to_give || rested || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
+		if (to_give) {
 			(void)prim_purge(address, bytes);
 			rewrite_note_hole(shard, segment, extent->page, bytes / page);
 		}
@@ -319,13 +318,9 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		}
 		found->segment = segment;
 		found->offset = arena_place_offset(cursor->place);
-		if (segment_is_gone(segment, found->offset)) { /* read, it would be a page of zeros */
-			shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED);
-			cause = MISS_DROPPED;
-			continue;
-		}
 		__builtin_prefetch(segment->base + found->offset + 64); /* what stands behind the head */
-		bool there = entry_open(segment->base, found->offset, arena_stamp(number), &found->reader, &found->entry);
+		bool there = !segment_is_gone(segment, found->offset) && /* read, it would be a page of zeros */
+			     entry_open(segment->base, found->offset, arena_stamp(number), &found->reader, &found->entry);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
 			return -1;
 		/* Another key with this tag, or half of ours is gone: the stamps tell. */

@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_move.h"
 
 enum {
 	CALM_LOOK_NS = 1000000,
@@ -120,7 +121,7 @@ static size_t yield_segment(struct shard *shard, struct segment *segment)
 		pages = STEP_BYTES / page;
 
 	/* Few entries that stand for many pages: they must outlive them. */
-	if (segment->kind == SEGMENT_ENTRIES && shard->counts.bytes >= shard->counts.entries * page)
+	if (segment->kind == SEGMENT_ENTRIES && shard_entries_are_dear(shard))
 		return 0;
 	unsigned char *states = malloc(pages);
 	if (!states || prim_census(segment->base, pages * page, states, &census) != DRP_OK)

@@ -43,14 +43,20 @@ static size_t head_bytes(unsigned flags)
 	return lengths_bytes(flags) + (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
 }
 
+/* Is an entry of that many bytes never split? */
+static bool stays_whole(size_t bytes)
+{
+	return bytes + PIECE <= prim_page_size() / ENTRY_WHOLE_SHARE;
+}
+
 /* How the lengths are stored follows from them. */
 static unsigned lengths_flag(const struct entry *entry)
 {
 	const unsigned flags = entry->flags & ~(unsigned)ENTRY_LENGTHS;
-	const size_t around = PIECE + head_bytes(flags | ENTRY_SMALL) + entry->key_bytes + entry->meta_bytes;
+	const size_t around = head_bytes(flags | ENTRY_SMALL) + entry->key_bytes + entry->meta_bytes;
 
 	if (entry->key_bytes <= UINT8_MAX && entry->meta_bytes <= UINT8_MAX &&
-	    entry->inline_bytes < prim_page_size() && around + entry->inline_bytes <= prim_page_size() / ENTRY_WHOLE_SHARE)
+	    entry->inline_bytes < prim_page_size() && stays_whole(around + entry->inline_bytes))
 		return ENTRY_SMALL;
 	return entry->key_bytes > UINT16_MAX || entry->meta_bytes > UINT16_MAX ? ENTRY_WIDE : 0;
 }
@@ -76,7 +82,7 @@ size_t entry_place(size_t offset, size_t bytes, size_t *start)
 {
 	const size_t page = prim_page_size();
 
-	if (page_left(offset) <= PIECE || (bytes + PIECE > page_left(offset) && bytes + PIECE <= page / ENTRY_WHOLE_SHARE))
+	if (page_left(offset) <= PIECE || (bytes + PIECE > page_left(offset) && stays_whole(bytes)))
 		offset = round_up(offset, page);
 	*start = offset;
 	for (;;) {
@@ -254,6 +260,19 @@ bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
 	return true;
 }
 
+/* entry_copy() of what mostly lies in one piece, without its loop. */
+static void copy_head(struct entry_reader *reader, void *to, size_t bytes)
+{
+	if (reader->left < bytes) {
+		entry_copy(reader, to, bytes);
+		return;
+	}
+	memcpy(to, reader->base + reader->at, bytes);
+	prim_step();
+	reader->at += bytes;
+	reader->left -= bytes;
+}
+
 /* The lengths of an entry of one piece, whose payload is payload_bytes. False: they cannot be: it was dropped meanwhile. */
 static bool read_small_lengths(struct entry_reader *reader, unsigned flags, size_t payload_bytes, struct entry *entry)
 {
@@ -261,10 +280,7 @@ static bool read_small_lengths(struct entry_reader *reader, unsigned flags, size
 
 	if (payload_bytes < sizeof(lengths))
 		return false;
-	memcpy(&lengths, reader->base + reader->at, sizeof(lengths));
-	prim_step();
-	reader->at += sizeof(lengths);
-	reader->left -= sizeof(lengths);
+	copy_head(reader, &lengths, sizeof(lengths));
 	const size_t around = head_bytes(flags) + lengths.key + lengths.meta;
 	if (around > payload_bytes)
 		return false;
@@ -279,14 +295,7 @@ static void read_lengths(struct entry_reader *reader, unsigned flags, struct ent
 {
 	struct lengths lengths = {0};
 
-	if (reader->left >= sizeof(lengths)) {
-		memcpy(&lengths, reader->base + reader->at, sizeof(lengths));
-		prim_step();
-		reader->at += sizeof(lengths);
-		reader->left -= sizeof(lengths);
-	} else {
-		entry_copy(reader, &lengths, sizeof(lengths));
-	}
+	copy_head(reader, &lengths, sizeof(lengths));
 	entry->key_bytes = lengths.key;
 	entry->meta_bytes = lengths.meta;
 	entry->inline_bytes = lengths.inline_value;

@@ -26,7 +26,6 @@
 
 enum {
 	ENTRY_ALIGN = 8,
-	ENTRY_PAGE_BYTES = 16, /* heads and padding in each page that an entry touches, at most */
 	/* entries of up to a page / ENTRY_WHOLE_SHARE are never split; longer ones fill the page they begin in */
 	ENTRY_WHOLE_SHARE = 8,
 };
@@ -74,6 +73,13 @@ void entry_measure(struct entry *entry);
  * of its last piece, rounded up to ENTRY_ALIGN.
  */
 size_t entry_place(size_t offset, size_t bytes, size_t *start);
+
+/* What an entry of that many bytes takes at most, wherever it begins: a head and padding in each page it touches. */
+static inline size_t entry_most_bytes(size_t bytes)
+{
+	enum { PAGE_MOST_BYTES = 16, LEAST_PAGE_BYTES = 4096 /* of any system */ };
+	return bytes + (bytes / LEAST_PAGE_BYTES + 2) * PAGE_MOST_BYTES;
+}
 
 /* Writes the entry at start. parts: key, meta and inline value, in that order, with the lengths that entry gives. */
 void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct entry *entry,

@@ -126,7 +126,7 @@ static void none_takes_more_than_reckoned(void)
 			size_t start;
 			entry_measure(&entry);
 			const size_t end = entry_place(offset, entry.bytes, &start);
-			CHECK(end - start <= entry.bytes + (entry.bytes / page + 2) * ENTRY_PAGE_BYTES);
+			CHECK(end - start <= entry_most_bytes(entry.bytes));
 		}
 	unmap_log(base);
 }
