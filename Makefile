@@ -79,25 +79,36 @@ format: $(VENV)/requirements.stamp
 
 # The C core alone: as it ships, under each sanitizer, by the other compiler, and for 32 bits where the compiler can.
 # tools/c_test.sh NAME OPTIONS... sets build/NAME up, builds it, runs its tests and prints what they skipped and why.
+# A build whose tests fail does not keep the next from running.
+C_TESTS := c-test-core c-test-asan c-test-tsan c-test-clang c-test-m32
+.PHONY: $(C_TESTS)
 c-test: $(VENV)/requirements.stamp
+	@$(MAKE) --no-print-directory -j1 -k $(C_TESTS)
+
+c-test-core:
 	tools/c_test.sh core
+c-test-asan:
 	tools/c_test.sh asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+c-test-tsan:
 	tools/c_test.sh tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+c-test-clang:
 	@if clang --version >/dev/null 2>&1; then CC=clang tools/c_test.sh clang; \
 		else echo "SKIP the build by clang: it is not there (Debian and Ubuntu: apt-get install clang)"; fi
-	@if echo 'int main(void) { return 0; }' | $${CC:-cc} -m32 -x c - -o build/m32.probe 2>/dev/null && build/m32.probe; then \
+c-test-m32:
+	@mkdir -p build; if echo 'int main(void) { return 0; }' | $${CC:-cc} -m32 -x c - -o build/m32.probe 2>/dev/null && build/m32.probe; then \
 		tools/c_test.sh m32 -Dc_args=-m32 -Dc_link_args=-m32; \
 		else echo "SKIP the 32-bit build: no 32-bit libraries (Debian and Ubuntu: apt-get install gcc-multilib)"; fi
 
 pytest: build
 	$(BIN)/python -m pytest $(ARGS)
 
-# One after the other also under -j: they share the machine, and pytest's closing line comes last.
+# One after the other also under -j: they share the machine. A part that fails does not keep the next from running, so that
+# one flaw never hides the others; what failed is told before pytest's summary, and decides the exit status with it.
 test:
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory c-test
-	@$(MAKE) --no-print-directory pytest
+	@failed=; for part in lint c-test pytest; do \
+		$(MAKE) --no-print-directory -k $$part || failed="$$failed $$part"; done; \
+	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 # Work
 

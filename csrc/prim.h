@@ -39,6 +39,15 @@ void prim_step(void);
 #define prim_step() ((void)0)
 #endif
 
+/*
+ * For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
+ * Every other status is handled.
+ */
+static inline void prim_best_effort(int status)
+{
+	(void)status;
+}
+
 enum prim_backing {
 	PRIM_LAZYFREE = 0,  /* private anonymous memory, droppable between prim_mark() and the next write */
 	PRIM_DROPPABLE = 1, /* MAP_DROPPABLE: droppable at any time, never swapped, not in core dumps, wiped on fork */
