@@ -10,6 +10,7 @@
 
 enum {
 	FIRST_TABLE_SIZE = 16,
+	BURY_STEP_BYTES = 16 << 20, /* given back at once: 2 ms */
 	KEPT_MAX = 1, /* segments of a kind kept with their pages while memory is short */
 	KEPT_WHOLES_MAX = 4, /* of WHOLE while it is not: some may be of a size that is not wanted again */
 	WHOLE_CLASSES = 8, /* lengths of WHOLE between a power of two and the next, so that a dead one fits again */
@@ -62,12 +63,25 @@ struct segment *arena_take_doomed(struct arena *arena)
 	return doomed;
 }
 
+/* Large mappings are emptied in steps first: whoever maps memory waits while one ends, with as many pages as it has. */
+static void bury(struct segment *segment)
+{
+	for (size_t at = 0, step = BURY_STEP_BYTES; segment->length > step && at < segment->used; at += step) {
+		const size_t left = segment->length - at;
+		/* What is not given back here goes with the mapping. */
+		prim_best_effort(prim_purge(segment->base + at, left < step ? left : step));
+	}
+	/* It fails where it would split a mapping and there may be no more of them: then the address space alone is lost. */
+	if (prim_unmap(segment->base, segment->length) != DRP_OK)
+		prim_best_effort(prim_purge(segment->base, segment->length));
+	free(segment);
+}
+
 void arena_bury(struct segment *doomed)
 {
 	while (doomed) {
 		struct segment *next = doomed->newer;
-		(void)prim_unmap(doomed->base, doomed->length);
-		free(doomed);
+		bury(doomed);
 		doomed = next;
 	}
 }
@@ -211,13 +225,35 @@ bool arena_trim(struct arena *arena)
 	return true;
 }
 
+static void doom_all(struct arena *arena, struct segment **list)
+{
+	for (struct segment *segment; (segment = *list) != NULL;) {
+		*list = segment->newer;
+		doom(arena, segment);
+	}
+}
+
+void arena_begin_emptying(struct arena *arena)
+{
+	arena->emptying = true;
+}
+
+void arena_end_emptying(struct arena *arena)
+{
+	arena->emptying = false;
+	doom_all(arena, &arena->free);
+	for (int kind = 0; kind < SEGMENT_KINDS; kind++) {
+		doom_all(arena, &arena->kept[kind]);
+		arena->kept_count[kind] = 0;
+	}
+}
+
 void arena_destroy(struct arena *arena)
 {
 	arena->closed = true;
 	for (struct segment *segment; (segment = arena_next(arena, NULL)) != NULL;)
 		arena_retire(arena, segment);
-	while (arena_trim(arena))
-		;
+	arena_end_emptying(arena);
 	memset(arena->table, 0, arena->table_size * sizeof(*arena->table));
 }
 
@@ -346,9 +382,9 @@ static bool is_worth_keeping(const struct arena *arena, const struct segment *se
 /* A segment that nothing names and nobody uses: to the free ones, or away. */
 static void dispose(struct arena *arena, struct segment *segment)
 {
-	const bool kept = !arena->closed && is_worth_keeping(arena, segment);
+	const bool ends = arena->closed || arena->emptying, kept = !ends && is_worth_keeping(arena, segment);
 
-	if (arena->closed || (segment->kind == SEGMENT_WHOLE && !kept)) {
+	if (ends || (segment->kind == SEGMENT_WHOLE && !kept)) {
 		doom(arena, segment);
 		return;
 	}

@@ -40,6 +40,7 @@ struct arena {
 	enum prim_backing backing;
 	unsigned map_flags;
 	bool closed; /* arena_destroy() was called: what still has users is unmapped by the last of them */
+	bool emptying; /* what is retired goes to the doomed ones, pages and all */
 	size_t segment_bytes;
 	uint64_t mapped_bytes;     /* address space held: open, sealed and free segments */
 	uint64_t span_limit_bytes; /* above it, the caller makes room before it opens another segment */
@@ -57,6 +58,12 @@ struct arena {
 
 /* segment_bytes: a power of two, from one page to ARENA_SEGMENT_MAX. Maps nothing yet. */
 int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flags, size_t segment_bytes);
+/*
+ * Between these two, what is retired is not kept for reuse but waits to be unmapped, and then so does all that was kept: no
+ * page is given back and no mapping ends until arena_bury().
+ */
+void arena_begin_emptying(struct arena *arena);
+void arena_end_emptying(struct arena *arena);
 /* Takes everything out of use for good; zombies wait for their last arena_release(). No number leads anywhere after. */
 void arena_destroy(struct arena *arena);
 /* The arena's own memory, once it is destroyed and nothing of it has users. */

@@ -155,7 +155,7 @@ void cache_close(struct cache *cache)
 			shard_empty(cache, shard);
 			arena_destroy(&shard->arena);
 		}
-		shard_unlock(shard);
+		shard_unlock_emptied(shard);
 	}
 }
 
@@ -615,7 +615,7 @@ int cache_clear(struct cache *cache)
 		if (shard->closed)
 			status = DRP_CLOSED;
 		shard_empty(cache, shard);
-		shard_unlock(shard);
+		shard_unlock_emptied(shard);
 	}
 	return status;
 }

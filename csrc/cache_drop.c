@@ -14,7 +14,7 @@ enum { TRIES = 8 };
 struct mapping {
 	unsigned char *address;
 	size_t bytes;
-	struct segment *segment; /* or NULL: a part of the index, which stays as long as the cache */
+	struct segment *segment; /* or NULL: a part of the index, which stays while it has users */
 };
 
 static uint64_t next_random(uint64_t *state)
@@ -121,10 +121,14 @@ int cache_drop(struct cache *cache, double share, uint64_t seed, struct cache_dr
 			shard_mark(shard, true);
 			status = list_mappings(shard, &list, &count);
 		}
+		if (list)
+			index_hold(&shard->index);
 		shard_unlock(shard);
 
 		for (size_t k = 0; k < count && status == DRP_OK; k++)
 			status = drop_mapping(&list[k], share, &seed, out);
+		if (list)
+			index_release(&shard->index);
 
 		pthread_mutex_lock(&shard->lock);
 		for (size_t k = 0; k < count; k++)

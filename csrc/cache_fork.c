@@ -57,11 +57,13 @@ static void empty_in_child(struct cache *cache, struct shard *shard)
 		for (struct pin *pin = shard->pins.buckets[i]; pin; pin = pin->next)
 			pin->state = PIN_HELD;
 	pthread_cond_init(&shard->pin_changed, NULL);
+	atomic_store_explicit(&shard->index.users, 0, memory_order_relaxed); /* so were those */
 	if (cache->config.share_on_fork)
 		return;
 	keep_pinned(shard, false);
 	shard_empty(cache, shard);
 	arena_bury(arena_take_doomed(&shard->arena));
+	index_bury(index_take_doomed(&shard->index));
 }
 
 static void after_fork_in_child(void)

@@ -13,6 +13,7 @@
 #include "cache.h"
 #include "cache_probation.h"
 #include "cache_rewrite.h"
+#include "cache_shard.h"
 #include "entry.h"
 #include "index.h"
 #include "pins.h"
@@ -65,60 +66,11 @@ struct found { /* an entry, under the lock */
 	struct entry_reader reader; /* stands behind the key */
 };
 
-/* cache_shard.c */
 static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 {
 	return &cache->shards[(hash >> 8) & (cache->shard_count - 1)];
 }
-int shard_init(struct cache *cache, struct shard *shard);
-void shard_destroy(struct shard *shard);
-void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks the index */
-bool shard_let_go(void *shard, uint64_t place); /* for struct index */
 uint64_t cache_now_ns(struct cache *cache);
-
-/*
- * Finds the key's entry, expired ones included. MISS_*: why not, as far as can be told. -1: found.
- * An entry that turns out to be dropped is forgotten on the way.
- */
-int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
-	       struct found *found);
-/* Finds the entry at a place, whose key is not known, by the hash of its key. */
-bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct index_cursor *cursor);
-/* Reads the extent of an entry whose reader stands behind key and meta. False: dropped. */
-bool shard_read_extent(struct found *found, struct entry_extent *extent);
-size_t found_end(const struct found *found);
-/* Is all of the found entry there, its extent included? Its reader stands behind the key, and is used up. */
-bool shard_is_whole(struct shard *shard, struct found *found);
-
-/* Why an entry leaves; the count that it goes to. */
-#define PLACE_EVICTED UINT64_C(1) /* in segment 0, which is none */
-enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_DROPPED };
-/*
- * Forgets the entry that cursor stands on and gives its extent back. found may be NULL when its head is gone. The slot of
- * an evicted entry stays for a while, with a place that leads nowhere: a later miss can tell what it was.
- */
-void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
-		  enum leave why);
-/* The same for an entry whose extent, if it had one, is given back already. */
-void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
-		 enum leave why);
-void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
-void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent);
-void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count);
-void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
-/* Forgets everything: the memory goes, but for what is held. */
-void shard_empty(struct cache *cache, struct shard *shard);
-
-/*
- * Appends an entry to the log and returns its place. DRP_NO_MEMORY: no address space. DRP_REFUSED: it was dropped while
- * it was written, several times in a row.
- */
-int shard_append(struct cache *cache, struct shard *shard, enum arena_part part, const struct entry *entry,
-		 const struct drp_part *parts, size_t part_count, uint64_t *place);
-/* Pages for a value; the segment has one user more. *resident: they were written before; to be touched after the mark. */
-int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part part, uint64_t hash, size_t bytes,
-		      struct segment **segment, struct entry_extent *extent, bool *resident);
-void shard_mark(struct shard *shard, bool all);
 /* Where a value of that many bytes of pages goes: among others, or alone. */
 static inline enum segment_kind shard_extent_kind(const struct shard *shard, size_t length)
 {

@@ -105,7 +105,15 @@ void shard_unlock(struct shard *shard)
 	pthread_mutex_unlock(&shard->lock);
 	arena_bury(doomed);
 	if (count > 0)
-		(void)index_mark_taken(dirty, count);
+		(void)index_mark_taken(&shard->index, dirty, count);
+}
+
+void shard_unlock_emptied(struct shard *shard)
+{
+	const struct index_chunks doomed = index_take_doomed(&shard->index);
+
+	shard_unlock(shard);
+	index_bury(doomed);
 }
 
 static void subtract_bytes(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
@@ -156,10 +164,10 @@ void shard_empty(struct cache *cache, struct shard *shard)
 {
 	window_leave(shard, NULL, false);
 	index_clear(&shard->index);
+	arena_begin_emptying(&shard->arena);
 	for (struct segment *segment; (segment = arena_next(&shard->arena, NULL)) != NULL;)
 		shard_retire(cache, shard, segment);
-	while (arena_trim(&shard->arena))
-		;
+	arena_end_emptying(&shard->arena);
 	shard->rewrite = (struct rewrite){0};
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drp_assert.h"
 #include "droppable.h"
 
 enum {
@@ -157,6 +158,7 @@ void index_destroy(struct index *index)
 {
 	for (size_t i = 0; i < index->chunk_count; i++)
 		(void)prim_unmap(index->chunks[i], CHUNK_PAGES * prim_page_size());
+	DRP_ASSERT(!index->doomed.list);
 	free(index->chunks);
 	free(index->states);
 	free(index->directory);
@@ -381,13 +383,68 @@ bool index_is_hot(const struct index_cursor *cursor)
 	return load(cursor->slot) & HOT_BIT;
 }
 
+void index_hold(struct index *index)
+{
+	atomic_fetch_add_explicit(&index->users, 1, memory_order_relaxed);
+}
+
+void index_release(struct index *index)
+{
+	atomic_fetch_sub_explicit(&index->users, 1, memory_order_release);
+}
+
+/* All chunks but the first, which an empty index has too, are set aside. */
+static void doom_chunks(struct index *index)
+{
+	/* Not while somebody is about to touch pages; nor where there is no memory for a list: they wait for new entries. */
+	if (index->chunk_count == 1 || index->doomed.list || atomic_load_explicit(&index->users, memory_order_acquire) > 0)
+		return;
+	uint64_t **first = malloc(sizeof(*first));
+	if (!first)
+		return;
+	*first = index->chunks[0];
+	index->doomed = (struct index_chunks){index->chunks, index->chunk_count};
+	index->chunks = first;
+	index->chunk_count = 1;
+}
+
 void index_clear(struct index *index)
 {
+	if (index->chunk_count == 0)
+		return; /* it ended already */
+	doom_chunks(index);
 	for (size_t i = 0; i < index->chunk_count; i++)
-		(void)prim_purge(index->chunks[i], CHUNK_PAGES * prim_page_size());
-	if (index->chunk_count > 0)
-		memset(index->states, 0, index->chunk_count * CHUNK_PAGES);
+		/* A page that stays is begun anew when it is used again, whatever it has in it. */
+		prim_best_effort(prim_purge(index->chunks[i], CHUNK_PAGES * prim_page_size()));
+	/* Smaller than they are, they may stay where they are. */
+	unsigned char *states = realloc(index->states, index->chunk_count * CHUNK_PAGES);
+	if (states)
+		index->states = states;
+	memset(index->states, 0, index->chunk_count * CHUNK_PAGES);
+	uint32_t *directory = realloc(index->directory, sizeof(*directory));
+	if (directory)
+		index->directory = directory;
+	index->directory[0] = 0;
+	index->depth = 0;
+	index->page_count = 1;
 	index->dirty_pages = 0;
+}
+
+struct index_chunks index_take_doomed(struct index *index)
+{
+	const struct index_chunks doomed = index->doomed;
+
+	index->doomed = (struct index_chunks){0};
+	return doomed;
+}
+
+void index_bury(struct index_chunks doomed)
+{
+	for (size_t i = 1; i < doomed.count; i++) /* the first is in use */
+		/* Where it would take a mapping more than there may be, the pages go at least. */
+		if (prim_unmap(doomed.list[i], CHUNK_PAGES * prim_page_size()) != DRP_OK)
+			prim_best_effort(prim_purge(doomed.list[i], CHUNK_PAGES * prim_page_size()));
+	free(doomed.list);
 }
 
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes)
@@ -432,14 +489,17 @@ size_t index_take_dirty(struct index *index, struct iovec *ranges, size_t most)
 		ranges[count++] = (struct iovec){page_address(index, first), (last - first + 1) * page};
 		first = last;
 	}
+	if (count > 0)
+		index_hold(index);
 	return count;
 }
 
-int index_mark_taken(const struct iovec *ranges, size_t count)
+int index_mark_taken(struct index *index, const struct iovec *ranges, size_t count)
 {
 	int status = prim_mark_ranges(ranges, count);
 	for (size_t i = 0; i < count; i++)
 		prim_touch(ranges[i].iov_base, ranges[i].iov_len);
+	index_release(index);
 	return status;
 }
 
@@ -449,7 +509,7 @@ int index_mark(struct index *index)
 	int status = DRP_OK;
 
 	for (size_t count; (count = index_take_dirty(index, ranges, MARK_RANGES)) > 0;) {
-		int result = index_mark_taken(ranges, count);
+		int result = index_mark_taken(index, ranges, count);
 		status = result != DRP_OK ? result : status;
 	}
 	return status;

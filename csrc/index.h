@@ -21,6 +21,7 @@
 #ifndef DRP_INDEX_H
 #define DRP_INDEX_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,11 @@ struct index {
 	size_t chunk_count, page_count;
 	size_t dirty_pages;      /* written since they were marked */
 	uint64_t lost_pages;     /* found dropped, since the start */
+	_Atomic unsigned users;  /* who knows addresses of pages without the lock: no mapping ends meanwhile */
+	struct index_chunks {
+		uint64_t **list;
+		size_t count;
+	} doomed;                /* to be unmapped by index_bury(), outside the lock */
 	/* Is the entry at this place gone for sure? If so its slot is cleared now: to be counted off. */
 	bool (*let_go)(void *context, uint64_t place);
 	void *context;
@@ -77,18 +83,28 @@ bool index_erase(struct index *index, struct index_cursor *cursor);
 void index_set_hot(struct index *index, struct index_cursor *cursor);
 bool index_is_hot(const struct index_cursor *cursor);
 
-/* Forgets everything and gives the pages back. */
+/*
+ * Forgets everything, and is as small as it was at first. What index_take_doomed() takes then is unmapped by index_bury(),
+ * which needs no lock.
+ */
 void index_clear(struct index *index);
+struct index_chunks index_take_doomed(struct index *index);
+void index_bury(struct index_chunks doomed);
 
 /* Marks dirty pages, so that the kernel may take them cleanly. */
 int index_mark(struct index *index);
 /*
  * The same in two steps, the second without the lock: for a fraction of a microsecond a page nobody else should wait. The
  * pages count as marked from the first on; what is written meanwhile is dirty anew, and is safe against a drop as ever. The
- * index must live so long. Touches what it marked: it was written, so it is in use.
+ * index must live so long. Touches what it marked: it was written, so it is in use. Whoever took any is a user of the index
+ * until it was told that they are marked.
  */
 size_t index_take_dirty(struct index *index, struct iovec *ranges, size_t most);
-int index_mark_taken(const struct iovec *ranges, size_t count);
+int index_mark_taken(struct index *index, const struct iovec *ranges, size_t count);
+
+/* One user more, under the lock, and one less, without it. */
+void index_hold(struct index *index);
+void index_release(struct index *index);
 
 /* Where chunk number lies, for drops on order. */
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);

@@ -41,6 +41,9 @@ static struct {
 	struct prim_headroom headroom;
 	uint64_t resident_bytes;
 	uint64_t now_ns, random;
+	bool (*lock_is_held)(void *context);
+	void *lock_context;
+	size_t given_under_lock;
 } fake = {.headroom = {.limit_bytes = UINT64_MAX}, .random = 1};
 
 static uint64_t checksum(const unsigned char *at)
@@ -258,9 +261,28 @@ int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **ou
 	return DRP_OK;
 }
 
+void fake_watch_lock(bool (*held)(void *context), void *context)
+{
+	fake.lock_is_held = held;
+	fake.lock_context = context;
+	fake.given_under_lock = 0;
+}
+
+size_t fake_pages_given_back_under_lock(void)
+{
+	return fake.given_under_lock;
+}
+
+static void note_given_back(size_t length)
+{
+	if (fake.lock_is_held && fake.lock_is_held(fake.lock_context))
+		fake.given_under_lock += length / prim_page_size();
+}
+
 /* All of a mapping, which cannot fail, or its end. */
 int prim_unmap(void *address, size_t length)
 {
+	note_given_back(length);
 	for (struct mapping **at = &fake.first; *at; at = &(*at)->next) {
 		struct mapping *mapping = *at;
 		if (mapping->address == address) {
@@ -311,6 +333,7 @@ int prim_mark_ranges(const struct iovec *ranges, size_t count)
 int prim_purge(void *address, size_t length)
 {
 	size_t first;
+	note_given_back(length);
 	if (fake_fails())
 		return DRP_NO_MEMORY;
 	struct mapping *mapping = mapping_of(address, &first);

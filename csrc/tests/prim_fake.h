@@ -54,6 +54,10 @@ void fake_group(uint64_t resident_bytes);
 size_t fake_mappings(void);
 size_t fake_handles(void);
 
+/* From now on counts what is unmapped or purged while held(context) says that a lock is held. */
+void fake_watch_lock(bool (*held)(void *context), void *context);
+size_t fake_pages_given_back_under_lock(void);
+
 /* Pages that were given to prim_mark() since the last reset, each time counted. */
 size_t fake_marked_pages(void);
 
