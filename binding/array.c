@@ -4,8 +4,8 @@
  *   meta   | order: 'C' or 'F' | dimensions: 1 byte | shape: 8 bytes each | dtype, as droppable._values pickled it
  *
  * A hot array should cost no Python code, so the dtypes that were unpickled once are remembered: there are few of them.
- * The table only grows, up to its size, and what is in it is never freed, so that it is read without a lock by every
- * thread; a dtype that finds it full is unpickled each time.
+ * The table of a module only grows, up to its size, and what is in it stays as long as the module, so that it is read
+ * without a lock by every thread; a dtype that finds it full is unpickled each time.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -19,17 +19,20 @@ struct remembered {
 	_Atomic(PyObject *) pickled; /* written last: NULL until the others are there */
 };
 
-static struct remembered table[REMEMBERED_MOST];
-static _Atomic unsigned table_claimed;
+struct array_dtypes {
+	struct remembered table[REMEMBERED_MOST];
+	_Atomic unsigned claimed;
+};
 
-static const struct remembered *find(const unsigned char *pickled, size_t bytes)
+static const struct remembered *find(struct array_dtypes *dtypes, const unsigned char *pickled, size_t bytes)
 {
 	for (size_t i = 0; i < REMEMBERED_MOST; i++) {
-		PyObject *known = atomic_load_explicit(&table[i].pickled, memory_order_acquire);
+		const struct remembered *at = &dtypes->table[i];
+		PyObject *known = atomic_load_explicit(&at->pickled, memory_order_acquire);
 		if (!known)
 			break; /* the rest is empty, or about to be written: not found is never wrong */
 		if ((size_t)PyBytes_GET_SIZE(known) == bytes && memcmp(PyBytes_AS_STRING(known), pickled, bytes) == 0)
-			return &table[i];
+			return at;
 	}
 	return NULL;
 }
@@ -50,14 +53,14 @@ static PyObject *read_shape(const unsigned char *at, Py_ssize_t dimensions)
 	return shape;
 }
 
-int array_make(const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array)
+int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array)
 {
 	const unsigned char *at = meta;
 	const size_t dimensions = meta_bytes < HEAD_BYTES ? 0 : at[1], head = HEAD_BYTES + dimensions * sizeof(int64_t);
 
 	if (meta_bytes < head || at[0] != 'C')
 		return 0;
-	const struct remembered *dtype = find(at + head, meta_bytes - head);
+	const struct remembered *dtype = find(core->dtypes, at + head, meta_bytes - head);
 	if (!dtype)
 		return 0;
 	PyObject *shape = read_shape(at + HEAD_BYTES, (Py_ssize_t)dimensions);
@@ -72,19 +75,19 @@ int array_make(const void *meta, size_t meta_bytes, PyObject *memory, PyObject *
 
 static PyObject *remember_dtype(PyObject *module, PyObject *arguments)
 {
+	struct array_dtypes *dtypes = core_of_module(module)->dtypes;
 	PyObject *pickled, *make, *dtype;
 
-	(void)module;
 	if (!PyArg_ParseTuple(arguments, "SOO", &pickled, &make, &dtype))
 		return NULL;
-	if (find((const unsigned char *)PyBytes_AS_STRING(pickled), (size_t)PyBytes_GET_SIZE(pickled)))
+	if (find(dtypes, (const unsigned char *)PyBytes_AS_STRING(pickled), (size_t)PyBytes_GET_SIZE(pickled)))
 		Py_RETURN_NONE;
-	if (atomic_load_explicit(&table_claimed, memory_order_relaxed) < REMEMBERED_MOST) {
-		const unsigned at = atomic_fetch_add_explicit(&table_claimed, 1, memory_order_relaxed);
+	if (atomic_load_explicit(&dtypes->claimed, memory_order_relaxed) < REMEMBERED_MOST) {
+		const unsigned at = atomic_fetch_add_explicit(&dtypes->claimed, 1, memory_order_relaxed);
 		if (at < REMEMBERED_MOST) {
-			table[at].make = Py_NewRef(make);
-			table[at].dtype = Py_NewRef(dtype);
-			atomic_store_explicit(&table[at].pickled, Py_NewRef(pickled), memory_order_release);
+			dtypes->table[at].make = Py_NewRef(make);
+			dtypes->table[at].dtype = Py_NewRef(dtype);
+			atomic_store_explicit(&dtypes->table[at].pickled, Py_NewRef(pickled), memory_order_release);
 		}
 	}
 	Py_RETURN_NONE;
@@ -97,7 +100,35 @@ static PyMethodDef functions[] = {
 	{NULL, NULL, 0, NULL},
 };
 
+int core_visit_dtypes(struct array_dtypes *dtypes, visitproc visit, void *arg)
+{
+	for (size_t i = 0; dtypes && i < REMEMBERED_MOST; i++) {
+		if (!atomic_load_explicit(&dtypes->table[i].pickled, memory_order_acquire))
+			break;
+		Py_VISIT(dtypes->table[i].make);
+		Py_VISIT(dtypes->table[i].dtype);
+	}
+	return 0;
+}
+
+void core_free_dtypes(struct array_dtypes *dtypes)
+{
+	for (size_t i = 0; dtypes && i < REMEMBERED_MOST; i++) {
+		Py_XDECREF(atomic_load_explicit(&dtypes->table[i].pickled, memory_order_acquire));
+		Py_XDECREF(dtypes->table[i].make);
+		Py_XDECREF(dtypes->table[i].dtype);
+	}
+	PyMem_Free(dtypes);
+}
+
 int core_add_array(PyObject *module)
 {
+	struct core_state *core = core_of_module(module);
+
+	core->dtypes = PyMem_Calloc(1, sizeof(*core->dtypes));
+	if (!core->dtypes) {
+		PyErr_NoMemory();
+		return -1;
+	}
 	return PyModule_AddFunctions(module, functions);
 }

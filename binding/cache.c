@@ -6,6 +6,7 @@
  */
 #include <limits.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "cache.h"
@@ -14,14 +15,19 @@
 #include "module.h"
 #include "value.h"
 
+/*
+ * cache is NULL until __init__() has done everything else, and stays from then on. Of several __init__() at once, or one
+ * within the other, the one that moves made from false goes on.
+ */
 typedef struct {
 	PyObject_HEAD
-	struct cache *cache;
+	_Atomic(struct cache *) cache;
 	PyObject *encode, *decode;
 	uint64_t default_ttl_ns;
+	struct core_state *core;
+	PyObject *module; /* whose state core is */
+	atomic_bool made;
 } CacheObject;
-
-PyTypeObject *cache_object_type;
 
 static const double NS_PER_SECOND = 1e9;
 static const double LONGEST_SECONDS = 9e9; /* 285 years: what 63 bits of nanoseconds hold */
@@ -29,6 +35,27 @@ static const double LONGEST_SECONDS = 9e9; /* 285 years: what 63 bits of nanosec
 static PyObject *raise_closed(void)
 {
 	return core_raise(DRP_CLOSED, "this cache");
+}
+
+/* The core's cache; NULL with an exception if there is none. */
+static struct cache *core_cache(CacheObject *self)
+{
+	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
+
+	if (!cache)
+		core_raise_unmade("this cache");
+	return cache;
+}
+
+/* Calls that unmap or mark as much as there is, a third of a second for 4 GB: other threads run meanwhile. */
+static int without_gil(struct cache *cache, int (*call)(struct cache *))
+{
+	int status;
+
+	Py_BEGIN_ALLOW_THREADS
+	status = call(cache);
+	Py_END_ALLOW_THREADS
+	return status;
 }
 
 /* Seconds as nanoseconds; None gives fallback. 0, or -1 with an exception. */
@@ -102,20 +129,19 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 	struct value_sink sink;
 	struct cache_pin pin;
 
-	if (!self->cache) {
-		raise_closed();
+	struct cache *cache = core_cache(self);
+	if (!cache)
 		return -1;
-	}
 	value_sink_init(&sink);
-	int status = cache_get(self->cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
+	int status = cache_get(cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
 	if (status == DRP_OK && raw) {
-		PyObject *buffer = pin.cache ? pin_object(&pin) : Py_NewRef(sink.object);
+		PyObject *buffer = pin.cache ? pin_object(self->core, &pin) : Py_NewRef(sink.object);
 		*result = buffer ? Py_BuildValue("iN", sink.kind, buffer) : NULL;
 		value_sink_clear(&sink);
 		return *result ? 1 : -1;
 	}
 	if (status == DRP_OK) {
-		*result = value_finish(&sink, &pin, self->decode);
+		*result = value_finish(self->core, &sink, &pin, self->decode);
 		return *result ? 1 : -1;
 	}
 	value_sink_clear(&sink);
@@ -129,7 +155,7 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 static int look_up(CacheObject *self, PyObject *key_object, bool raw, uint64_t *place, PyObject **result)
 {
 	struct key key;
-	int found = key_encode(&key, key_object) < 0 ? -1 : find(self, &key, raw, place, result);
+	int found = key_encode(self->core, &key, key_object) < 0 ? -1 : find(self, &key, raw, place, result);
 	key_free(&key);
 	return found;
 }
@@ -173,17 +199,16 @@ static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 /* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception. */
 static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyObject *ttl, PyObject *cost, bool if_absent)
 {
+	struct cache *cache = core_cache(self);
 	struct value value;
 	struct key key;
 	PyThreadState *saved = NULL;
 	int status, result = -1;
 
 	key.data = key.inline_data; /* for key_free(); not an initializer, which would clear the rest too */
-	if (!self->cache) {
-		raise_closed();
+	if (!cache)
 		return -1;
-	}
-	if (value_encode(&value, object, self->encode) < 0 || key_encode(&key, key_object) < 0 ||
+	if (value_encode(self->core, &value, object, self->encode) < 0 || key_encode(self->core, &key, key_object) < 0 ||
 	    read_seconds(ttl, "ttl", self->default_ttl_ns, &value.item.ttl_ns) < 0)
 		goto out;
 	if (cost && cost != Py_None) {
@@ -198,7 +223,7 @@ static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyOb
 	}
 	if (value.bytes >= GIL_RELEASE_BYTES)
 		saved = PyEval_SaveThread();
-	status = cache_set(self->cache, key.data, key.bytes, &value.item, if_absent ? SET_IF_ABSENT : SET_ALWAYS);
+	status = cache_set(cache, key.data, key.bytes, &value.item, if_absent ? SET_IF_ABSENT : SET_ALWAYS);
 	if (saved)
 		PyEval_RestoreThread(saved);
 	switch (status) {
@@ -245,14 +270,13 @@ static PyObject *cache_object_add(CacheObject *self, PyObject *const *arguments,
 /* 1: gone; 0: was not there; -1 with an exception. */
 static int discard(CacheObject *self, PyObject *key_object, uint64_t place)
 {
+	struct cache *cache = core_cache(self);
 	struct key key;
 
-	if (!self->cache) {
-		raise_closed();
+	if (!cache)
 		return -1;
-	}
-	int status = key_encode(&key, key_object) < 0 ? DRP_INVALID
-						       : cache_delete(self->cache, key.data, key.bytes, place);
+	int status = key_encode(self->core, &key, key_object) < 0 ? DRP_INVALID
+								   : cache_delete(cache, key.data, key.bytes, place);
 	key_free(&key);
 	if (status == DRP_CLOSED)
 		raise_closed();
@@ -304,15 +328,14 @@ static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments,
 
 static int cache_object_contains(CacheObject *self, PyObject *key_object)
 {
+	struct cache *cache = core_cache(self);
 	struct key key;
 	int there = -1;
 
-	if (!self->cache) {
-		raise_closed();
+	if (!cache)
 		return -1;
-	}
-	if (key_encode(&key, key_object) == 0)
-		there = cache_contains(self->cache, key.data, key.bytes);
+	if (key_encode(self->core, &key, key_object) == 0)
+		there = cache_contains(cache, key.data, key.bytes);
 	key_free(&key);
 	if (there == DRP_CLOSED)
 		raise_closed();
@@ -321,11 +344,12 @@ static int cache_object_contains(CacheObject *self, PyObject *key_object)
 
 static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 {
+	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
 	struct cache_stats stats = {0};
 
 	(void)unused;
-	if (self->cache)
-		cache_read_stats(self->cache, &stats);
+	if (cache) /* __repr__() asks whatever state the object is in */
+		cache_read_stats(cache, &stats);
 	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
@@ -349,34 +373,44 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 
 static Py_ssize_t cache_object_length(CacheObject *self)
 {
-	struct cache_stats stats = {0};
-	if (self->cache)
-		cache_read_stats(self->cache, &stats);
+	struct cache *cache = core_cache(self);
+	struct cache_stats stats;
+
+	if (!cache)
+		return -1;
+	cache_read_stats(cache, &stats);
 	return (Py_ssize_t)stats.entries;
 }
 
+struct walk {
+	struct core_state *core;
+	PyObject *keys;
+};
+
 static int append_key(void *context, const void *data, size_t bytes)
 {
-	PyObject *key = key_decode(data, bytes);
-	int result = key ? PyList_Append(context, key) : -1;
+	const struct walk *walk = context;
+	PyObject *key = key_decode(walk->core, data, bytes);
+	int result = key ? PyList_Append(walk->keys, key) : -1;
 	Py_XDECREF(key);
 	return result < 0 ? DRP_INVALID : DRP_OK;
 }
 
 static PyObject *cache_object_walk(CacheObject *self, PyObject *argument)
 {
+	struct cache *cache = core_cache(self);
+	if (!cache)
+		return NULL;
 	uint64_t cursor = PyLong_AsUnsignedLongLong(argument);
 	if (PyErr_Occurred())
 		return NULL;
-	if (!self->cache)
-		return raise_closed();
-	PyObject *keys = PyList_New(0);
-	if (!keys)
+	struct walk walk = {self->core, PyList_New(0)};
+	if (!walk.keys)
 		return NULL;
-	int status = cache_walk(self->cache, &cursor, append_key, keys);
+	int status = cache_walk(cache, &cursor, append_key, &walk);
 	if (status == DRP_OK)
-		return Py_BuildValue("KN", (unsigned long long)cursor, keys);
-	Py_DECREF(keys);
+		return Py_BuildValue("KN", (unsigned long long)cursor, walk.keys);
+	Py_DECREF(walk.keys);
 	if (status == DRP_MISS)
 		Py_RETURN_NONE;
 	return PyErr_Occurred() ? NULL : core_raise(status, "this cache");
@@ -385,40 +419,53 @@ static PyObject *cache_object_walk(CacheObject *self, PyObject *argument)
 static PyObject *cache_object_clear(CacheObject *self, PyObject *unused)
 {
 	(void)unused;
-	if (!self->cache || cache_clear(self->cache) == DRP_CLOSED)
+	struct cache *cache = core_cache(self);
+	if (!cache)
+		return NULL;
+	if (without_gil(cache, cache_clear) == DRP_CLOSED)
 		return raise_closed();
 	Py_RETURN_NONE;
 }
 
+static int close_core(struct cache *cache)
+{
+	cache_close(cache);
+	return DRP_OK;
+}
+
 static PyObject *cache_object_close(CacheObject *self, PyObject *unused)
 {
+	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
+
 	(void)unused;
-	if (self->cache)
-		cache_close(self->cache);
+	if (cache)
+		without_gil(cache, close_core);
 	Py_RETURN_NONE;
 }
 
 static PyObject *cache_object_settle(CacheObject *self, PyObject *unused)
 {
 	(void)unused;
-	if (!self->cache || cache_settle(self->cache) == DRP_CLOSED)
+	struct cache *cache = core_cache(self);
+	if (!cache)
+		return NULL;
+	if (without_gil(cache, cache_settle) == DRP_CLOSED)
 		return raise_closed();
 	Py_RETURN_NONE;
 }
 
 static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
 {
+	struct cache *cache = core_cache(self);
 	struct cache_drop drop;
 	unsigned long long seed;
 	double share;
 	int status;
 
-	if (!PyArg_ParseTuple(arguments, "dK", &share, &seed))
+	if (!cache || !PyArg_ParseTuple(arguments, "dK", &share, &seed))
 		return NULL;
-	if (!self->cache)
-		return raise_closed();
 	Py_BEGIN_ALLOW_THREADS
-	status = cache_drop(self->cache, share, seed, &drop);
+	status = cache_drop(cache, share, seed, &drop);
 	Py_END_ALLOW_THREADS
 	if (status != DRP_OK)
 		return core_raise(status, status == DRP_CLOSED ? "this cache" : "dropping pages on order");
@@ -428,13 +475,29 @@ static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
 
 static PyObject *cache_object_advance_clock(CacheObject *self, PyObject *argument)
 {
+	struct cache *cache = core_cache(self);
 	uint64_t ns;
-	if (read_seconds(argument, "seconds", 0, &ns) < 0)
+
+	if (!cache || read_seconds(argument, "seconds", 0, &ns) < 0)
 		return NULL;
-	if (!self->cache)
-		return raise_closed();
-	cache_advance_clock(self->cache, ns);
+	cache_advance_clock(cache, ns);
 	Py_RETURN_NONE;
+}
+
+static PyObject *cache_object_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+	PyObject *module = PyType_GetModuleByDef(type, &core_module); /* type derives from a type of this module */
+	CacheObject *self = module ? (CacheObject *)type->tp_alloc(type, 0) : NULL;
+
+	(void)arguments; /* for __init__() */
+	(void)keywords;
+	if (!self)
+		return NULL;
+	atomic_init(&self->cache, NULL);
+	atomic_init(&self->made, false);
+	self->core = core_of_module(module);
+	self->module = Py_NewRef(module);
+	return (PyObject *)self;
 }
 
 static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *keywords)
@@ -443,17 +506,15 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 				"encode", "decode", NULL};
 	struct cache_config config = {0};
 	PyObject *max_bytes, *ttl, *shards_object, *segment_object, *span_bytes, *encode, *decode;
-	uint64_t shards, segment_bytes;
+	uint64_t shards, segment_bytes, default_ttl_ns;
+	struct cache *cache;
 	int backing, share_on_fork;
+	bool made = false;
 
 	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOO", names, &backing, &share_on_fork, &max_bytes,
 					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode))
 		return -1;
-	if (self->cache) {
-		PyErr_SetString(PyExc_RuntimeError, "this cache is there already; make a new one");
-		return -1;
-	}
-	if (read_seconds(ttl, "ttl", 0, &self->default_ttl_ns) < 0 ||
+	if (read_seconds(ttl, "ttl", 0, &default_ttl_ns) < 0 ||
 	    read_unsigned(max_bytes, "max_bytes", UINT64_MAX, &config.max_bytes) < 0 ||
 	    read_unsigned(shards_object, "shards", UINT_MAX, &shards) < 0 ||
 	    read_unsigned(segment_object, "segment_bytes", SIZE_MAX, &segment_bytes) < 0 ||
@@ -466,13 +527,21 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	config.one_by_one = true; /* but for copies of large values, which are made without a lock of the core */
 #endif
 	config.segment_bytes = (size_t)segment_bytes;
-	int status = cache_create(&config, &self->cache);
+	/* Numbers were read before, for theirs is code that may call __init__() again; none runs from here on. */
+	if (!atomic_compare_exchange_strong(&self->made, &made, true)) {
+		PyErr_SetString(PyExc_RuntimeError, "this cache is there already; make a new one");
+		return -1;
+	}
+	int status = cache_create(&config, &cache);
 	if (status != DRP_OK) {
+		atomic_store(&self->made, false);
 		core_raise(status, "making a cache");
 		return -1;
 	}
+	self->default_ttl_ns = default_ttl_ns;
 	self->encode = encode == Py_None ? NULL : Py_NewRef(encode);
 	self->decode = Py_NewRef(decode);
+	atomic_store_explicit(&self->cache, cache, memory_order_release);
 	return 0;
 }
 
@@ -482,27 +551,41 @@ static int cache_object_traverse(CacheObject *self, visitproc visit, void *arg)
 	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->encode);
 	Py_VISIT(self->decode);
+	Py_VISIT(self->module);
 	return 0;
 }
 
-/* decode stays callable for what still runs: the cache answers as a closed one. */
+/* What still runs finds a closed cache, and decodes nothing. The module stays, for its state. */
 static int cache_object_tp_clear(CacheObject *self)
 {
-	if (self->cache)
-		cache_close(self->cache);
+	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
+
+	if (cache)
+		without_gil(cache, close_core);
 	Py_CLEAR(self->encode);
 	Py_CLEAR(self->decode);
 	return 0;
 }
 
+static int end_core(struct cache *cache)
+{
+	cache_close(cache);
+	cache_unref(cache);
+	return DRP_OK;
+}
+
+/* Nobody can reach the object any more, so that other threads may run while its memory goes. */
 static void cache_object_dealloc(CacheObject *self)
 {
 	PyTypeObject *type = Py_TYPE(self);
+	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
 
 	PyObject_GC_UnTrack(self);
-	(void)cache_object_tp_clear(self);
-	if (self->cache)
-		cache_unref(self->cache);
+	if (cache)
+		without_gil(cache, end_core);
+	Py_CLEAR(self->encode);
+	Py_CLEAR(self->decode);
+	Py_DECREF(self->module);
 	type->tp_free(self);
 	Py_DECREF(type);
 }
@@ -555,6 +638,7 @@ static PyType_Slot cache_slots[] = {
 	{Py_tp_doc,
 	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode)\n--\n\n"
 	 "The C core's cache. Use droppable.Cache."},
+	{Py_tp_new, cache_object_new},
 	{Py_tp_init, cache_object_init},
 	{Py_tp_dealloc, cache_object_dealloc},
 	{Py_tp_traverse, cache_object_traverse},
@@ -579,8 +663,7 @@ static PyObject *encode_key(PyObject *module, PyObject *object)
 	struct key key;
 	PyObject *bytes = NULL;
 
-	(void)module;
-	if (key_encode(&key, object) == 0)
+	if (key_encode(core_of_module(module), &key, object) == 0)
 		bytes = PyBytes_FromStringAndSize((const char *)key.data, (Py_ssize_t)key.bytes);
 	key_free(&key);
 	return bytes;
@@ -596,6 +679,8 @@ int core_add_cache(PyObject *module)
 {
 	if (PyModule_AddFunctions(module, functions) < 0)
 		return -1;
-	cache_object_type = (PyTypeObject *)PyType_FromSpec(&cache_spec);
-	return cache_object_type ? PyModule_AddObjectRef(module, "Cache", (PyObject *)cache_object_type) : -1;
+	PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cache_spec, NULL);
+
+	core_of_module(module)->cache_type = type;
+	return type ? PyModule_AddObjectRef(module, "Cache", (PyObject *)type) : -1;
 }

@@ -9,9 +9,7 @@
 #include "key.h"
 #include "module.h"
 
-extern PyTypeObject *cache_object_type;
-
-/* cache is of cache_object_type. 1 and a new reference in *result; 0: a miss, counted; -1 with an exception. */
+/* cache is of core_state.cache_type or a class that derives from it. 1 and a new reference in *result; 0: a miss, counted; -1 with an exception. */
 int cache_object_find(PyObject *cache, const struct key *key, PyObject **result);
 
 #endif

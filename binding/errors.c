@@ -7,6 +7,11 @@
  *     UnsupportedError (OSError)       this kernel does not offer it
  *     RefusedError (MemoryError)       no room now
  *     Dropped (LookupError)            the kernel took pages that a Region's reader needed; only Region raises it
+ *
+ * There is one set of classes for an interpreter, in a dict that the interpreter keeps: whoever imports the extension
+ * first makes them, and later imports find them again. So `except` matches whichever import made the object that raises.
+ *
+ *   PyInterpreterState_GetDict() -> "droppable errors" -> name -> class
  */
 #include <errno.h>
 #include <string.h>
@@ -14,24 +19,61 @@
 #include "droppable.h"
 #include "module.h"
 
-static struct {
+enum { CLOSED, TOO_LARGE, UNSUPPORTED, REFUSED, DROPPED, CLASS_COUNT };
+
+static const char root_name[] = "droppable.DroppableError";
+
+static const struct {
 	const char *name;
 	const char *doc;
 	PyObject **base; /* second base */
-	PyObject *type;
-} classes[] = {
-	{"droppable.ClosedError", "Your code closed this object before; make a new one.", &PyExc_ValueError, NULL},
-	{"droppable.ValueTooLargeError", "Your value can never fit: raise max_bytes, or store it in parts.",
-	 &PyExc_ValueError, NULL},
-	{"droppable.UnsupportedError", "This kernel does not offer what was asked for; see droppable.features().",
-	 &PyExc_OSError, NULL},
-	{"droppable.RefusedError", "There is no memory left for this, not even by dropping; nothing was stored.",
-	 &PyExc_MemoryError, NULL},
-	{"droppable.Dropped", "The kernel took pages that were about to be read; create the content again.\n\n"
-	 "offsets: the byte ranges (start, stop) of the region that went, whole pages, ascending.",
-	 &PyExc_LookupError, NULL},
+} classes[CLASS_COUNT] = {
+	[CLOSED] = {"droppable.ClosedError", "Your code closed this object before; make a new one.", &PyExc_ValueError},
+	[TOO_LARGE] = {"droppable.ValueTooLargeError",
+		       "Your value can never fit: raise max_bytes, or store it in parts.", &PyExc_ValueError},
+	[UNSUPPORTED] = {"droppable.UnsupportedError",
+			 "This kernel does not offer what was asked for; see droppable.features().", &PyExc_OSError},
+	[REFUSED] = {"droppable.RefusedError",
+		     "There is no memory left for this, not even by dropping; nothing was stored.", &PyExc_MemoryError},
+	[DROPPED] = {"droppable.Dropped",
+		     "The kernel took pages that were about to be read; create the content again.\n\n"
+		     "offsets: the byte ranges (start, stop) of the region that went, whole pages, ascending.",
+		     &PyExc_LookupError},
 };
-enum { CLOSED, TOO_LARGE, UNSUPPORTED, REFUSED, DROPPED, CLASS_COUNT };
+
+/* The dict of classes of the interpreter that runs, borrowed, made if need be; NULL with an exception. */
+static PyObject *shared_classes(void)
+{
+	PyObject *interpreter = PyInterpreterState_GetDict(PyInterpreterState_Get());
+	PyObject *name = interpreter ? PyUnicode_InternFromString("droppable errors") : NULL;
+	PyObject *none = name ? PyDict_New() : NULL;
+	PyObject *shared = none ? PyDict_SetDefault(interpreter, name, none) : NULL;
+
+	Py_XDECREF(name);
+	Py_XDECREF(none);
+	if (!shared && !PyErr_Occurred()) /* the interpreter is at its end */
+		PyErr_SetString(PyExc_RuntimeError, "droppable: this interpreter keeps no state any more");
+	return shared;
+}
+
+/* A new reference to a class, or NULL with another exception. */
+static PyObject *find_class(int which)
+{
+	PyObject *shared = shared_classes(), *class = shared ? PyDict_GetItemString(shared, classes[which].name) : NULL;
+
+	if (shared && !class)
+		PyErr_Format(PyExc_RuntimeError, "%s went from this interpreter", classes[which].name);
+	return Py_XNewRef(class);
+}
+
+static void raise_class(int which, const char *format, const char *what)
+{
+	PyObject *class = find_class(which);
+
+	if (class)
+		PyErr_Format(class, format, what);
+	Py_XDECREF(class);
+}
 
 PyObject *core_raise(int status, const char *what)
 {
@@ -43,24 +85,22 @@ PyObject *core_raise(int status, const char *what)
 			     "raise RLIMIT_AS or the memory limit, or ask for less", what, strerror(saved_errno));
 		break;
 	case DRP_REFUSED:
-		PyErr_Format(classes[REFUSED].type, "%s: no memory is left, not even by dropping", what);
+		raise_class(REFUSED, "%s: no memory is left, not even by dropping", what);
 		break;
 	case DRP_TOO_LARGE:
-		PyErr_Format(classes[TOO_LARGE].type,
-			     "%s: the value can never fit; raise max_bytes, or store it in parts", what);
+		raise_class(TOO_LARGE, "%s: the value can never fit; raise max_bytes, or store it in parts", what);
 		break;
 	case DRP_UNSUPPORTED:
-		PyErr_Format(classes[UNSUPPORTED].type,
-			     "%s: this kernel does not offer it; `droppable doctor` tells what there is", what);
+		raise_class(UNSUPPORTED, "%s: this kernel does not offer it; `droppable doctor` tells what there is", what);
 		break;
 	case DRP_INVALID:
 		PyErr_SetString(PyExc_ValueError, what);
 		break;
 	case DRP_CLOSED:
-		PyErr_Format(classes[CLOSED].type, "%s: your code closed it before", what);
+		raise_class(CLOSED, "%s: your code closed it before", what);
 		break;
 	case DRP_FAULT:
-		PyErr_SetString(classes[DROPPED].type, what);
+		raise_class(DROPPED, "%s", what);
 		break;
 	default:
 		errno = saved_errno;
@@ -69,42 +109,68 @@ PyObject *core_raise(int status, const char *what)
 	return NULL;
 }
 
+PyObject *core_raise_unmade(const char *what)
+{
+	raise_class(CLOSED, "%s was never made: call its __init__() before anything else", what);
+	return NULL;
+}
+
 PyObject *core_raise_dropped(const char *what, PyObject *offsets)
 {
-	PyObject *first = PyTuple_GetSlice(offsets, 0, 3);
+	PyObject *class = find_class(DROPPED), *first = class ? PyTuple_GetSlice(offsets, 0, 3) : NULL;
 	PyObject *message = !first ? NULL : PyUnicode_FromFormat(
 		"%s: the kernel took pages of it, %zd byte range(s)%s: %R; create the content again", what,
 		PyTuple_GET_SIZE(offsets), PyTuple_GET_SIZE(offsets) > 3 ? ", the first" : "", first);
-	PyObject *error = message ? PyObject_CallOneArg(classes[DROPPED].type, message) : NULL;
+	PyObject *error = message ? PyObject_CallOneArg(class, message) : NULL;
 
 	if (error && PyObject_SetAttrString(error, "offsets", offsets) == 0)
-		PyErr_SetObject(classes[DROPPED].type, error);
+		PyErr_SetObject(class, error);
+	Py_XDECREF(class);
 	Py_XDECREF(first);
 	Py_XDECREF(message);
 	Py_XDECREF(error);
 	return NULL;
 }
 
+/* The class called name of this interpreter, borrowed; made, if it is not there. Two who make it get the same one. */
+static PyObject *share_class(PyObject *shared, const char *name, const char *doc, PyObject *bases)
+{
+	PyObject *class = PyDict_GetItemString(shared, name), *key, *made;
+
+	if (class)
+		return class;
+	key = PyUnicode_FromString(name);
+	made = key ? PyErr_NewExceptionWithDoc(name, doc, bases, NULL) : NULL;
+	if (made)
+		class = PyDict_SetDefault(shared, key, made);
+	Py_XDECREF(key);
+	Py_XDECREF(made);
+	return class;
+}
+
+static int add_class(PyObject *module, PyObject *class, const char *name)
+{
+	return class ? PyModule_AddObjectRef(module, strchr(name, '.') + 1, class) : -1;
+}
+
 int core_add_errors(PyObject *module)
 {
-	PyObject *root = PyErr_NewExceptionWithDoc("droppable.DroppableError",
-		"Base of droppable's own errors. Each says whose doing it was and what to do.", NULL, NULL);
-	if (!root || PyModule_AddObjectRef(module, "DroppableError", root) < 0)
+	PyObject *shared = shared_classes(), *nothing;
+	PyObject *root = !shared ? NULL : share_class(shared, root_name,
+		"Base of droppable's own errors. Each says whose doing it was and what to do.", NULL);
+
+	if (add_class(module, root, root_name) < 0)
 		return -1;
 	for (int i = 0; i < CLASS_COUNT; i++) {
 		PyObject *bases = PyTuple_Pack(2, root, *classes[i].base);
-		if (!bases)
-			return -1;
-		classes[i].type = PyErr_NewExceptionWithDoc(classes[i].name, classes[i].doc, bases, NULL);
-		Py_DECREF(bases);
-		if (!classes[i].type ||
-		    PyModule_AddObjectRef(module, strchr(classes[i].name, '.') + 1, classes[i].type) < 0)
+		PyObject *class = bases ? share_class(shared, classes[i].name, classes[i].doc, bases) : NULL;
+		Py_XDECREF(bases);
+		if (add_class(module, class, classes[i].name) < 0)
 			return -1;
 	}
-	Py_DECREF(root);
-	PyObject *nothing = PyTuple_New(0); /* for a Dropped that somebody makes himself */
-	if (!nothing || PyObject_SetAttrString(classes[DROPPED].type, "offsets", nothing) < 0)
-		return -1;
-	Py_DECREF(nothing);
-	return 0;
+	nothing = PyTuple_New(0); /* for a Dropped that somebody makes himself */
+	int result = nothing ? PyObject_SetAttrString(PyDict_GetItemString(shared, classes[DROPPED].name), "offsets", nothing)
+			     : -1;
+	Py_XDECREF(nothing);
+	return result;
 }

@@ -77,7 +77,7 @@ static int append_pickle(struct key *key, PyObject *object)
 {
 	if (PyObject_Hash(object) == -1) /* what a dict would refuse; TypeError: unhashable type */
 		return -1;
-	return append_object_bytes(key, 'p', core_pickle_dumps(object, "key"));
+	return append_object_bytes(key, 'p', core_pickle_dumps(key->core, object, "key"));
 }
 
 static int encode_native(struct key *key, PyObject *object);
@@ -137,16 +137,17 @@ static int encode_native(struct key *key, PyObject *object)
 	return 1;
 }
 
-static void begin(struct key *key)
+static void begin(struct core_state *core, struct key *key)
 {
+	key->core = core;
 	key->data = key->inline_data;
 	key->size = sizeof(key->inline_data);
 	key->bytes = 0;
 }
 
-int key_encode(struct key *key, PyObject *object)
+int key_encode(struct core_state *core, struct key *key, PyObject *object)
 {
-	begin(key);
+	begin(core, key);
 	int result = encode_native(key, object);
 	if (result == 1) {
 		key->bytes = 0;
@@ -206,13 +207,14 @@ static int append_keywords(struct key *key, PyObject *const *values, PyObject *n
 	return result;
 }
 
-int key_encode_call(struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords)
+int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
+		    PyObject *keywords)
 {
 	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	const uint32_t integer_bytes = 1 + sizeof(int64_t);
 	const int64_t positional = (int64_t)count;
 
-	begin(key);
+	begin(core, key);
 	int result = append_tuple_head(key, (uint32_t)(1 + count + 2 * named));
 	if (result == 0 && reserve(key, sizeof(integer_bytes)) < 0)
 		result = -1;
@@ -266,7 +268,7 @@ PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywor
 	return tuple;
 }
 
-static PyObject *decode_tuple(const unsigned char *data, size_t bytes)
+static PyObject *decode_tuple(struct core_state *core, const unsigned char *data, size_t bytes)
 {
 	uint32_t count, length;
 
@@ -278,7 +280,7 @@ static PyObject *decode_tuple(const unsigned char *data, size_t bytes)
 	for (uint32_t i = 0; i < count && at + sizeof(length) <= bytes; i++) {
 		memcpy(&length, data + at, sizeof(length));
 		at += sizeof(length);
-		PyObject *item = key_decode(data + at, length);
+		PyObject *item = key_decode(core, data + at, length);
 		if (!item) {
 			Py_DECREF(tuple);
 			return NULL;
@@ -289,7 +291,7 @@ static PyObject *decode_tuple(const unsigned char *data, size_t bytes)
 	return tuple;
 }
 
-PyObject *key_decode(const unsigned char *data, size_t bytes)
+PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t bytes)
 {
 	const char *text = (const char *)data + 1;
 	const Py_ssize_t length = (Py_ssize_t)bytes - 1;
@@ -320,8 +322,8 @@ PyObject *key_decode(const unsigned char *data, size_t bytes)
 	case 'F':
 		Py_RETURN_FALSE;
 	case 't':
-		return decode_tuple(data + 1, bytes - 1);
+		return decode_tuple(core, data + 1, bytes - 1);
 	default:
-		return core_pickle_loads(text, length);
+		return core_pickle_loads(core, text, length);
 	}
 }

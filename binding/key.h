@@ -20,22 +20,24 @@
 enum { KEY_INLINE_BYTES = 256 };
 
 struct key {
+	struct core_state *core;
 	unsigned char *data;
 	size_t bytes, size;
 	unsigned char inline_data[KEY_INLINE_BYTES];
 };
 
 /* 0, or -1 with an exception: TypeError for keys that cannot be hashed or pickled. key_free() either way. */
-int key_encode(struct key *key, PyObject *object);
+int key_encode(struct core_state *core, struct key *key, PyObject *object);
 void key_free(struct key *key);
 
 /*
  * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and
  * as the tuple itself. The bytes are those of key_encode() of the tuple.
  */
-int key_encode_call(struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords);
+int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
+		    PyObject *keywords);
 PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords);
 
-PyObject *key_decode(const unsigned char *data, size_t bytes);
+PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t bytes);
 
 #endif

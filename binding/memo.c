@@ -26,6 +26,7 @@ typedef struct {
 	PyObject *cache, *miss, *info;
 	PyObject *key; /* NULL: all arguments are */
 	PyObject *dict, *weak_references;
+	struct core_state *core; /* of the cache's module, which the cache keeps */
 	bool looks_up;
 } MemoObject;
 
@@ -74,7 +75,8 @@ static PyObject *memo_call(PyObject *object, PyObject *const *arguments, size_t 
 	}
 	if (self->looks_up) {
 		struct key key;
-		found = key_object ? key_encode(&key, key_object) : key_encode_call(&key, arguments, count, keywords);
+		found = key_object ? key_encode(self->core, &key, key_object)
+				   : key_encode_call(self->core, &key, arguments, count, keywords);
 		if (found == 0)
 			found = cache_object_find(self->cache, &key, &result);
 		key_free(&key);
@@ -92,11 +94,12 @@ static PyObject *memo_call(PyObject *object, PyObject *const *arguments, size_t 
 static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"cache", "miss", "info", "key", "looks_up", NULL};
+	struct core_state *core = core_of_type(type);
 	PyObject *cache, *miss, *info, *key;
 	int looks_up;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOOp", names, cache_object_type, &cache, &miss, &info,
-					 &key, &looks_up))
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOOp", names, core->cache_type, &cache, &miss,
+						 &info, &key, &looks_up))
 		return NULL;
 	MemoObject *self = (MemoObject *)type->tp_alloc(type, 0);
 	if (!self)
@@ -106,6 +109,7 @@ static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *key
 	self->miss = Py_NewRef(miss);
 	self->info = Py_NewRef(info);
 	self->key = key == Py_None ? NULL : Py_NewRef(key);
+	self->core = core;
 	self->looks_up = looks_up;
 	return (PyObject *)self;
 }
@@ -234,7 +238,7 @@ static PyType_Spec memo_spec = {
 
 int core_add_memo(PyObject *module)
 {
-	PyObject *type = PyType_FromSpec(&memo_spec);
+	PyObject *type = PyType_FromModuleAndSpec(module, &memo_spec, NULL);
 	if (!type)
 		return -1;
 	int result = PyModule_AddObjectRef(module, "Memo", type);

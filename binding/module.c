@@ -1,9 +1,15 @@
 /*
- * module.c - the extension module droppable._core: calls each file of the binding to add its part.
+ * module.c - the extension module droppable._core: calls each file of the binding to add its part, and keeps their state.
  *
  * droppable.lowlevel is the only Python module that imports it.
  */
 #include "module.h"
+
+struct core_state *core_of_type(PyTypeObject *type)
+{
+	PyObject *module = PyType_GetModuleByDef(type, &core_module);
+	return module ? core_of_module(module) : NULL;
+}
 
 static int core_exec(PyObject *module)
 {
@@ -24,10 +30,50 @@ static int core_exec(PyObject *module)
 	return 0;
 }
 
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+	struct core_state *core = core_of_module(module);
+
+	Py_VISIT(core->cache_type);
+	Py_VISIT(core->pin_type);
+	Py_VISIT(core->hold_type);
+	Py_VISIT(core->census_type);
+	Py_VISIT(core->headroom_type);
+	Py_VISIT(core->pickle_dumps);
+	Py_VISIT(core->pickle_loads);
+	Py_VISIT(core->uuid);
+	return core_visit_dtypes(core->dtypes, visit, arg);
+}
+
+/*
+ * There is no m_clear: an object of ours may be called once more while the garbage that it is part of is taken apart, and
+ * needs the state until it goes itself. Types let go of their module when they are cleared, which opens every cycle.
+ */
+static void core_free(void *module)
+{
+	struct core_state *core = core_of_module(module);
+
+	if (!core)
+		return; /* it was never executed */
+	Py_CLEAR(core->cache_type);
+	Py_CLEAR(core->pin_type);
+	Py_CLEAR(core->hold_type);
+	Py_CLEAR(core->census_type);
+	Py_CLEAR(core->headroom_type);
+	Py_CLEAR(core->pickle_dumps);
+	Py_CLEAR(core->pickle_loads);
+	Py_CLEAR(core->read_only_text);
+	Py_CLEAR(core->uuid);
+	core_free_dtypes(core->dtypes);
+	core->dtypes = NULL;
+}
+
 static PyModuleDef_Slot core_slots[] = {
 	{Py_mod_exec, core_exec},
 #ifdef Py_mod_multiple_interpreters
-	{Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+	/* Those that share the main one's GIL. CPython refuses the import in others: where there is a GIL, the core lays a
+	 * cache out for calls that seldom meet. */
+	{Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_SUPPORTED},
 #endif
 #ifdef Py_mod_gil
 	{Py_mod_gil, Py_MOD_GIL_NOT_USED},
@@ -35,11 +81,14 @@ static PyModuleDef_Slot core_slots[] = {
 	{0, NULL},
 };
 
-static struct PyModuleDef core_module = {
+struct PyModuleDef core_module = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "droppable._core",
 	.m_doc = "The binding to the C core. Use droppable or droppable.lowlevel instead.",
+	.m_size = sizeof(struct core_state),
 	.m_slots = core_slots,
+	.m_traverse = core_traverse,
+	.m_free = core_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

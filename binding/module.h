@@ -1,6 +1,14 @@
 /*
  * module.h - what the files of the binding share. The binding is the only place that names Python.h; each file adds the
  * types and functions of one noun to the module `droppable._core`.
+ *
+ * No Python object is in a C static: a second import, or a subinterpreter, makes a module of its own, and what the first one
+ * made has to go on with what it knew. Each module has its state, and objects find it on the way that keeps it alive:
+ *
+ *   object -> its type -> the module -> struct core_state       core_of_type(), core_of_module()
+ *
+ * What is called often keeps a pointer to the state, beside a reference to the module. Exception classes belong to the
+ * interpreter instead (errors.c), so that `except` matches whichever import raised.
  */
 #ifndef DRP_MODULE_H
 #define DRP_MODULE_H
@@ -8,14 +16,41 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#ifdef PYPY_VERSION
+#error "droppable needs CPython: it stands on how CPython keeps modules, types and buffers"
+#endif
+
+struct array_dtypes;
+
+/* All owned. Set while the module is executed and never changed after, but for what says otherwise. */
+struct core_state {
+	PyTypeObject *cache_type, *pin_type, *hold_type, *census_type, *headroom_type;
+	PyObject *pickle_dumps, *pickle_loads;
+	PyObject *read_only_text;
+	struct array_dtypes *dtypes; /* array.c */
+	PyObject *uuid;              /* random.c; set at the first call, atomically */
+};
+
+extern struct PyModuleDef core_module;
+
+static inline struct core_state *core_of_module(PyObject *module)
+{
+	return PyModule_GetState(module);
+}
+
+/* For the types of this module and for what derives from them; NULL with an exception for others. */
+struct core_state *core_of_type(PyTypeObject *type);
+
 /* Sets the Python exception that belongs to a negative enum drp_status, with the caller's words; returns NULL. */
 PyObject *core_raise(int status, const char *what);
+/* ClosedError for an object whose __init__() was never called; returns NULL. */
+PyObject *core_raise_unmade(const char *what);
 /* Dropped, with the byte ranges that went: a tuple of (start, stop). Returns NULL. */
 PyObject *core_raise_dropped(const char *what, PyObject *offsets);
 
 /* pickle.c: bytes of an object, or TypeError that names what ("key", "value") could not be pickled and why. */
-PyObject *core_pickle_dumps(PyObject *object, const char *what);
-PyObject *core_pickle_loads(const char *data, Py_ssize_t bytes);
+PyObject *core_pickle_dumps(struct core_state *core, PyObject *object, const char *what);
+PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_t bytes);
 
 int core_add_array(PyObject *module);
 int core_add_cache(PyObject *module);
@@ -28,5 +63,9 @@ int core_add_probe(PyObject *module);
 int core_add_random(PyObject *module);
 int core_add_random_block(PyObject *module);
 int core_add_region(PyObject *module);
+
+/* array.c, for the garbage collector and for the end. dtypes may be NULL. */
+int core_visit_dtypes(struct array_dtypes *dtypes, visitproc visit, void *arg);
+void core_free_dtypes(struct array_dtypes *dtypes);
 
 #endif

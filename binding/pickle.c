@@ -4,15 +4,13 @@
  */
 #include "module.h"
 
-static PyObject *dumps, *loads;
-
-PyObject *core_pickle_dumps(PyObject *object, const char *what)
+PyObject *core_pickle_dumps(struct core_state *core, PyObject *object, const char *what)
 {
 	PyObject *protocol = PyLong_FromLong(5);
 	if (!protocol)
 		return NULL;
 	PyObject *arguments[] = {object, protocol};
-	PyObject *bytes = PyObject_Vectorcall(dumps, arguments, 2, NULL);
+	PyObject *bytes = PyObject_Vectorcall(core->pickle_dumps, arguments, 2, NULL);
 	Py_DECREF(protocol);
 	if (!bytes && PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
 		PyObject *type, *cause, *traceback;
@@ -31,24 +29,24 @@ PyObject *core_pickle_dumps(PyObject *object, const char *what)
 	return bytes;
 }
 
-PyObject *core_pickle_loads(const char *data, Py_ssize_t bytes)
+PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_t bytes)
 {
 	PyObject *view = PyMemoryView_FromMemory((char *)data, bytes, PyBUF_READ);
 	if (!view)
 		return NULL;
-	PyObject *object = PyObject_CallOneArg(loads, view);
+	PyObject *object = PyObject_CallOneArg(core->pickle_loads, view);
 	Py_DECREF(view);
 	return object;
 }
 
 int core_add_pickle(PyObject *module)
 {
-	(void)module;
+	struct core_state *core = core_of_module(module);
 	PyObject *pickle = PyImport_ImportModule("pickle");
 	if (!pickle)
 		return -1;
-	dumps = PyObject_GetAttrString(pickle, "dumps");
-	loads = PyObject_GetAttrString(pickle, "loads");
+	core->pickle_dumps = PyObject_GetAttrString(pickle, "dumps");
+	core->pickle_loads = PyObject_GetAttrString(pickle, "loads");
 	Py_DECREF(pickle);
-	return dumps && loads ? 0 : -1;
+	return core->pickle_dumps && core->pickle_loads ? 0 : -1;
 }

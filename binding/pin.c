@@ -9,12 +9,9 @@ typedef struct {
 	struct cache_pin pin;
 } PinObject;
 
-static PyTypeObject *pin_type;
-static PyObject *read_only_text; /* made once: NumPy asks for memory to write to first, with each array */
-
-PyObject *pin_object(struct cache_pin *pin)
+PyObject *pin_object(struct core_state *core, struct cache_pin *pin)
 {
-	PinObject *self = PyObject_New(PinObject, pin_type);
+	PinObject *self = PyObject_New(PinObject, core->pin_type);
 	if (!self) {
 		cache_unpin(pin);
 		return NULL;
@@ -48,8 +45,11 @@ static void pin_dealloc(PinObject *self)
 static int pin_get_buffer(PinObject *self, Py_buffer *view, int flags)
 {
 	if (flags & PyBUF_WRITABLE) {
-		PyErr_SetObject(PyExc_BufferError, read_only_text);
+		/* The text is made once: NumPy asks for memory to write to first, with each array. */
+		struct core_state *core = PyType_GetModuleState(Py_TYPE(self));
 		view->obj = NULL;
+		if (core)
+			PyErr_SetObject(PyExc_BufferError, core->read_only_text);
 		return -1;
 	}
 	return PyBuffer_FillInfo(view, (PyObject *)self, (void *)self->pin.value, (Py_ssize_t)self->pin.value_bytes, 1,
@@ -72,9 +72,11 @@ static PyType_Spec pin_spec = {
 
 int core_add_pin(PyObject *module)
 {
-	read_only_text = PyUnicode_FromString("cached memory is read-only: others may be reading it; copy it to change it");
-	if (!read_only_text)
+	struct core_state *core = core_of_module(module);
+
+	core->read_only_text = PyUnicode_FromString("cached memory is read-only: others may be reading it; copy it to change it");
+	if (!core->read_only_text)
 		return -1;
-	pin_type = (PyTypeObject *)PyType_FromSpec(&pin_spec);
-	return pin_type ? PyModule_AddObjectRef(module, "Pin", (PyObject *)pin_type) : -1;
+	core->pin_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pin_spec, NULL);
+	return core->pin_type ? PyModule_AddObjectRef(module, "Pin", (PyObject *)core->pin_type) : -1;
 }

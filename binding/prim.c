@@ -30,8 +30,6 @@ static const char *const backing_names[] = {
 	[PRIM_LAZYFREE] = "lazyfree", [PRIM_DROPPABLE] = "droppable", [PRIM_PLAIN] = "plain"};
 enum { BACKING_COUNT = sizeof(backing_names) / sizeof(backing_names[0]) };
 
-static PyTypeObject *census_type;
-
 static struct mapping *as_mapping(PyObject *self)
 {
 	return (struct mapping *)self;
@@ -294,7 +292,8 @@ static PyObject *mapping_census(PyObject *self, PyObject *args, PyObject *kwargs
 
 	if (part_parse(self, args, kwargs, true, &part) < 0 || look(self, &part, NULL, &census) < 0)
 		return NULL;
-	PyObject *result = PyStructSequence_New(census_type);
+	struct core_state *core = core_of_type(Py_TYPE(self));
+	PyObject *result = core ? PyStructSequence_New(core->census_type) : NULL;
 	if (!result)
 		return NULL;
 	PyStructSequence_SetItem(result, 0, PyLong_FromSize_t(census.pages));
@@ -445,7 +444,9 @@ static PyMethodDef functions[] = {
 
 int core_add_prim(PyObject *module)
 {
-	census_type = PyStructSequence_NewType(&census_desc);
+	PyTypeObject *census_type = PyStructSequence_NewType(&census_desc);
+
+	core_of_module(module)->census_type = census_type;
 	if (!census_type || PyModule_AddObjectRef(module, "Census", (PyObject *)census_type) < 0)
 		return -1;
 	PyObject *type = PyType_FromModuleAndSpec(module, &mapping_spec, NULL);

@@ -26,8 +26,6 @@ static const char *const finding_names[] = {
 	[PROBE_NO_FAULT] = "no_fault",
 };
 
-static PyTypeObject *headroom_type;
-
 static PyObject *kernel_probe(PyObject *Py_UNUSED(module), PyObject *name)
 {
 	struct probe_result result;
@@ -46,7 +44,7 @@ static PyObject *kernel_probe(PyObject *Py_UNUSED(module), PyObject *name)
 	return Py_BuildValue("Osi", result.available ? Py_True : Py_False, finding_names[result.finding], result.error);
 }
 
-static PyObject *headroom(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+static PyObject *headroom(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
 	struct prim_headroom room;
 	int status;
@@ -56,7 +54,7 @@ static PyObject *headroom(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignor
 	Py_END_ALLOW_THREADS
 	if (status != 0)
 		return core_raise(status, "headroom");
-	PyObject *result = PyStructSequence_New(headroom_type);
+	PyObject *result = PyStructSequence_New(core_of_module(module)->headroom_type);
 	if (!result)
 		return NULL;
 	PyStructSequence_SetItem(result, 0, room.limit_bytes == UINT64_MAX ? Py_NewRef(Py_None)
@@ -96,8 +94,10 @@ static PyMethodDef functions[] = {
 
 int core_add_probe(PyObject *module)
 {
-	headroom_type = PyStructSequence_NewType(&headroom_desc);
-	if (!headroom_type || PyModule_AddObjectRef(module, "Headroom", (PyObject *)headroom_type) < 0)
+	PyTypeObject *type = PyStructSequence_NewType(&headroom_desc);
+
+	core_of_module(module)->headroom_type = type;
+	if (!type || PyModule_AddObjectRef(module, "Headroom", (PyObject *)type) < 0)
 		return -1;
 	return PyModule_AddFunctions(module, functions);
 }

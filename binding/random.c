@@ -312,73 +312,75 @@ static PyObject *fill(PyObject *Py_UNUSED(self), PyObject *target)
 	Py_RETURN_NONE;
 }
 
-/* What uuid4() needs of the module uuid, looked up at the first call: importing it costs a millisecond. */
-static struct {
-	PyTypeObject *type;
-	PyObject *int_slot, *is_safe_slot; /* member descriptors: UUID.__setattr__ refuses */
-	PyObject *unknown;                 /* SafeUUID.unknown, the default of is_safe */
-} uuid;
+/*
+ * What uuid4() needs of the module uuid, looked up at the first call, for importing it costs a millisecond: a tuple of the
+ * class, the descriptors of its slots `int` and `is_safe` (UUID.__setattr__ refuses), and SafeUUID.unknown, the default.
+ */
+enum { UUID_TYPE, UUID_INT, UUID_IS_SAFE, UUID_UNKNOWN };
 
-static int find_uuid(void)
+static PyObject *find_uuid(void)
 {
-	PyObject *type = NULL, *safe = NULL, *unknown = NULL, *int_slot = NULL, *is_safe_slot = NULL;
+	PyObject *type = NULL, *safe = NULL, *unknown = NULL, *int_slot = NULL, *is_safe_slot = NULL, *found = NULL;
 	PyObject *module = PyImport_ImportModule("uuid");
 
 	if (!module)
-		return -1;
+		return NULL;
 	type = PyObject_GetAttrString(module, "UUID");
 	safe = PyObject_GetAttrString(module, "SafeUUID");
 	Py_DECREF(module);
 	if (!type || !safe)
-		goto err;
+		goto out;
 	unknown = PyObject_GetAttrString(safe, "unknown");
 	int_slot = PyObject_GetAttrString(type, "int");
 	is_safe_slot = PyObject_GetAttrString(type, "is_safe");
 	if (!unknown || !int_slot || !is_safe_slot)
-		goto err;
+		goto out;
 	if (!PyType_Check(type) || !Py_IS_TYPE(int_slot, &PyMemberDescr_Type) ||
-	    !Py_IS_TYPE(is_safe_slot, &PyMemberDescr_Type)) {
+	    !Py_IS_TYPE(is_safe_slot, &PyMemberDescr_Type))
 		PyErr_SetString(PyExc_TypeError, "uuid4(): this Python's uuid.UUID does not keep its value in slots");
-		goto err;
-	}
-	Py_DECREF(safe);
-	/* Two threads may come here at once: both find the same, and one set of references is never given back. */
-	uuid.int_slot = int_slot;
-	uuid.is_safe_slot = is_safe_slot;
-	uuid.unknown = unknown;
-	__atomic_store_n(&uuid.type, (PyTypeObject *)type, __ATOMIC_RELEASE);
-	return 0;
-
-err:
+	else
+		found = PyTuple_Pack(4, type, int_slot, is_safe_slot, unknown);
+out:
 	Py_XDECREF(type);
 	Py_XDECREF(safe);
 	Py_XDECREF(unknown);
 	Py_XDECREF(int_slot);
 	Py_XDECREF(is_safe_slot);
-	return -1;
+	return found;
+}
+
+/* Borrowed from the module's state. Two threads may look at once; the first one's tuple stays. */
+static PyObject *known_uuid(PyObject *module)
+{
+	PyObject **place = &core_of_module(module)->uuid, *known = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+
+	if (known)
+		return known;
+	PyObject *found = find_uuid();
+	if (!found || __atomic_compare_exchange_n(place, &known, found, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return found;
+	Py_DECREF(found);
+	return known;
 }
 
 /* What UUID(int=..., version=4) does, without its checks: RFC 9562, version 4 in byte 6, variant 10 in byte 8. */
-static PyObject *uuid4(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(none))
+static PyObject *uuid4(PyObject *module, PyObject *Py_UNUSED(none))
 {
 	unsigned char bytes[UUID_BYTES]; /* the lowest first */
-	PyTypeObject *type = __atomic_load_n(&uuid.type, __ATOMIC_ACQUIRE);
+	PyObject *known = known_uuid(module);
 
-	if (!type) {
-		if (find_uuid() < 0)
-			return NULL;
-		type = uuid.type;
-	}
-	if (draw(bytes, sizeof(bytes)) < 0)
+	if (!known || draw(bytes, sizeof(bytes)) < 0)
 		return NULL;
+	PyTypeObject *type = (PyTypeObject *)PyTuple_GET_ITEM(known, UUID_TYPE);
+	PyObject *int_slot = PyTuple_GET_ITEM(known, UUID_INT), *is_safe_slot = PyTuple_GET_ITEM(known, UUID_IS_SAFE);
 	bytes[UUID_BYTES - 1 - 6] = (bytes[UUID_BYTES - 1 - 6] & 0x0f) | 0x40;
 	bytes[UUID_BYTES - 1 - 8] = (bytes[UUID_BYTES - 1 - 8] & 0x3f) | 0x80;
 	PyObject *number = new_long(bytes, sizeof(bytes));
 	if (!number)
 		return NULL;
 	PyObject *self = type->tp_alloc(type, 0);
-	if (self && (Py_TYPE(uuid.int_slot)->tp_descr_set(uuid.int_slot, self, number) < 0 ||
-		     Py_TYPE(uuid.is_safe_slot)->tp_descr_set(uuid.is_safe_slot, self, uuid.unknown) < 0))
+	if (self && (Py_TYPE(int_slot)->tp_descr_set(int_slot, self, number) < 0 ||
+		     Py_TYPE(is_safe_slot)->tp_descr_set(is_safe_slot, self, PyTuple_GET_ITEM(known, UUID_UNKNOWN)) < 0))
 		Py_CLEAR(self);
 	Py_DECREF(number);
 	return self;
@@ -424,7 +426,7 @@ int core_add_random(PyObject *module)
 	for (PyMethodDef *definition = functions; definition->ml_name; definition++) {
 		char name[64];
 		PyOS_snprintf(name, sizeof(name), "random_%s", definition->ml_name);
-		PyObject *function = PyCFunction_NewEx(definition, NULL, owner);
+		PyObject *function = PyCFunction_NewEx(definition, module, owner);
 		int failed = !function || PyModule_AddObjectRef(module, name, function) < 0;
 		Py_XDECREF(function);
 		if (failed) {

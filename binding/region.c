@@ -45,8 +45,6 @@ static const char *const fork_names[] = {"wipe", "share", NULL};
 static const char *const hold_names[] = {"read", "write", "pin", NULL};
 enum { BACKING_AUTO = 2 };
 
-static PyTypeObject *hold_type;
-
 static struct raw_region *as_raw(PyObject *self)
 {
 	return (struct raw_region *)self;
@@ -489,7 +487,8 @@ static PyObject *raw_hold(PyObject *self, PyObject *args)
 		return NULL;
 	if (range_check(raw, "Region", start, stop, false, &range) < 0)
 		goto err_leave;
-	struct hold_object *hold = (struct hold_object *)hold_type->tp_alloc(hold_type, 0);
+	struct core_state *core = core_of_type(Py_TYPE(self));
+	struct hold_object *hold = core ? (struct hold_object *)core->hold_type->tp_alloc(core->hold_type, 0) : NULL;
 	if (!hold)
 		goto err_leave;
 	hold->owner = (struct raw_region *)Py_NewRef(self);
@@ -730,7 +729,9 @@ static PyType_Spec hold_spec = {
 
 int core_add_region(PyObject *module)
 {
-	hold_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hold_spec, NULL);
+	PyTypeObject *hold_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hold_spec, NULL);
+
+	core_of_module(module)->hold_type = hold_type;
 	if (!hold_type || PyModule_AddObjectRef(module, "RegionHold", (PyObject *)hold_type) < 0)
 		return -1;
 	PyObject *type = PyType_FromModuleAndSpec(module, &raw_spec, NULL);

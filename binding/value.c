@@ -89,7 +89,7 @@ static int take_coded(struct value *value, PyObject *coded)
 	return 0;
 }
 
-int value_encode(struct value *value, PyObject *object, PyObject *encode)
+int value_encode(struct core_state *core, struct value *value, PyObject *object, PyObject *encode)
 {
 	/* Field by field: clearing half a kilobyte of inline buffers takes as long as looking a key up. */
 	value->item = (struct cache_item){0};
@@ -111,7 +111,7 @@ int value_encode(struct value *value, PyObject *object, PyObject *encode)
 		return -1;
 	if (coded == Py_None) {
 		Py_DECREF(coded);
-		coded = core_pickle_dumps(object, "value");
+		coded = core_pickle_dumps(core, object, "value");
 		if (!coded)
 			return -1;
 	}
@@ -198,11 +198,11 @@ void value_sink_clear(struct value_sink *sink)
 	Py_CLEAR(sink->object);
 }
 
-static PyObject *decode_coded(struct value_sink *sink, PyObject *memory, PyObject *decode)
+static PyObject *decode_coded(struct core_state *core, struct value_sink *sink, PyObject *memory, PyObject *decode)
 {
 	PyObject *result = NULL;
 
-	if (sink->kind == VALUE_ARRAY && array_make(sink->meta, sink->meta_bytes, memory, &result) != 0)
+	if (sink->kind == VALUE_ARRAY && array_make(core, sink->meta, sink->meta_bytes, memory, &result) != 0)
 		return result;
 	PyObject *kind = PyLong_FromLong(sink->kind - VALUE_CODED);
 	PyObject *meta = PyBytes_FromStringAndSize((const char *)sink->meta, (Py_ssize_t)sink->meta_bytes);
@@ -215,14 +215,14 @@ static PyObject *decode_coded(struct value_sink *sink, PyObject *memory, PyObjec
 	return result;
 }
 
-PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject *decode)
+PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode)
 {
 	PyObject *object = sink->object, *result = NULL;
 
 	sink->object = NULL;
 	if (pin->cache) {
 		Py_XDECREF(object);
-		object = pin_object(pin);
+		object = pin_object(core, pin);
 		if (!object)
 			goto out;
 	}
@@ -234,10 +234,10 @@ PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject 
 		result = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object), "surrogatepass");
 		break;
 	case VALUE_PICKLE:
-		result = core_pickle_loads(PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object));
+		result = core_pickle_loads(core, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object));
 		break;
 	default:
-		result = decode_coded(sink, object, decode);
+		result = decode_coded(core, sink, object, decode);
 	}
 out:
 	Py_XDECREF(object);

@@ -33,7 +33,7 @@ struct value {
 };
 
 /* 0, or -1 with an exception. value_free() either way. encode may be NULL: everything else is pickled in band. */
-int value_encode(struct value *value, PyObject *object, PyObject *encode);
+int value_encode(struct core_state *core, struct value *value, PyObject *object, PyObject *encode);
 void value_free(struct value *value);
 
 /* Receives a value from the core. */
@@ -50,12 +50,12 @@ struct value_sink {
 void value_sink_init(struct value_sink *sink);
 void value_sink_clear(struct value_sink *sink);
 /* The finished object; pin->cache is taken over if it is set. */
-PyObject *value_finish(struct value_sink *sink, struct cache_pin *pin, PyObject *decode);
+PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode);
 
 /* array.c. 1 and *array; 0: nothing is known of such a meta, decode() is to be asked; -1 with an exception. */
-int array_make(const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array);
+int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array);
 
 /* A Python object that holds a pin and exports its memory, read-only. Takes the pin over, also on failure. */
-PyObject *pin_object(struct cache_pin *pin);
+PyObject *pin_object(struct core_state *core, struct cache_pin *pin);
 
 #endif

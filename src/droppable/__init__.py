@@ -1,5 +1,6 @@
 """Memory that the kernel may take back at any moment, and the caches built on it."""
 
+from droppable import _supported as _supported  # the first import: it says where droppable runs
 from droppable import random as random
 from droppable._cache import Cache as Cache
 from droppable._cache import CacheStats as CacheStats

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from droppable import _core
+from droppable._supported import unsupported
+
+try:
+    from droppable import _core
+except ImportError as error:  # a subinterpreter with a GIL of its own; an installation for another Python
+    raise unsupported(str(error)) from error
+
 from droppable._core import Census as Census
 from droppable._core import ClosedError as ClosedError
 from droppable._core import DroppableError as DroppableError
