@@ -4,6 +4,7 @@
 #
 #   make demo       the main job: three caches under memory pressure, a table and a plot
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
+#   make flaky      looks for tests that fail by luck: hours
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
 #   make docs       the documentation, as a site in build/site
@@ -31,7 +32,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test demo bench kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky demo bench kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -109,6 +110,11 @@ test:
 	@failed=; for part in lint c-test pytest; do \
 		$(MAKE) --no-print-directory -k $$part || failed="$$failed $$part"; done; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
+
+# Each C test 50 times under ThreadSanitizer beside a load, the Python tests three times in random order.
+# make flaky ARGS="cache window": only these C tests.
+flaky: build
+	tools/flaky.sh $(ARGS)
 
 # Work
 

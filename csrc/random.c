@@ -94,7 +94,7 @@ static struct {
 	const char *reason;
 	pthread_key_t key; /* only for its destructor */
 	_Atomic(struct slot *) free;
-	struct slot_page *pages;
+	_Atomic(struct slot_page *) pages; /* only pushed to, under the lock; read without it */
 	_Atomic unsigned state_count;
 } pool = {.lock = ATOMIC_FLAG_INIT, .reason = ""};
 
@@ -137,7 +137,7 @@ static void forked_child(void)
 	if (taking)
 		return;
 	atomic_store_explicit(&pool.free, NULL, memory_order_relaxed);
-	for (struct slot_page *page = pool.pages; page; page = page->next)
+	for (struct slot_page *page = atomic_load_explicit(&pool.pages, memory_order_acquire); page; page = page->next)
 		for (unsigned i = 0; i < page->count; i++) {
 			struct slot *slot = &page->slots[i];
 			if (slot == mine)
@@ -194,8 +194,8 @@ static void grow(void)
 		page->count = 1;
 	for (unsigned i = 0; i < page->count; i++)
 		page->slots[i].state = states + i * stride;
-	page->next = pool.pages;
-	pool.pages = page;
+	page->next = atomic_load_explicit(&pool.pages, memory_order_relaxed);
+	atomic_store_explicit(&pool.pages, page, memory_order_release);
 	/* Visible in pool.pages before any slot of it can be taken: a forked child must find them all. */
 	atomic_signal_fence(memory_order_seq_cst);
 	for (unsigned i = page->count; i-- > 0;)

@@ -186,8 +186,7 @@ static void *run_pager(void *unused)
 	struct prim_census census;
 
 	while (!atomic_load(&shared->done)) {
-		/* the list is only pushed to, and its head is written last */
-		for (struct slot_page *at = *(struct slot_page *volatile *)&pool.pages; at; at = at->next) {
+		for (struct slot_page *at = atomic_load_explicit(&pool.pages, memory_order_acquire); at; at = at->next) {
 			int status = prim_page_out(at->slots[0].state, page);
 			CHECK(status == DRP_OK || status == DRP_UNSUPPORTED);
 			atomic_fetch_add(&shared->page_outs, 1);

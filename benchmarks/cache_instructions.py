@@ -1,0 +1,96 @@
+"""Instructions of one get, set and decorator hit, counted by callgrind: a busy machine does not change them.
+
+    python benchmarks/cache_instructions.py                         of the package installed for this Python
+    python benchmarks/cache_instructions.py --against PYTHON        and the ratio to the one installed for another
+
+Counted is what happens inside the binding's entry points (ENTRIES), less the looks at memory limits (LOOKS). Those come
+by the clock, and a program under valgrind runs some fifty times as long: it would be charged fifty times as many. Each
+figure is the difference between two runs, one of which does COUNT operations more, divided by COUNT. It needs valgrind
+and a package that was not stripped.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+
+COUNT = 20_000
+
+ENTRIES = ("cache_object_get", "store_call*", "memo_call")
+LOOKS = ("cache_yield*", "read_room*")
+
+SETUP = """
+import sys
+import droppable
+import numpy
+count = int(sys.argv[1])
+cache = droppable.Cache()
+small, page = bytes(range(1, 101)), bytes([7]) * 4096
+array = numpy.ones(131072)
+names = [f"name {i}" for i in range(1000)]
+pages = [("page", i) for i in range(1000)]
+cache.set("array", array)
+@droppable.cache
+def function(text):
+    return small
+for name, key in zip(names, pages):
+    cache.set(name, small)
+    cache.set(key, page)
+    function(name)
+"""
+
+# A thousand keys each: what a single one costs depends on where its hash places it, which is keyed anew for each cache.
+OPERATIONS = {
+    "get, 100 B": "for i in range(count): cache.get(names[i % 1000])",
+    "get, 4 KB": "for i in range(count): cache.get(pages[i % 1000])",
+    "get, hot 1 MB array": "for _ in range(count): cache.get('array')",
+    "get, absent": "for i in range(count): cache.get(i)",
+    "set, 100 B": "for i in range(count): cache.set(i, small)",
+    "set, 100 B, replaced": "for i in range(count): cache.set(names[i % 1000], small)",
+    "set, 4 KB, replaced": "for i in range(count): cache.set(pages[i % 1000], page)",
+    "decorator hit": "for i in range(count): function(names[i % 1000])",
+}
+
+
+def collected(python: str, operation: str, count: int) -> int:
+    """All instructions of a run with that many operations."""
+    toggles = [f"--toggle-collect={name}" for name in (*ENTRIES, *LOOKS)]
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *toggles]
+    command = [*valgrind, python, "-c", SETUP + operation, str(count)]
+    run = subprocess.run(command, capture_output=True, text=True, env={"PYTHONHASHSEED": "0"}, check=False)
+    found = re.search(r"Collected : (\d+)", run.stderr)
+    if run.returncode != 0 or found is None:
+        sys.exit(f"callgrind did not run to its end:\n{run.stderr[-2000:]}")
+    return int(found[1])
+
+
+def per_operation(python: str, operation: str) -> float:
+    base = collected(python, operation, COUNT)
+    counted = (collected(python, operation, 2 * COUNT) - base) / COUNT
+    if counted <= 0:
+        sys.exit("no instruction of an entry point was counted: was the package stripped?")
+    return counted
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Instructions of a get, a set, a decorator hit.")
+    parser.add_argument("--against", metavar="PYTHON", help="a Python with another version of the package")
+    parser.add_argument("--only", default="", help="only operations whose name has this text")
+    options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind is not there (Debian and Ubuntu: apt-get install valgrind)")
+    print(f"{'operation':28}{'instructions':>14}" + (f"{'other':>10}{'ratio':>8}" if options.against else ""))
+    for name, operation in OPERATIONS.items():
+        if options.only not in name:
+            continue
+        here = per_operation(sys.executable, operation)
+        line = f"{name:28}{here:14.0f}"
+        if options.against:
+            other = per_operation(options.against, operation)
+            line += f"{other:10.0f}{here / other:8.3f}"
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
