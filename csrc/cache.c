@@ -17,6 +17,7 @@
 #include "cache_internal.h"
 #include "cache_window.h"
 #include "cache_yield.h"
+#include "drp_assert.h"
 #include "hash.h"
 #include "witness.h"
 
@@ -481,8 +482,9 @@ static bool fills_pages(size_t value_bytes)
 	return value_bytes > 0 && rounded - value_bytes <= rounded / PAGE_WASTE_SHARE;
 }
 
-int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
-	      enum cache_set_mode mode)
+/* lease: NULL, or only while it holds. */
+static int set_item(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
+		    enum cache_set_mode mode, const struct cache_lease *lease)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = shard_of(cache, hash);
@@ -545,6 +547,8 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 	prefetch_older(shard, hash);
 	if (status == DRP_OK && shard->closed)
 		status = DRP_CLOSED;
+	if (lease && !leases_hold(&shard->leases, lease) && !shard->closed)
+		status = DRP_STALE; /* before it could be refused, which would forget what somebody else stored */
 	if (status == DRP_OK && mode == SET_IF_ABSENT && is_present(cache, shard, hash, key, key_bytes))
 		status = DRP_EXISTS;
 	if (status == DRP_OK) {
@@ -564,6 +568,8 @@ int cache_set(struct cache *cache, const void *key, size_t key_bytes, const stru
 	}
 	if (status == DRP_REFUSED && !shard->closed)
 		refuse(cache, shard, hash, key, key_bytes);
+	if (!lease && (status == DRP_OK || status == DRP_REFUSED))
+		leases_revoke(&shard->leases, hash);
 	if (segment) {
 		if (status != DRP_OK)
 			shard_free_extent(cache, shard, &extent);
@@ -586,6 +592,19 @@ out_free:
 	return status;
 }
 
+int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
+	      enum cache_set_mode mode)
+{
+	return set_item(cache, key, key_bytes, item, mode, NULL);
+}
+
+int cache_set_leased(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
+		     struct cache_lease *lease)
+{
+	DRP_ASSERT(lease->cache == cache && lease->hash == hash_bytes(cache->secret, key, key_bytes));
+	return set_item(cache, key, key_bytes, item, SET_ALWAYS, lease);
+}
+
 int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_t place)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
@@ -593,6 +612,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	struct found found;
 	int status = DRP_MISS;
 
+	leases_revoke(&shard->leases, hash); /* also of what is not there: it may be computed */
 	if (shard->closed) {
 		status = DRP_CLOSED;
 	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 &&
@@ -614,6 +634,7 @@ int cache_clear(struct cache *cache)
 		pthread_mutex_lock(&shard->lock);
 		if (shard->closed)
 			status = DRP_CLOSED;
+		leases_revoke_all(&shard->leases);
 		shard_empty(cache, shard);
 		shard_unlock_emptied(shard);
 	}

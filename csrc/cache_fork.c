@@ -58,6 +58,7 @@ static void empty_in_child(struct cache *cache, struct shard *shard)
 			pin->state = PIN_HELD;
 	pthread_cond_init(&shard->pin_changed, NULL);
 	atomic_store_explicit(&shard->index.users, 0, memory_order_relaxed); /* so were those */
+	leases_forget(&shard->leases);
 	if (cache->config.share_on_fork)
 		return;
 	keep_pinned(shard, false);

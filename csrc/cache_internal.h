@@ -1,7 +1,7 @@
 /*
  * cache_internal.h - what the files of the cache (csrc/cache*.c) share. Each says at its top what it does.
  *
- * Lock order: registry of cache_fork.c, shards by number, the window's. But for that, a shard's lock is a leaf.
+ * Lock order: registry of cache_fork.c, shards by number, the window's. Else a shard's lock is a leaf.
  */
 #ifndef DRP_CACHE_INTERNAL_H
 #define DRP_CACHE_INTERNAL_H
@@ -11,6 +11,7 @@
 
 #include "arena.h"
 #include "cache.h"
+#include "cache_lease.h"
 #include "cache_probation.h"
 #include "cache_rewrite.h"
 #include "cache_shard.h"
@@ -33,14 +34,14 @@ struct shard {
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	size_t dirty_pages_most;  /* of the index, between two marks */
 	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
-	bool making_space;
+	bool making_space, closed;
 	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
 	uint32_t audit_round;
 	uint64_t audited_lost_pages;
 	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
 	unsigned spare_credit;
 	uint32_t yield_number; /* of the segment that cache_yield.c looks at next */
-	bool closed;
+	struct leases leases;
 } __attribute__((aligned(128))); /* two cache lines: neighbours' locks do not fight */
 
 struct cache {

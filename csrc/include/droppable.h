@@ -27,6 +27,7 @@ enum drp_status {
 	DRP_EXISTS = -8,      /* add: the key is there already */
 	DRP_FAULT = -9,       /* the range was dropped while a system call used it */
 	DRP_SYSTEM = -10,     /* a system call failed for a reason of its own: errno tells */
+	DRP_STALE = -11,      /* the key was set, deleted or cleared since the lease was opened: nothing was stored */
 };
 
 #endif

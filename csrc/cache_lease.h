@@ -1,0 +1,78 @@
+/*
+ * cache_lease.h - leases: was a key set, deleted or cleared while somebody computed its value?
+ *
+ *   cache_lease_begin      the value is read from its source and computed      cache_set_leased      cache_lease_end
+ *          |                                                                          |
+ *          +--- cache_set, cache_delete, cache_clear or cache_revoke of the key: stale, and the value is not stored
+ *
+ *   shard -> bucket of the key's hash -> open lease -> open lease        ordinary memory of whoever computes
+ *
+ * Without it the value that was read before an invalidation would be stored after it, and stay. What makes a lease stale
+ * is what callers say about the key. Expiry, eviction and drops do not: they say nothing about the value's source. A value
+ * that is stored under a lease does not make other leases of its key stale either: it was computed, as theirs will be.
+ *
+ * Keys are compared by their 64-bit keyed hash alone: two keys that share it cost a value that is not kept, no more.
+ *
+ * Threads: any thread may end a lease or store under it, but only one at a time; everybody may look whether it is stale.
+ * Fork: the child has no open lease. Those that it copied count as stale there, and ending one is harmless.
+ *
+ * Callers: the binding, whose Lease object owns one; C programs.
+ */
+#ifndef DRP_CACHE_LEASE_H
+#define DRP_CACHE_LEASE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct cache;
+struct cache_item;
+
+struct cache_lease { /* all private, but that a lease of zeros is one that is not open */
+	struct cache *cache;
+	struct cache_lease *next, **link;
+	uint64_t hash;
+	uint64_t fork_count;
+	_Atomic bool is_stale;
+};
+
+/* Opens *lease, which must stay where it is until cache_lease_end(). It holds the cache's memory alive. DRP_CLOSED. */
+int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, struct cache_lease *lease);
+/* May be called more than once; the lease stays as stale as it was. */
+void cache_lease_end(struct cache_lease *lease);
+
+static inline bool cache_lease_is_stale(const struct cache_lease *lease)
+{
+	return atomic_load_explicit(&lease->is_stale, memory_order_acquire);
+}
+
+/* As cache_set(), for the open lease's key. DRP_STALE: nothing changed. */
+int cache_set_leased(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
+		     struct cache_lease *lease);
+
+/* Makes the open leases of a key stale, and changes nothing else: for a caller who says "gone" of what was not there. */
+int cache_revoke(struct cache *cache, const void *key, size_t key_bytes);
+
+/* For the files of the cache: the open leases of one shard, under its lock. */
+enum { LEASE_BUCKETS = 64 };
+
+struct leases {
+	size_t open;
+	uint64_t fork_count; /* a lease of another number is in no list */
+	struct cache_lease *buckets[LEASE_BUCKETS];
+};
+
+bool leases_hold(const struct leases *leases, const struct cache_lease *lease);
+void leases_revoke_open(struct leases *leases, uint64_t hash);
+void leases_revoke_all(struct leases *leases);
+void leases_forget(struct leases *leases); /* in a forked child */
+
+/* One comparison for those who set and delete while nobody computes anything. */
+static inline void leases_revoke(struct leases *leases, uint64_t hash)
+{
+	if (leases->open != 0)
+		leases_revoke_open(leases, hash);
+}
+
+#endif
