@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "cache_room.h"
 #include "cache_window.h"
 #include "cache_yield.h"
 #include "drp_assert.h"

@@ -54,6 +54,7 @@ struct cache {
 	/* What inserts write, away from what all read. Room before the limit, as last read and used up: cache_room.c */
 	_Atomic int64_t room_bytes __attribute__((aligned(128))), room_to_use_bytes;
 	_Atomic uint64_t room_until_ns;
+	_Atomic bool memory_is_free; /* as last read, at every level; false where nobody can tell */
 	_Atomic uint64_t span_bytes; /* of one shard */
 	_Atomic uint64_t bytes; /* over all shards; only kept where config.max_bytes is set */
 	struct shard shards[];
@@ -77,11 +78,6 @@ static inline enum segment_kind shard_extent_kind(const struct shard *shard, siz
 {
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
-/* cache_room.c: may that many bytes be allocated? Takes locks of shards; the second does not, and reads no limits anew. */
-bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes);
-bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes);
-void cache_watch_room(struct cache *cache); /* for calls that do not insert: keeps the window (cache_window.h) in bounds */
-
 /* cache_sweep.c: evicts until max_bytes is kept. */
 void shard_evict(struct cache *cache, struct shard *shard);
 /* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */

@@ -24,6 +24,7 @@
  */
 #include "cache_internal.h"
 #include "cache_move.h"
+#include "cache_room.h"
 #include "cache_window.h"
 
 enum {

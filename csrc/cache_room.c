@@ -8,6 +8,8 @@
  * Reading that costs tens of microseconds, so one reading serves until it could be out of date: others allocate at most
  * a few GB/s, so while room bytes are left, the reading holds for about room / 4 GB/s; and inserts use it up themselves.
  */
+#include "cache_room.h"
+
 #include "cache_internal.h"
 #include "cache_window.h"
 
@@ -45,6 +47,8 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 		if (cache->config.span_bytes == 0) /* follows the limit as it changes */
 			atomic_store_explicit(&cache->span_bytes, span / cache->shard_count, memory_order_relaxed);
 	}
+	atomic_store_explicit(&cache->memory_is_free, headroom.limit_bytes != UINT64_MAX && headroom.is_free,
+			      memory_order_relaxed);
 	window_set_room(headroom.limit_bytes, room);
 	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
 	if (valid_ns < SHORTEST_NS)

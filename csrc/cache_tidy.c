@@ -11,6 +11,7 @@
  * goes round.
  */
 #include "cache_internal.h"
+#include "cache_room.h"
 #include "cache_move.h"
 
 enum { STEP_TAKES_BYTES = 16 * 1024 }; /* new pages, about */

@@ -44,7 +44,7 @@ static struct {
 	bool (*lock_is_held)(void *context);
 	void *lock_context;
 	size_t given_under_lock;
-} fake = {.headroom = {.limit_bytes = UINT64_MAX}, .random = 1};
+} fake = {.headroom = {.limit_bytes = UINT64_MAX, .hard_left_bytes = UINT64_MAX}, .random = 1};
 
 static uint64_t checksum(const unsigned char *at)
 {
@@ -160,7 +160,7 @@ void fake_reset(void)
 	memset(&fake, 0, sizeof(fake));
 	fake.first = first;
 	fake.now_ns = now_ns;
-	fake.headroom.limit_bytes = UINT64_MAX;
+	fake.headroom.limit_bytes = fake.headroom.hard_left_bytes = UINT64_MAX;
 	fake.random = 1;
 }
 
@@ -192,11 +192,28 @@ void fake_move_between_cpus(bool moves)
 	fake.moves = moves;
 }
 
+/* As prim_linux_headroom.c reckons it for a group. */
+static void reckon(struct prim_headroom *room)
+{
+	const uint64_t free_bytes = room->usage_bytes < room->limit_bytes ? room->limit_bytes - room->usage_bytes : 0;
+
+	room->is_free = room->limit_bytes != UINT64_MAX && room->unread == PRIM_READ_ALL &&
+			free_bytes + room->idle_bytes >= room->limit_bytes / 16;
+	room->hard_left_bytes = room->limit_bytes == UINT64_MAX ? UINT64_MAX : free_bytes + room->reclaimable_bytes;
+}
+
 void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes)
 {
 	fake.headroom = (struct prim_headroom){
 		.limit_bytes = limit_bytes, .usage_bytes = usage_bytes, .reclaimable_bytes = reclaimable_bytes};
+	reckon(&fake.headroom);
 	fake.resident_bytes = 0;
+}
+
+void fake_idle(uint64_t idle_bytes)
+{
+	fake.headroom.idle_bytes = idle_bytes;
+	reckon(&fake.headroom);
 }
 
 void fake_group(uint64_t resident_bytes)

@@ -45,8 +45,10 @@ size_t fake_calls(void);
 /* From now on every prim_cpu() tells another processor: the writer seems to move in each write. */
 void fake_move_between_cpus(bool moves);
 
-/* What prim_headroom() tells. */
+/* What prim_headroom() tells: no idle page cache, and memory is free where a sixteenth of the limit is. */
 void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes);
+/* From now on so much of what is reclaimable is idle page cache. */
+void fake_idle(uint64_t idle_bytes);
 /* From now on that is a group's, which can be read once more, and prim_resident() tells so many bytes. */
 void fake_group(uint64_t resident_bytes);
 
