@@ -23,7 +23,8 @@ int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flag
 		return DRP_INVALID;
 	*arena = (struct arena){
 		.backing = backing, .map_flags = map_flags, .segment_bytes = segment_bytes,
-		.span_limit_bytes = UINT64_MAX, .table_size = FIRST_TABLE_SIZE, .next_number = 1,
+		.span_limit_bytes = UINT64_MAX, .table_size = FIRST_TABLE_SIZE, .next_serial = 1,
+		.number_mask = (1u << ARENA_NUMBER_BITS) - 1,
 	};
 	arena->table = calloc(FIRST_TABLE_SIZE, sizeof(*arena->table));
 	return arena->table ? DRP_OK : DRP_NO_MEMORY;
@@ -279,16 +280,29 @@ static int grow_table(struct arena *arena)
 	return DRP_OK;
 }
 
-/* Numbers go round; one whose cell is taken by a long-lived segment is passed over. */
-static void give_number(struct arena *arena, struct segment *segment)
+/*
+ * The next serial that can be given. Numbers go round: 0, which names no segment, and one whose cell is taken by a segment
+ * that lives long are passed over. 0: all cells are taken, and the table has one for each number.
+ */
+static uint64_t choose_serial(const struct arena *arena)
 {
-	uint32_t number = arena->next_number;
-	while (number == 0 || arena->table[number & (arena->table_size - 1)])
-		number = (number + 1) & ((1u << ARENA_NUMBER_BITS) - 1);
-	segment->number = number;
-	arena->table[number & (arena->table_size - 1)] = segment;
+	const uint64_t first = arena->next_serial;
+
+	for (uint64_t serial = first; serial - first <= arena->table_size; serial++) {
+		const uint32_t number = (uint32_t)serial & arena->number_mask;
+		if (number != 0 && !arena->table[number & (arena->table_size - 1)])
+			return serial;
+	}
+	return 0;
+}
+
+static void give_serial(struct arena *arena, struct segment *segment, uint64_t serial)
+{
+	segment->serial = serial;
+	segment->number = (uint32_t)serial & arena->number_mask;
+	arena->table[segment->number & (arena->table_size - 1)] = segment;
 	arena->table_used++;
-	arena->next_number = (number + 1) & ((1u << ARENA_NUMBER_BITS) - 1);
+	arena->next_serial = serial + 1;
 }
 
 bool arena_is_full(struct arena *arena, enum segment_kind kind, size_t length)
@@ -317,11 +331,14 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	struct segment *segment = NULL;
 	int status;
 
-	if (arena->table_used * 2 >= arena->table_size) {
+	if (arena->table_used * 2 >= arena->table_size && arena->table_size <= arena->number_mask) {
 		status = grow_table(arena);
 		if (status != DRP_OK)
 			return status;
 	}
+	const uint64_t serial = choose_serial(arena);
+	if (serial == 0)
+		return DRP_NO_MEMORY;
 	const size_t map_bytes = kind == SEGMENT_WHOLE ? whole_length(length) : arena->segment_bytes;
 	/* While memory is short the main log takes fresh pages: they stand last in the reclaim order. */
 	if (part == ARENA_PROBATION || !arena->purging)
@@ -350,7 +367,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	segment->spared = false;
 	memset(segment->pages, 0, segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
 	segment->part = (uint8_t)part;
-	give_number(arena, segment);
+	give_serial(arena, segment, serial);
 
 	struct segment **head = kind == SEGMENT_ENTRIES ? &log->entries
 				: kind == SEGMENT_EXTENTS ? &log->extents : NULL;
@@ -410,6 +427,7 @@ void arena_retire(struct arena *arena, struct segment *segment)
 	arena->table[segment->number & (arena->table_size - 1)] = NULL;
 	arena->table_used--;
 	segment->number = 0;
+	segment->serial = 0;
 	by_age_remove(arena, segment);
 	struct arena_log *log = &arena->logs[segment->part];
 	if (log->entries == segment)

@@ -5,8 +5,8 @@
  *   probation   oldest [segment 28] [segment 29] ... [segment 32: head of entries]                             newest
  *                                                     ^ used: appended so far; marked: given to the kernel so far
  *
- * A segment has a number that is not used again while anything can still name it, so a place (number, offset) that
- * outlives its segment finds nothing. Three kinds: ENTRIES holds entries one behind the other; EXTENTS holds values of
+ * A segment has a serial that is never given again, so what names a segment by it finds that one or nothing. The slots of
+ * the index have room for the serial's low bits alone, its number: see place.h. Three kinds: ENTRIES holds entries one behind the other; EXTENTS holds values of
  * a page or more, each on pages of its own, behind a directory of whose they are; WHOLE is one large value.
  *
  *   EXTENTS   | directory: {key's hash, first page, stamp}... | value | value    | value ...
@@ -46,7 +46,8 @@ struct arena {
 	uint64_t span_limit_bytes; /* above it, the caller makes room before it opens another segment */
 	struct segment **table;    /* by number, table_size a power of two: table[number % table_size] */
 	uint32_t table_size, table_used;
-	uint32_t next_number;
+	uint64_t next_serial;
+	uint32_t number_mask; /* the serial's bits that are its number; tests take fewer, so that numbers go round soon */
 	struct arena_log logs[ARENA_PARTS];
 	size_t resident_pages;  /* of sealed segments, as last counted */
 	struct segment *free;   /* without pages */
@@ -69,11 +70,18 @@ void arena_destroy(struct arena *arena);
 /* The arena's own memory, once it is destroyed and nothing of it has users. */
 void arena_free(struct arena *arena);
 
-/* The segment of a number, or NULL when it is gone. */
+/* The segment of a number, as a slot of the index names it, or NULL when it is gone. */
 static inline struct segment *arena_segment(const struct arena *arena, uint32_t number)
 {
 	struct segment *segment = arena->table[number & (arena->table_size - 1)];
 	return segment && segment->number == number ? segment : NULL;
+}
+
+/* The segment of a serial, as all else names it, or NULL when it is gone. */
+static inline struct segment *arena_find(const struct arena *arena, uint64_t serial)
+{
+	struct segment *segment = arena->table[serial & arena->number_mask & (arena->table_size - 1)];
+	return segment && segment->serial == serial ? segment : NULL;
 }
 
 /* A place: where an entry begins. 0 is no place. */
@@ -84,7 +92,7 @@ static inline uint64_t arena_place(const struct segment *segment, size_t offset)
 
 /*
  * Opens a new head of the kind and seals the one before it. Takes a free segment, else maps one. WHOLE: of length bytes or
- * some more, and is born sealed. DRP_NO_MEMORY: no address space.
+ * some more, and is born sealed. DRP_NO_MEMORY: no address space, or no number.
  */
 int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out);
 

@@ -252,11 +252,11 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	entry_copy(&found->reader, NULL, entry->meta_bytes);
 	if (!shard_read_extent(found, &extent))
 		return DRP_MISS;
-	struct segment *segment = arena_segment(&shard->arena, extent.segment);
+	unsigned char *address;
+	struct segment *segment = shard_extent_segment(shard, &extent, &address);
 	if (!segment)
 		return DRP_MISS;
 	const size_t value_bytes = (size_t)extent.value_bytes;
-	unsigned char *address = segment->base + (size_t)extent.page * prim_page_size();
 	/* What is pinned cannot have been dropped: its witnesses need not be read. */
 	struct pin *of = pinning ? pins_find(&shard->pins, address) : NULL;
 	const size_t all_witness_bytes = entry->inline_bytes - sizeof(extent), witness_bytes = of ? 0 : all_witness_bytes;

@@ -14,14 +14,13 @@
 #include "cache_move.h"
 
 /* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. True: it did. */
-static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page)
+static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page)
 {
 	struct entry_extent extent;
 	struct found found;
 
-	if (!shard_find_by_extent(cache, shard, hash, number, page, &found, &extent) ||
-	    !entry_open(found.segment->base, found.offset, arena_stamp(found.segment->number), &found.reader,
-			&found.entry))
+	if (!shard_find_by_extent(cache, shard, hash, serial, page, &found, &extent) ||
+	    !shard_open_entry(&found))
 		return false;
 	entry_copy(&found.reader, NULL, found.entry.key_bytes);
 	if (shard_is_whole(shard, &found))
@@ -31,12 +30,12 @@ static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t ha
 }
 
 /* Evicts a value of the main log that costs too little to be there. */
-static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page)
+static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page)
 {
 	struct entry_extent extent;
 	struct found found;
 
-	if (shard_find_by_extent(cache, shard, hash, number, page, &found, &extent) &&
+	if (shard_find_by_extent(cache, shard, hash, serial, page, &found, &extent) &&
 	    probation_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
 		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 }
@@ -54,15 +53,16 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
 			   const unsigned char *states, size_t pages)
 {
 	const bool costs = segment->part == ARENA_MAIN && shard->probation.begun && shard->probation.cost > 0;
-	const uint32_t number = segment->number, stamp = arena_stamp(number), count = segment->extents;
+	const uint64_t serial = segment->serial;
+	const uint32_t stamp = arena_stamp(segment->number), count = segment->extents;
 	const struct arena_extent *directory = arena_directory(segment);
 	size_t counted_twice = 0; /* as gone: by the census, and when the value that it was of was given back */
 
 	if (segment->kind == SEGMENT_WHOLE) {
 		if (count_absent(states, 0, pages) > 0)
-			forget_if_lost(cache, shard, segment->hash, number, 0);
+			forget_if_lost(cache, shard, segment->hash, serial, 0);
 		else if (costs)
-			forget_if_cheap(cache, shard, segment->hash, number, 0);
+			forget_if_cheap(cache, shard, segment->hash, serial, 0);
 		return;
 	}
 	segment->users++; /* stays itself while its last values leave */
@@ -80,11 +80,11 @@ static void look_at_values(struct cache *cache, struct shard *shard, struct segm
 			continue;
 		const size_t absent = count_absent(states, listed.page, end);
 		if (absent > 0)
-			counted_twice += forget_if_lost(cache, shard, listed.hash, number, listed.page) ? absent : 0;
+			counted_twice += forget_if_lost(cache, shard, listed.hash, serial, listed.page) ? absent : 0;
 		else if (costs)
-			forget_if_cheap(cache, shard, listed.hash, number, listed.page);
+			forget_if_cheap(cache, shard, listed.hash, serial, listed.page);
 	}
-	if (arena_segment(&shard->arena, number) == segment)
+	if (arena_find(&shard->arena, serial) == segment)
 		arena_count(&shard->arena, segment, segment->resident_pages + counted_twice);
 	arena_release(&shard->arena, segment);
 }

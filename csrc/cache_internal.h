@@ -40,7 +40,7 @@ struct shard {
 	uint64_t audited_lost_pages;
 	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
 	unsigned spare_credit;
-	uint32_t yield_number; /* of the segment that cache_yield.c looks at next */
+	uint64_t yield_serial; /* of the segment that cache_yield.c looks at next */
 	struct leases leases;
 } __attribute__((aligned(128))); /* two cache lines: neighbours' locks do not fight */
 
@@ -58,14 +58,6 @@ struct cache {
 	_Atomic uint64_t span_bytes; /* of one shard */
 	_Atomic uint64_t bytes; /* over all shards; only kept where config.max_bytes is set */
 	struct shard shards[];
-};
-
-struct found { /* an entry, under the lock */
-	struct index_cursor cursor;
-	struct segment *segment; /* that its place is in */
-	size_t offset;
-	struct entry entry;
-	struct entry_reader reader; /* stands behind the key */
 };
 
 static inline struct shard *shard_of(struct cache *cache, uint64_t hash)

@@ -21,7 +21,7 @@ bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *s
 
 	found->segment = segment;
 	found->offset = start;
-	if (!entry_open(segment->base, start, stamp, &found->reader, &found->entry))
+	if (!shard_open_entry(found))
 		return false;
 	const size_t key_bytes = found->entry.key_bytes;
 	if (key_bytes > segment->length)
@@ -46,18 +46,17 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 	const uint64_t old_place = found->cursor.place;
 	const size_t old_bytes = found_end(found) - found->offset;
 	const uint32_t stamp = arena_stamp(found->segment->number);
-	struct entry_reader reader;
-	struct entry entry;
+	struct found again = *found; /* whose reader goes on, while the caller needs the other where it stands */
 	uint64_t place;
 	bool moved = false;
 
 	unsigned char *copy = malloc(bytes ? bytes : 1);
 	if (!copy)
 		return false;
-	if (!entry_open(found->segment->base, found->offset, stamp, &reader, &entry))
+	if (!shard_open_entry(&again))
 		goto out;
-	entry_copy(&reader, copy, bytes);
-	if (reader.lost || !entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes))
+	entry_copy(&again.reader, copy, bytes);
+	if (again.reader.lost || !entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes))
 		goto out;
 	if (extent)
 		memcpy(copy + found->entry.key_bytes + found->entry.meta_bytes, extent, sizeof(*extent));
@@ -75,7 +74,7 @@ out:
 	return moved;
 }
 
-bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
+bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
 			  struct found *found, struct entry_extent *extent)
 {
 	struct index_cursor cursor;
@@ -90,7 +89,7 @@ bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t has
 		    !(found->entry.flags & ENTRY_EXTENT))
 			continue;
 		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-		if (shard_read_extent(found, extent) && extent->segment == number && extent->page == page)
+		if (shard_read_extent(found, extent) && extent->segment == serial && extent->page == page)
 			return true;
 	}
 	return false;

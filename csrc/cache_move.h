@@ -22,7 +22,7 @@ enum sweep_reason {
 bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t start,
 		     struct found *found);
 /* The entry whose extent lies at a page of a segment, found by the hash of its key. */
-bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint32_t number, uint32_t page,
+bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
 			  struct found *found, struct entry_extent *extent);
 
 /* Copies an entry to the head of a log; its extent stays where it is, if none is given. False: it stays altogether. */

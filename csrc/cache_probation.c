@@ -164,12 +164,12 @@ static void count_some(struct cache *cache, struct shard *shard)
 		counted++;
 	}
 	/* Those on probation keep their order. */
-	segment = arena_segment(&shard->arena, shard->probation.counted_number);
+	segment = arena_find(&shard->arena, shard->probation.counted_serial);
 	if (!segment || segment->part != ARENA_PROBATION)
 		segment = shard->arena.logs[ARENA_PROBATION].oldest;
 	for (unsigned counted = 0; segment && counted < SEGMENTS_TO_COUNT; segment = newer) {
 		newer = segment->newer;
-		shard->probation.counted_number = newer ? newer->number : 0;
+		shard->probation.counted_serial = newer ? newer->serial : 0;
 		if (!is_countable(segment))
 			continue;
 		shard_count_pages(cache, shard, segment);
@@ -225,8 +225,9 @@ bool probation_passed(struct cache *cache, struct shard *shard, struct found *fo
 	if (found->entry.flags & ENTRY_EXTENT) {
 		struct found copy = *found; /* whose reader is used up */
 		entry_copy(&copy.reader, NULL, copy.entry.meta_bytes);
+		unsigned char *address;
 		const struct segment *segment =
-			shard_read_extent(&copy, &extent) ? arena_segment(&shard->arena, extent.segment) : NULL;
+			shard_read_extent(&copy, &extent) ? shard_extent_segment(shard, &extent, &address) : NULL;
 		if (!segment)
 			return false;
 		*to = segment->part; /* on probation: judged with its extent */
@@ -239,20 +240,21 @@ bool probation_passed(struct cache *cache, struct shard *shard, struct found *fo
 static void judge_extent(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	const size_t page = prim_page_size();
-	const uint32_t number = segment->number, stamp = arena_stamp(number), i = segment->judged_extents++;
+	const uint64_t serial = segment->serial;
+	const uint32_t stamp = arena_stamp(segment->number), i = segment->judged_extents++;
 	const struct arena_extent listed = arena_directory(segment)[i];
 	struct entry_extent extent;
 	struct found found;
 
 	segment->users++; /* stays itself while its last live values leave */
 	if (listed.stamp == stamp &&
-	    shard_find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent)) {
+	    shard_find_by_extent(cache, shard, listed.hash, serial, listed.page, &found, &extent)) {
 		const size_t bytes = (size_t)extent.value_bytes;
 		if (!passes(cache, shard, &found, bytes) ||
 		    !shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
 			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 	}
-	if (arena_segment(&shard->arena, number) == segment) {
+	if (arena_find(&shard->arena, serial) == segment) {
 		if (i + 1 == segment->extents)
 			shard_retire(cache, shard, segment);
 		else if (arena_directory(segment)[i + 1].stamp == stamp)
@@ -264,23 +266,23 @@ static void judge_extent(struct cache *cache, struct shard *shard, struct segmen
 /* A large value stays where it is and changes the log that it belongs to, or goes. */
 static void judge_whole(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	const uint32_t number = segment->number;
+	const uint64_t serial = segment->serial;
 	const uint64_t hash = segment->hash;
 	struct entry_extent extent;
 	struct found found;
 
 	segment->users++; /* stays itself while its entry moves */
-	bool live = shard_find_by_extent(cache, shard, hash, number, 0, &found, &extent);
+	bool live = shard_find_by_extent(cache, shard, hash, serial, 0, &found, &extent);
 	if (live && passes(cache, shard, &found, (size_t)extent.value_bytes) &&
 	    shard_move_entry(cache, shard, ARENA_MAIN, &found, NULL)) {
-		if (arena_segment(&shard->arena, number) == segment) {
+		if (arena_find(&shard->arena, serial) == segment) {
 			segment->judged = segment->used;
 			arena_renew(&shard->arena, ARENA_MAIN, segment);
 		}
 	} else {
 		if (live)
 			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
-		if (arena_segment(&shard->arena, number) == segment)
+		if (arena_find(&shard->arena, serial) == segment)
 			shard_retire(cache, shard, segment);
 	}
 	arena_release(&shard->arena, segment);
@@ -289,7 +291,7 @@ static void judge_whole(struct cache *cache, struct shard *shard, struct segment
 /* A part of what lies in a segment; returns the bytes that were gone through. */
 static size_t judge_segment(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	const uint32_t number = segment->number;
+	const uint64_t serial = segment->serial;
 	const size_t used = segment->used, before = segment->judged;
 
 	window_leave(shard, segment, true);
@@ -297,7 +299,7 @@ static size_t judge_segment(struct cache *cache, struct shard *shard, struct seg
 	switch (segment->kind) {
 	case SEGMENT_ENTRIES:
 		shard_sweep_entries(cache, shard, segment, SWEEP_JUDGE);
-		if (arena_segment(&shard->arena, number) == segment)
+		if (arena_find(&shard->arena, serial) == segment)
 			segment->judged = segment->swept;
 		break;
 	case SEGMENT_EXTENTS:
@@ -308,7 +310,7 @@ static size_t judge_segment(struct cache *cache, struct shard *shard, struct seg
 		break;
 	}
 	shard->probation.judging = false;
-	return (arena_segment(&shard->arena, number) == segment ? segment->judged : used) - before;
+	return (arena_find(&shard->arena, serial) == segment ? segment->judged : used) - before;
 }
 
 void probation_judge(struct cache *cache, struct shard *shard, size_t appended_bytes)

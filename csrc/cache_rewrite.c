@@ -48,7 +48,7 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 
 	if (shard->arena.purging || shard->making_space || rewrite->dead_count == REWRITE_EXTENTS)
 		return false;
-	rewrite->dead[rewrite->dead_count++] = (struct dead_extent){segment->number, (uint32_t)page, (uint32_t)pages};
+	rewrite->dead[rewrite->dead_count++] = (struct dead_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
 	segment->pages[page / 64].used &= ~(UINT64_C(1) << (page % 64));
 	return true;
 }
@@ -63,23 +63,23 @@ void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_
 		rewrite->hole_count /= 2;
 		memmove(rewrite->holes, rewrite->holes + rewrite->hole_count, rewrite->hole_count * sizeof(*rewrite->holes));
 	}
-	rewrite->holes[rewrite->hole_count++] = (struct dead_extent){segment->number, (uint32_t)page, (uint32_t)pages};
+	rewrite->holes[rewrite->hole_count++] = (struct dead_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
 }
 
-static void leave(struct dead_extent *list, unsigned *count, uint32_t number)
+static void leave(struct dead_extent *list, unsigned *count, uint64_t serial)
 {
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < *count; i++)
-		if (list[i].segment != number)
+		if (list[i].segment != serial)
 			list[kept++] = list[i];
 	*count = kept;
 }
 
-void rewrite_leave(struct shard *shard, uint32_t number)
+void rewrite_leave(struct shard *shard, uint64_t serial)
 {
-	leave(shard->rewrite.dead, &shard->rewrite.dead_count, number);
-	leave(shard->rewrite.holes, &shard->rewrite.hole_count, number);
+	leave(shard->rewrite.dead, &shard->rewrite.dead_count, serial);
+	leave(shard->rewrite.holes, &shard->rewrite.hole_count, serial);
 }
 
 void rewrite_mark(struct shard *shard)
@@ -87,7 +87,7 @@ void rewrite_mark(struct shard *shard)
 	struct rewrite *rewrite = &shard->rewrite;
 
 	for (unsigned i = 0; i < rewrite->directory_count; i++) {
-		struct segment *segment = arena_segment(&shard->arena, rewrite->directories[i]);
+		struct segment *segment = arena_find(&shard->arena, rewrite->directories[i]);
 		if (!segment)
 			continue;
 		const size_t bytes = arena_directory_bytes(segment->length);
@@ -104,11 +104,11 @@ static void note_written(struct shard *shard, const struct segment *segment)
 	if (segment->state == SEGMENT_OPEN) /* is marked when it is sealed */
 		return;
 	for (unsigned i = 0; i < rewrite->directory_count; i++)
-		if (rewrite->directories[i] == segment->number)
+		if (rewrite->directories[i] == segment->serial)
 			return;
 	if (rewrite->directory_count == REWRITE_DIRECTORIES)
 		rewrite_mark(shard);
-	rewrite->directories[rewrite->directory_count++] = segment->number;
+	rewrite->directories[rewrite->directory_count++] = segment->serial;
 }
 
 /* The newest place of a list that has as many pages and may be written, off the list. NULL: there is none. */
@@ -119,7 +119,7 @@ static struct arena_extent *take(struct shard *shard, struct dead_extent *list, 
 		const struct dead_extent dead = list[i];
 		if (dead.pages != pages)
 			continue;
-		struct segment *segment = arena_segment(&shard->arena, dead.segment);
+		struct segment *segment = arena_find(&shard->arena, dead.segment);
 		if (segment->users > 0)
 			continue;
 		list[i] = list[--*count];

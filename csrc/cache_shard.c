@@ -11,6 +11,7 @@
 #include "cache_internal.h"
 #include "cache_move.h"
 #include "cache_window.h"
+#include "drp_assert.h"
 #include "hash.h"
 #include "witness.h"
 
@@ -149,7 +150,7 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 		shard->counts.entries -= segment->live_count;
 	segment->live_count = 0;
 	if (segment->kind == SEGMENT_EXTENTS)
-		rewrite_leave(shard, segment->number);
+		rewrite_leave(shard, segment->serial);
 	arena_retire(&shard->arena, segment);
 }
 
@@ -184,11 +185,11 @@ static void leave_segment(struct cache *cache, struct shard *shard, struct segme
 void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent)
 {
 	const size_t page = prim_page_size(), bytes = witness_count((size_t)extent->value_bytes) * page;
-	struct segment *segment = arena_segment(&shard->arena, extent->segment);
+	unsigned char *address;
+	struct segment *segment = shard_extent_segment(shard, extent, &address);
 
 	if (!segment)
 		return;
-	unsigned char *address = segment->base + (size_t)extent->page * page;
 	struct pin *pin = pins_find(&shard->pins, address);
 	const bool rested = pin && pin->resting; /* its pages are not marked */
 	if (rested) {
@@ -219,8 +220,25 @@ bool shard_read_extent(struct found *found, struct entry_extent *extent)
 	entry_copy(&found->reader, extent, sizeof(*extent));
 	/* What was copied counts only if the pieces up to here are there still; their stamps come first in each page. */
 	size_t read_bytes = found->entry.bytes - found->entry.inline_bytes + sizeof(*extent);
-	return !found->reader.lost && entry_intact(found->segment->base, found->offset,
-						   arena_stamp(found->segment->number), read_bytes);
+	return !found->reader.lost &&
+	       entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), read_bytes) &&
+	       found->entry.inline_bytes == sizeof(*extent) + witness_count((size_t)extent->value_bytes) * sizeof(uint16_t);
+}
+
+struct segment *shard_extent_segment(const struct shard *shard, const struct entry_extent *extent, unsigned char **address)
+{
+	struct segment *segment = arena_find(&shard->arena, extent->segment);
+	const size_t page = prim_page_size(), first = (size_t)extent->page * page;
+
+	if (!segment)
+		return NULL;
+	const size_t bytes = witness_count((size_t)extent->value_bytes) * page;
+	const bool inside = segment->kind != SEGMENT_ENTRIES && first <= segment->used && bytes <= segment->used - first;
+	DRP_ASSERT(inside);
+	if (!inside)
+		return NULL;
+	*address = segment->base + first;
+	return segment;
 }
 
 bool shard_is_whole(struct shard *shard, struct found *found)
@@ -237,11 +255,10 @@ bool shard_is_whole(struct shard *shard, struct found *found)
 	entry_copy(&found->reader, NULL, found->entry.meta_bytes);
 	if (!shard_read_extent(found, &extent))
 		return false;
-	const struct segment *segment = arena_segment(&shard->arena, extent.segment);
-	if (!segment)
+	unsigned char *at;
+	if (!shard_extent_segment(shard, &extent, &at))
 		return false;
-	size_t left = (size_t)extent.value_bytes;
-	for (const unsigned char *at = segment->base + (size_t)extent.page * page; left > 0;) {
+	for (size_t left = (size_t)extent.value_bytes; left > 0;) {
 		size_t some = left < 64 * page ? left : 64 * page;
 		entry_copy(&found->reader, witnesses, witness_count(some) * sizeof(witnesses[0]));
 		if (found->reader.lost || !witness_intact(at, some, witnesses))
@@ -328,7 +345,7 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		found->offset = arena_place_offset(cursor->place);
 		__builtin_prefetch(segment->base + found->offset + 64); /* what stands behind the head */
 		bool there = !segment_is_gone(segment, found->offset) && /* read, it would be a page of zeros */
-			     entry_open(segment->base, found->offset, arena_stamp(number), &found->reader, &found->entry);
+			     shard_open_entry(found);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
 			return -1;
 		/* Another key with this tag, or half of ours is gone: the stamps tell. */
@@ -360,7 +377,7 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 	struct entry read;
 
 	if (prim_mark(segment->base + first, last - first) != DRP_OK ||
-	    !entry_open(segment->base, start, arena_stamp(segment->number), &reader, &read) ||
+	    !entry_open(segment->base, segment->used, start, arena_stamp(segment->number), &reader, &read) ||
 	    read.bytes != entry->bytes)
 		return false;
 	for (size_t i = 0; i < part_count; i++)
@@ -482,7 +499,7 @@ taken:
 	segment->users++;
 	shard->unmarked_extent_bytes[part] += length;
 	add_bytes(cache, shard, segment, length);
-	*extent = (struct entry_extent){.value_bytes = bytes, .segment = segment->number, .page = (uint32_t)first};
+	*extent = (struct entry_extent){.segment = segment->serial, .value_bytes = bytes, .page = (uint16_t)first};
 	*out = segment;
 	return DRP_OK;
 }

@@ -11,33 +11,15 @@
 #include <stdint.h>
 
 #include "arena.h"
-#include "droppable.h"
+#include "cache_found.h"
 
 struct cache;
 struct shard;
-struct found;
-struct entry;
-struct entry_extent;
-struct index_cursor;
 
 int shard_init(struct cache *cache, struct shard *shard);
 void shard_destroy(struct shard *shard);
 void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks the index */
 bool shard_let_go(void *shard, uint64_t place); /* for struct index */
-
-/*
- * Finds the key's entry, expired ones included. MISS_*: why not, as far as can be told. -1: found.
- * An entry that turns out to be dropped is forgotten on the way.
- */
-int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
-	       struct found *found);
-/* Finds the entry at a place, whose key is not known, by the hash of its key. */
-bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct index_cursor *cursor);
-/* Reads the extent of an entry whose reader stands behind key and meta. False: dropped. */
-bool shard_read_extent(struct found *found, struct entry_extent *extent);
-size_t found_end(const struct found *found);
-/* Is all of the found entry there, its extent included? Its reader stands behind the key, and is used up. */
-bool shard_is_whole(struct shard *shard, struct found *found);
 
 /* Why an entry leaves; the count that it goes to. */
 #define PLACE_EVICTED UINT64_C(1) /* in segment 0, which is none */

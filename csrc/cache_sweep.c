@@ -73,7 +73,7 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
 {
 	const size_t page = prim_page_size(), first = segment->swept & ~(page - 1);
-	const uint32_t number = segment->number;
+	const uint64_t serial = segment->serial;
 	unsigned char states[STEP_PAGES + 1];
 	size_t step = STEP_PAGES * page, start, entries = 0;
 	struct prim_census census;
@@ -91,12 +91,12 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 			segment->swept = (segment->swept & ~(page - 1)) + page;
 			continue;
 		}
-		if (!entry_next(segment->base, &segment->swept, end, arena_stamp(number), &start))
+		if (!entry_next(segment->base, &segment->swept, end, arena_stamp(segment->number), &start))
 			break;
 		if (!shard_find_live(cache, shard, segment, start, &found))
 			continue;
 		sweep_entry(cache, shard, &found, reason);
-		if (arena_segment(&shard->arena, number) != segment)
+		if (arena_find(&shard->arena, serial) != segment)
 			return; /* that was its last live entry */
 		if (reason == SWEEP_EVICT &&
 		    atomic_load_explicit(&cache->bytes, memory_order_relaxed) <= cache->config.max_bytes)
@@ -112,15 +112,16 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	const uint32_t number = segment->number, count = segment->extents;
+	const uint64_t serial = segment->serial;
+	const uint32_t stamp = arena_stamp(segment->number), count = segment->extents;
 
 	segment->users++; /* stays itself while its last live values leave */
 	for (uint32_t i = 0; i < count; i++) {
 		const struct arena_extent listed = arena_directory(segment)[i];
 		struct found found;
 		struct entry_extent extent;
-		if (listed.stamp != arena_stamp(number) ||
-		    !shard_find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
+		if (listed.stamp != stamp ||
+		    !shard_find_by_extent(cache, shard, listed.hash, serial, listed.page, &found, &extent))
 			continue;
 		if (extent.value_bytes <= shard->copy_credit_bytes &&
 		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
@@ -128,7 +129,7 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 		else
 			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 	}
-	if (arena_segment(&shard->arena, number) == segment)
+	if (arena_find(&shard->arena, serial) == segment)
 		shard_retire(cache, shard, segment);
 	arena_release(&shard->arena, segment);
 }
@@ -136,11 +137,11 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 /* A large value at the tail: one more round if it was used or is all there, else it goes. */
 static void clean_whole(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	const uint32_t number = segment->number;
+	const uint64_t serial = segment->serial;
 	struct found found;
 	struct entry_extent extent;
 
-	bool live = shard_find_by_extent(cache, shard, segment->hash, number, 0, &found, &extent);
+	bool live = shard_find_by_extent(cache, shard, segment->hash, serial, 0, &found, &extent);
 	bool resident = live && range_is_resident(segment->base, (size_t)extent.value_bytes);
 	if (resident && !segment->spared && shard->spare_credit > 0) {
 		segment->spared = true;
@@ -150,7 +151,7 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 	}
 	if (live)
 		shard_forget_extent(cache, shard, &found, &extent, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
-	if (arena_segment(&shard->arena, number) == segment)
+	if (arena_find(&shard->arena, serial) == segment)
 		shard_retire(cache, shard, segment);
 }
 
@@ -244,17 +245,18 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 /* Counts what is live of a value's or many values' own pages anew; what nothing leads to any more is given back. */
 static void audit(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	const uint32_t number = segment->number, count = segment->kind == SEGMENT_WHOLE ? 1 : segment->extents;
+	const uint64_t serial = segment->serial;
+	const uint32_t stamp = arena_stamp(segment->number), count = segment->kind == SEGMENT_WHOLE ? 1 : segment->extents;
 	size_t live_bytes = 0, live_count = 0;
 	struct found found;
 	struct entry_extent extent;
 
 	for (uint32_t i = 0; i < count; i++) {
-		struct arena_extent listed = {segment->hash, 0, arena_stamp(number)};
+		struct arena_extent listed = {segment->hash, 0, stamp};
 		if (segment->kind == SEGMENT_EXTENTS)
 			listed = arena_directory(segment)[i];
-		if (listed.stamp != arena_stamp(number) ||
-		    !shard_find_by_extent(cache, shard, listed.hash, number, listed.page, &found, &extent))
+		if (listed.stamp != stamp ||
+		    !shard_find_by_extent(cache, shard, listed.hash, serial, listed.page, &found, &extent))
 			continue;
 		live_bytes += witness_count((size_t)extent.value_bytes) * prim_page_size();
 		live_count++;

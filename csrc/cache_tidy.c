@@ -23,25 +23,25 @@ bool shard_entries_are_dear(const struct shard *shard)
 
 void shard_note_thin(struct shard *shard, const struct segment *segment)
 {
-	if (shard->probation.thin_number == 0 && segment->part == ARENA_MAIN && segment->live_bytes < segment->used / 2)
-		shard->probation.thin_number = segment->number;
+	if (shard->probation.thin_serial == 0 && segment->part == ARENA_MAIN && segment->live_bytes < segment->used / 2)
+		shard->probation.thin_serial = segment->serial;
 }
 
 void shard_tidy(struct cache *cache, struct shard *shard)
 {
 	struct probation *probation = &shard->probation;
 
-	if (probation->thin_number == 0 || shard->making_space)
+	if (probation->thin_serial == 0 || shard->making_space)
 		return;
-	struct segment *segment = arena_segment(&shard->arena, probation->thin_number);
+	struct segment *segment = arena_find(&shard->arena, probation->thin_serial);
 	if (segment && (segment->users > 0 || !cache_room_is_known(cache, shard, STEP_TAKES_BYTES)))
 		return; /* a copy is under way, which ends soon; or there is no memory, and each entry stands for more of it */
 	if (segment) {
 		shard->making_space = true; /* no look at other segments, which could retire this one */
 		shard_sweep_entries(cache, shard, segment, SWEEP_TIDY);
 		shard->making_space = false;
-		segment = arena_segment(&shard->arena, probation->thin_number);
+		segment = arena_find(&shard->arena, probation->thin_serial);
 	}
 	if (!segment)
-		probation->thin_number = 0;
+		probation->thin_serial = 0;
 }

@@ -46,8 +46,7 @@ static int read_batch(struct cache *cache, struct shard *shard, size_t page, uin
 	for (size_t i = 0; i < count && status == DRP_OK; i++) {
 		found.segment = arena_segment(&shard->arena, arena_place_number(places[i]));
 		found.offset = arena_place_offset(places[i]);
-		if (!found.segment || !entry_open(found.segment->base, found.offset, arena_stamp(found.segment->number),
-						  &found.reader, &found.entry))
+		if (!found.segment || found.segment->kind != SEGMENT_ENTRIES || !shard_open_entry(&found))
 			continue;
 		if ((found.entry.flags & ENTRY_TTL) && found.entry.expires_ns <= cache_now_ns(cache))
 			continue;

@@ -149,7 +149,7 @@ out:
 /* What is dead first; then from where the hand of this shard stands. */
 static size_t yield_shard(struct shard *shard)
 {
-	struct segment *segment = arena_segment(&shard->arena, shard->yield_number);
+	struct segment *segment = arena_find(&shard->arena, shard->yield_serial);
 	size_t given = 0, dead;
 
 	while (given < LOCKED_BYTES && (dead = arena_purge_kept(&shard->arena)) > 0)
@@ -164,7 +164,7 @@ static size_t yield_shard(struct shard *shard)
 			given += yield_segment(shard, segment);
 		segment = next;
 	}
-	shard->yield_number = segment ? segment->number : 0;
+	shard->yield_serial = segment ? segment->serial : 0;
 	return given;
 }
 

@@ -204,8 +204,8 @@ static bool next_piece(struct entry_reader *reader)
 	struct piece piece;
 	size_t offset = round_up(reader->at, prim_page_size());
 
-	if (!read_piece(reader->base, offset, reader->stamp, &piece) || (piece.flags & ENTRY_FIRST) ||
-	    piece.length == 0) {
+	if (offset >= reader->end || !read_piece(reader->base, offset, reader->stamp, &piece) ||
+	    (piece.flags & ENTRY_FIRST) || piece.length == 0 || piece.length > reader->end - offset - PIECE) {
 		reader->lost = true;
 		return false;
 	}
@@ -308,19 +308,30 @@ static void read_lengths(struct entry_reader *reader, unsigned flags, struct ent
 	entry->bytes = head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 }
 
-bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct entry_reader *reader,
+/* Does an entry of that many bytes that begins at start end before end? */
+static bool fits(size_t start, size_t end, size_t bytes)
+{
+	size_t same;
+	return bytes < end - start && entry_place(start, bytes, &same) <= end;
+}
+
+bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t stamp, struct entry_reader *reader,
 		struct entry *entry)
 {
 	struct piece piece;
 
-	if (!read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST))
+	if (start >= end || !read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST) ||
+	    piece.length > end - start - PIECE)
 		return false;
-	*reader = (struct entry_reader){.base = base, .at = start + PIECE, .left = piece.length, .stamp = stamp};
+	*reader = (struct entry_reader){.base = base, .end = end, .at = start + PIECE, .left = piece.length, .stamp = stamp};
 	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~ENTRY_FIRST};
-	if (!(piece.flags & ENTRY_SMALL))
+	if (!(piece.flags & ENTRY_SMALL)) {
 		read_lengths(reader, piece.flags, entry);
-	else if (!read_small_lengths(reader, piece.flags, piece.length, entry))
+		if (!fits(start, end, entry->bytes))
+			return false;
+	} else if (!read_small_lengths(reader, piece.flags, piece.length, entry)) {
 		return false;
+	}
 	if (piece.flags & ENTRY_TTL)
 		entry_copy(reader, &entry->expires_ns, 8);
 	if (piece.flags & ENTRY_COST)

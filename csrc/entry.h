@@ -52,14 +52,14 @@ struct entry {
 
 /* What stands in place of the value when it has pages of its own; uint16_t witnesses follow. */
 struct entry_extent {
-	uint64_t value_bytes;
-	uint32_t segment; /* number */
-	uint32_t page;    /* first page of the value in it */
+	uint64_t segment; /* serial: never that of another segment */
+	uint64_t value_bytes : 48, page : 16; /* page: the value's first in its segment */
 };
 
 /* Reads an entry's bytes in order, across pieces. */
 struct entry_reader {
 	const unsigned char *base;
+	size_t end;      /* nothing is read from there on */
 	size_t at, left; /* next payload byte, payload bytes left in this piece */
 	uint32_t stamp;
 	bool lost; /* a piece was not what was written: the entry was dropped */
@@ -85,8 +85,8 @@ static inline size_t entry_most_bytes(size_t bytes)
 void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct entry *entry,
 		 const struct drp_part *parts, size_t part_count);
 
-/* Decodes the head at start. False: dropped, or no entry begins here. */
-bool entry_open(const unsigned char *base, size_t start, uint32_t stamp, struct entry_reader *reader,
+/* Decodes the head at start of a segment in which end bytes are used. False: dropped, or no entry begins here. */
+bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t stamp, struct entry_reader *reader,
 		struct entry *entry);
 
 /* The next bytes: copied out (to == NULL: passed over), or compared. On loss, reader->lost is set. */

@@ -37,7 +37,8 @@ struct segment {
 	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
 	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
-	uint32_t number;
+	uint64_t serial;   /* which of all segments of its arena this is, from 1; never given again. 0: it is in no use */
+	uint32_t number;   /* the serial's low bits: what an index slot has room for; see place.h */
 	uint32_t users, resting; /* resting: users among them that give way when they are asked to (cache_window.h) */
 	uint32_t extents; /* EXTENTS: entries of the directory in use */
 	uint8_t kind, state;

@@ -65,7 +65,7 @@ static bool is_whole(const unsigned char *base, size_t start, const struct shape
 	struct entry_reader reader;
 	struct entry entry;
 
-	if (!entry_open(base, start, STAMP, &reader, &entry))
+	if (!entry_open(base, PAGES * prim_page_size(), start, STAMP, &reader, &entry))
 		return false;
 	CHECK_EQ(entry.kind, 5);
 	CHECK_EQ(entry.flags & ~ENTRY_LENGTHS, shape->flags);
