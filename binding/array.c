@@ -4,6 +4,7 @@
  *   meta   | order: 'C' or 'F' | dimensions: 1 byte | shape: 8 bytes each | dtype, as droppable._values pickled it
  *
  * A hot array should cost no Python code, so the dtypes that were unpickled once are remembered: there are few of them.
+ * One that a caller can change is not handed out twice: each array gets what own(dtype) makes.
  * The table of a module only grows, up to its size, and what is in it stays as long as the module, so that it is read
  * without a lock by every thread; a dtype that finds it full is unpickled each time.
  */
@@ -16,6 +17,7 @@ enum { REMEMBERED_MOST = 64, HEAD_BYTES = 2 };
 
 struct remembered {
 	PyObject *make, *dtype;
+	PyObject *own;               /* NULL: everybody may have dtype itself; else each array gets own(dtype) */
 	_Atomic(PyObject *) pickled; /* written last: NULL until the others are there */
 };
 
@@ -60,25 +62,25 @@ int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyO
 
 	if (meta_bytes < head || at[0] != 'C')
 		return 0;
-	const struct remembered *dtype = find(core->dtypes, at + head, meta_bytes - head);
-	if (!dtype)
+	const struct remembered *known = find(core->dtypes, at + head, meta_bytes - head);
+	if (!known)
 		return 0;
-	PyObject *shape = read_shape(at + HEAD_BYTES, (Py_ssize_t)dimensions);
-	if (!shape)
-		return -1;
+	PyObject *dtype = known->own ? PyObject_CallOneArg(known->own, known->dtype) : Py_NewRef(known->dtype);
+	PyObject *shape = dtype ? read_shape(at + HEAD_BYTES, (Py_ssize_t)dimensions) : NULL;
 	/* NumPy takes half the time if it is not told what it would assume. */
-	PyObject *arguments[] = {shape, dtype->dtype, memory};
-	*array = PyObject_Vectorcall(dtype->make, arguments, 3, NULL);
-	Py_DECREF(shape);
+	PyObject *arguments[] = {shape, dtype, memory};
+	*array = shape ? PyObject_Vectorcall(known->make, arguments, 3, NULL) : NULL;
+	Py_XDECREF(dtype);
+	Py_XDECREF(shape);
 	return *array ? 1 : -1;
 }
 
 static PyObject *remember_dtype(PyObject *module, PyObject *arguments)
 {
 	struct array_dtypes *dtypes = core_of_module(module)->dtypes;
-	PyObject *pickled, *make, *dtype;
+	PyObject *pickled, *make, *dtype, *own;
 
-	if (!PyArg_ParseTuple(arguments, "SOO", &pickled, &make, &dtype))
+	if (!PyArg_ParseTuple(arguments, "SOOO", &pickled, &make, &dtype, &own))
 		return NULL;
 	if (find(dtypes, (const unsigned char *)PyBytes_AS_STRING(pickled), (size_t)PyBytes_GET_SIZE(pickled)))
 		Py_RETURN_NONE;
@@ -87,6 +89,7 @@ static PyObject *remember_dtype(PyObject *module, PyObject *arguments)
 		if (at < REMEMBERED_MOST) {
 			dtypes->table[at].make = Py_NewRef(make);
 			dtypes->table[at].dtype = Py_NewRef(dtype);
+			dtypes->table[at].own = own == Py_None ? NULL : Py_NewRef(own);
 			atomic_store_explicit(&dtypes->table[at].pickled, Py_NewRef(pickled), memory_order_release);
 		}
 	}
@@ -95,8 +98,9 @@ static PyObject *remember_dtype(PyObject *module, PyObject *arguments)
 
 static PyMethodDef functions[] = {
 	{"remember_dtype", remember_dtype, METH_VARARGS,
-	 "remember_dtype(pickled, make, dtype, /)\n--\n\n"
-	 "From now on a C-ordered array whose meta ends in pickled is make(shape, dtype, memory), without decode()."},
+	 "remember_dtype(pickled, make, dtype, own, /)\n--\n\n"
+	 "From now on a C-ordered array whose meta ends in pickled is make(shape, dtype, memory), without decode(); with\n"
+	 "own(dtype) in the place of dtype, unless own is None."},
 	{NULL, NULL, 0, NULL},
 };
 
@@ -107,6 +111,7 @@ int core_visit_dtypes(struct array_dtypes *dtypes, visitproc visit, void *arg)
 			break;
 		Py_VISIT(dtypes->table[i].make);
 		Py_VISIT(dtypes->table[i].dtype);
+		Py_VISIT(dtypes->table[i].own);
 	}
 	return 0;
 }
@@ -117,6 +122,7 @@ void core_free_dtypes(struct array_dtypes *dtypes)
 		Py_XDECREF(atomic_load_explicit(&dtypes->table[i].pickled, memory_order_acquire));
 		Py_XDECREF(dtypes->table[i].make);
 		Py_XDECREF(dtypes->table[i].dtype);
+		Py_XDECREF(dtypes->table[i].own);
 	}
 	PyMem_Free(dtypes);
 }

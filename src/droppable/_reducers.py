@@ -28,41 +28,62 @@ class _Library:
 
     name: str
     offer: Callable[[Any], Table]
-    growth: Callable[[Any], int] | None = None
+    growth: Callable[[Any], int] = lambda module: 0
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What a library offered, and when: while this is so, there is nothing new to ask it for."""
+
+    module: Any
+    growth: int
+    table: Table
 
 
 class _Reducers:
-    """The table. What it is made of is replaced and never changed, so that threads need no lock to read it."""
+    """The table.
+
+    No lock, for a finaliser may register a type in the middle of anything here. Instead nothing is read, changed and
+    written back: a registration is one write to a dict, which loses none of the others, and each library has an entry
+    that is replaced as a whole. Two threads that meet a new library ask it twice, for the same. Dicts that others may
+    write to are copied at once, never walked.
+    """
 
     def __init__(self, *libraries: _Library) -> None:
-        self._waiting = libraries  # for their import, or for more of their types
-        self._growth: dict[str, int] = {}
-        self._offered: Table = {}
+        self._libraries = libraries
+        self._offers: dict[str, _Offer] = {}
         self._registered: Table = {}
 
     def register(self, kind: type, reduce: Reduce) -> None:
-        self._registered = {**self._registered, kind: reduce}
+        self._registered[kind] = reduce
 
     def table(self) -> Table | None:
         """For `pickle.Pickler.dispatch_table`; None: what pickle does by itself is all there is to do."""
-        for library in self._waiting:
+        table: Table = {}
+        for library in self._libraries:
             module = sys.modules.get(library.name)
             if module is not None:
                 self._welcome(library, module)
-        if not self._offered and not self._registered:
+            offer = self._offers.get(library.name)
+            if offer is not None:
+                table.update(offer.table)
+        registered = self._registered.copy()
+        if not table and not registered:
             return None
         # What the program told copyreg stands above ours, and what it told us above that.
-        return {**self._offered, **copyreg.dispatch_table, **self._registered}
+        return {**table, **copyreg.dispatch_table.copy(), **registered}
 
     def _welcome(self, library: _Library, module: Any) -> None:
-        growth = library.growth(module) if library.growth else 0
-        if self._growth.get(library.name) == growth or getattr(module.__spec__, "_initializing", False):
+        known = self._offers.get(library.name)
+        growth = library.growth(module)
+        if known is not None and known.module is module and known.growth == growth:
             return
-        self._offered = {**self._offered, **library.offer(module)}
-        if library.growth:
-            self._growth = {**self._growth, library.name: growth}
-        else:
-            self._waiting = tuple(other for other in self._waiting if other is not library)
+        if getattr(module.__spec__, "_initializing", False):
+            return
+        table = library.offer(module)
+        if known is not None:  # imported anew: objects of the older classes may be alive
+            table = {**known.table, **table}
+        self._offers[library.name] = _Offer(module, growth, table)
 
 
 def register_reducer(kind: type[T], reduce: Callable[[T], Reduced]) -> None:

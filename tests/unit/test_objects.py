@@ -48,7 +48,7 @@ def torch() -> Any:
 @pytest.fixture
 def registered() -> Iterator[None]:
     """The registry as it was, after the test."""
-    before = reducers._registered
+    before = reducers._registered.copy()
     yield
     reducers._registered = before
 
