@@ -103,10 +103,11 @@ static PyObject *mapping_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 static bool mapping_try_close(struct mapping *self)
 {
 	Py_ssize_t users = 0;
-	if (atomic_compare_exchange_strong(&self->users, &users, CLOSED))
-		prim_unmap(self->address, self->length);
-	else if (users != CLOSED)
-		return false;
+	if (!atomic_compare_exchange_strong(&self->users, &users, CLOSED))
+		return users == CLOSED;
+	Py_BEGIN_ALLOW_THREADS /* long, where there is much */
+	prim_unmap(self->address, self->length);
+	Py_END_ALLOW_THREADS
 	return true;
 }
 

@@ -31,13 +31,18 @@ struct raw_region {
 	_Atomic bool exposed;
 };
 
+/*
+ * uses holds two things in one word, so that a buffer cannot be given out between the end of the hold and the count that
+ * finish() returns: whether the hold is active, and how many of its buffers are alive.
+ */
 struct hold_object {
 	PyObject_HEAD
 	struct raw_region *owner;
 	struct region_hold hold;
-	_Atomic bool active;
-	_Atomic Py_ssize_t buffers;
+	_Atomic size_t uses;
 };
+
+enum { HOLD_ACTIVE = 1, HOLD_BUFFER = 2 };
 
 static const char *const on_drop_names[] = {"zero", "raise", "signal", NULL};
 static const char *const backing_names[] = {"lazyfree", "droppable", "auto", NULL};
@@ -167,10 +172,11 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static bool raw_try_close(struct raw_region *self)
 {
 	Py_ssize_t users = 0;
-	if (atomic_compare_exchange_strong(&self->users, &users, CLOSED))
-		region_close(self->region);
-	else if (users != CLOSED)
-		return false;
+	if (!atomic_compare_exchange_strong(&self->users, &users, CLOSED))
+		return users == CLOSED;
+	Py_BEGIN_ALLOW_THREADS /* a fifth of a second a GiB; nobody comes to the region any more */
+	region_close(self->region);
+	Py_END_ALLOW_THREADS
 	return true;
 }
 
@@ -500,7 +506,7 @@ static PyObject *raw_hold(PyObject *self, PyObject *args)
 					   &gone);
 	Py_END_ALLOW_THREADS
 	if (status == DRP_OK) {
-		atomic_store(&hold->active, true);
+		atomic_store(&hold->uses, HOLD_ACTIVE);
 		return (PyObject *)hold;
 	}
 	Py_DECREF(hold);
@@ -513,10 +519,9 @@ err_leave:
 
 static int hold_end(struct hold_object *self, struct region_gone *gone)
 {
-	bool active = true;
 	int status = DRP_OK;
 
-	if (!atomic_compare_exchange_strong(&self->active, &active, false))
+	if (!(atomic_fetch_and(&self->uses, ~(size_t)HOLD_ACTIVE) & HOLD_ACTIVE))
 		return DRP_OK;
 	if (self->hold.length > 0) {
 		Py_BEGIN_ALLOW_THREADS
@@ -535,7 +540,7 @@ static PyObject *hold_finish(PyObject *self, PyObject *Py_UNUSED(ignored))
 	int status = hold_end(hold, &gone);
 	if (status != DRP_OK)
 		return raise_status(status, hold->hold.kind == REGION_HOLD_READ ? "Region.reading" : "Region.settle", &gone);
-	return PyLong_FromSsize_t(atomic_load(&hold->buffers));
+	return PyLong_FromSize_t(atomic_load(&hold->uses) / HOLD_BUFFER);
 }
 
 static void hold_dealloc(PyObject *self)
@@ -554,26 +559,29 @@ static void hold_dealloc(PyObject *self)
 static int hold_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
 	struct hold_object *hold = (struct hold_object *)self;
+	size_t uses = atomic_load(&hold->uses);
 
 	view->obj = NULL;
-	if (!atomic_load(&hold->active)) {
-		PyErr_SetString(PyExc_BufferError, "the block of this view has ended");
-		return -1;
-	}
+	do {
+		if (!(uses & HOLD_ACTIVE)) {
+			PyErr_SetString(PyExc_BufferError, "the block of this view has ended");
+			return -1;
+		}
+	} while (!atomic_compare_exchange_weak(&hold->uses, &uses, uses + HOLD_BUFFER));
 	if (!raw_enter(hold->owner))
-		return -1;
+		goto err_uses;
 	if (PyBuffer_FillInfo(view, self, (char *)region_memory(hold->owner->region) + hold->hold.offset,
-			      (Py_ssize_t)hold->hold.length, hold->hold.kind != REGION_HOLD_WRITE, flags) < 0) {
-		raw_leave(hold->owner);
-		return -1;
-	}
-	atomic_fetch_add(&hold->buffers, 1);
-	return 0;
+			      (Py_ssize_t)hold->hold.length, hold->hold.kind != REGION_HOLD_WRITE, flags) == 0)
+		return 0;
+	raw_leave(hold->owner);
+err_uses:
+	atomic_fetch_sub(&hold->uses, HOLD_BUFFER);
+	return -1;
 }
 
 static void hold_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
-	atomic_fetch_sub(&((struct hold_object *)self)->buffers, 1);
+	atomic_fetch_sub(&((struct hold_object *)self)->uses, HOLD_BUFFER);
 	raw_leave(((struct hold_object *)self)->owner);
 }
 
@@ -589,8 +597,10 @@ static int raw_getbuffer(PyObject *self, Py_buffer *view, int flags)
 	}
 	if (!raw_enter(raw))
 		return -1;
-	if (!atomic_exchange(&raw->exposed, true))
+	if (!atomic_load(&raw->exposed)) { /* twice does no harm; before it is done nobody gets the memory */
 		(void)region_expose(raw->region); /* benign: settling then costs more */
+		atomic_store(&raw->exposed, true);
+	}
 	if (PyBuffer_FillInfo(view, self, region_memory(raw->region), (Py_ssize_t)region_length(raw->region), 0, flags) < 0) {
 		raw_leave(raw);
 		return -1;
