@@ -390,6 +390,9 @@ struct walk {
 static int append_key(void *context, const void *data, size_t bytes)
 {
 	const struct walk *walk = context;
+
+	if (key_is_digest(data))
+		return DRP_OK;
 	PyObject *key = key_decode(walk->core, data, bytes);
 	int result = key ? PyList_Append(walk->keys, key) : -1;
 	Py_XDECREF(key);

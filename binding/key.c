@@ -1,12 +1,13 @@
 /*
- * key.c - see key.h for the format.
+ * key.c - keys of str, bytes, int, float, bool, None and tuples of them, and the arguments of calls: all that is encoded
+ * without running Python code. See key.h for the format.
  */
 #include "key.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static int reserve(struct key *key, size_t more)
+int key_reserve(struct key *key, size_t more)
 {
 	if (key->size - key->bytes >= more)
 		return 0;
@@ -23,9 +24,9 @@ static int reserve(struct key *key, size_t more)
 	return 0;
 }
 
-static int append(struct key *key, char tag, const void *data, size_t bytes)
+int key_append(struct key *key, char tag, const void *data, size_t bytes)
 {
-	if (reserve(key, bytes + 1) < 0)
+	if (key_reserve(key, bytes + 1) < 0)
 		return -1;
 	key->data[key->bytes++] = (unsigned char)tag;
 	memcpy(key->data + key->bytes, data, bytes);
@@ -37,7 +38,7 @@ static int append_object_bytes(struct key *key, char tag, PyObject *bytes)
 {
 	if (!bytes)
 		return -1;
-	int result = append(key, tag, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+	int result = key_append(key, tag, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
 	Py_DECREF(bytes);
 	return result;
 }
@@ -47,7 +48,7 @@ static int append_str(struct key *key, PyObject *object)
 	Py_ssize_t length;
 	const char *text = PyUnicode_AsUTF8AndSize(object, &length);
 	if (text)
-		return append(key, 's', text, (size_t)length);
+		return key_append(key, 's', text, (size_t)length);
 	if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
 		return -1;
 	PyErr_Clear(); /* lone surrogates */
@@ -61,80 +62,87 @@ static int append_int(struct key *key, PyObject *object)
 	if (!overflow) {
 		if (value == -1 && PyErr_Occurred())
 			return -1;
-		return append(key, 'i', &value, sizeof(value));
+		return key_append(key, 'i', &value, sizeof(value));
 	}
 	PyObject *digits = PyNumber_ToBase(object, 16);
 	if (!digits)
 		return -1;
 	Py_ssize_t length;
 	const char *text = PyUnicode_AsUTF8AndSize(digits, &length);
-	int result = text ? append(key, 'I', text, (size_t)length) : -1;
+	int result = text ? key_append(key, 'I', text, (size_t)length) : -1;
 	Py_DECREF(digits);
 	return result;
 }
 
-static int append_pickle(struct key *key, PyObject *object)
+static int encode_native(struct key *key, PyObject *object, int depth);
+
+int key_append_head(struct key *key, char tag, size_t count)
 {
-	if (PyObject_Hash(object) == -1) /* what a dict would refuse; TypeError: unhashable type */
+	const uint32_t stored = (uint32_t)count;
+
+	if (count != stored) {
+		PyErr_SetString(PyExc_OverflowError, "a key with more than 4 294 967 295 elements");
 		return -1;
-	return append_object_bytes(key, 'p', core_pickle_dumps(key->core, object, "key"));
+	}
+	return key_append(key, tag, &stored, sizeof(stored));
 }
 
-static int encode_native(struct key *key, PyObject *object);
-
-static int append_tuple_head(struct key *key, uint32_t count)
-{
-	return append(key, 't', &count, sizeof(count));
-}
-
-/* 1: the element is of no native type. */
-static int append_element(struct key *key, PyObject *object)
+/* 1: the element is of no native type, or so long that only its digest fits. */
+static int append_element(struct key *key, PyObject *object, int depth)
 {
 	uint32_t length;
 	size_t at = key->bytes;
-	if (reserve(key, sizeof(length)) < 0)
+	if (key_reserve(key, sizeof(length)) < 0)
 		return -1;
 	key->bytes += sizeof(length);
-	int result = encode_native(key, object);
+	int result = encode_native(key, object, depth);
 	if (result != 0)
 		return result;
 	length = (uint32_t)(key->bytes - at - sizeof(length));
+	if (length != key->bytes - at - sizeof(length))
+		return 1;
 	memcpy(key->data + at, &length, sizeof(length));
 	return 0;
 }
 
-static int append_tuple(struct key *key, PyObject *object)
+static int append_tuple(struct key *key, PyObject *object, int depth)
 {
 	const Py_ssize_t count = PyTuple_GET_SIZE(object);
-	int result = append_tuple_head(key, (uint32_t)count);
+	int result = key_append_head(key, 't', (size_t)count);
 	for (Py_ssize_t i = 0; i < count && result == 0; i++)
-		result = append_element(key, PyTuple_GET_ITEM(object, i));
+		result = append_element(key, PyTuple_GET_ITEM(object, i), depth);
 	return result;
 }
 
-/* 0, -1 with an exception, or 1: not a native type; what was appended is of no use then. */
-static int encode_native(struct key *key, PyObject *object)
+int key_append_leaf(struct key *key, PyObject *object)
 {
 	if (PyUnicode_CheckExact(object))
 		return append_str(key, object);
 	if (PyLong_CheckExact(object))
 		return append_int(key, object);
 	if (PyBytes_CheckExact(object))
-		return append(key, 'b', PyBytes_AS_STRING(object), (size_t)PyBytes_GET_SIZE(object));
+		return key_append(key, 'b', PyBytes_AS_STRING(object), (size_t)PyBytes_GET_SIZE(object));
 	if (PyFloat_CheckExact(object)) {
 		double value = PyFloat_AS_DOUBLE(object);
-		return append(key, 'f', &value, sizeof(value));
+		return key_append(key, 'f', &value, sizeof(value));
 	}
 	if (object == Py_None || PyBool_Check(object))
-		return append(key, object == Py_None ? 'n' : object == Py_True ? 'T' : 'F', "", 0);
-	if (PyTuple_CheckExact(object)) {
-		if (Py_EnterRecursiveCall(" in a droppable key"))
-			return -1;
-		int result = append_tuple(key, object);
-		Py_LeaveRecursiveCall();
-		return result;
-	}
+		return key_append(key, object == Py_None ? 'n' : object == Py_True ? 'T' : 'F', "", 0);
 	return 1;
+}
+
+/* 0, -1 with an exception, or 1: not a native type; what was appended is of no use then. */
+static int encode_native(struct key *key, PyObject *object, int depth)
+{
+	if (!PyTuple_CheckExact(object))
+		return key_append_leaf(key, object);
+	if (depth == KEY_DEEPEST)
+		return 1; /* for the encoding of trees to refuse */
+	if (Py_EnterRecursiveCall(" in a droppable key"))
+		return -1;
+	int result = append_tuple(key, object, depth + 1);
+	Py_LeaveRecursiveCall();
+	return result;
 }
 
 static void begin(struct core_state *core, struct key *key)
@@ -148,12 +156,10 @@ static void begin(struct core_state *core, struct key *key)
 int key_encode(struct core_state *core, struct key *key, PyObject *object)
 {
 	begin(core, key);
-	int result = encode_native(key, object);
-	if (result == 1) {
-		key->bytes = 0;
-		result = append_pickle(key, object);
-	}
-	return result;
+	int result = encode_native(key, object, 0);
+	if (result == 1)
+		result = key_encode_tree(key, object);
+	return result == 0 && key->bytes > KEY_LONGEST_BYTES ? key_digest(key, 0) : result;
 }
 
 void key_free(struct key *key)
@@ -175,7 +181,7 @@ static int compare_names(const void *left, const void *right)
 }
 
 /* into has room for NAMED_INLINE; returns it, or a larger one for PyMem_Free(), or NULL with an exception. */
-static struct named *sort_by_name(struct named *into, PyObject *const *values, PyObject *names, size_t count)
+static struct named *pair(struct named *into, PyObject *const *values, PyObject *names, size_t count, bool by_name)
 {
 	if (count > NAMED_INLINE) {
 		into = PyMem_New(struct named, count);
@@ -186,21 +192,21 @@ static struct named *sort_by_name(struct named *into, PyObject *const *values, P
 	}
 	for (size_t i = 0; i < count; i++)
 		into[i] = (struct named){PyTuple_GET_ITEM(names, i), values[i]};
-	if (count > 1)
+	if (count > 1 && by_name)
 		qsort(into, count, sizeof(*into), compare_names);
 	return into;
 }
 
 /* As append_element(). */
-static int append_keywords(struct key *key, PyObject *const *values, PyObject *names, size_t count)
+static int append_keywords(struct key *key, PyObject *const *values, PyObject *names, size_t count, bool by_name)
 {
-	struct named inline_named[NAMED_INLINE], *named = sort_by_name(inline_named, values, names, count);
+	struct named inline_named[NAMED_INLINE], *named = pair(inline_named, values, names, count, by_name);
 	int result = named ? 0 : -1;
 
 	for (size_t i = 0; i < count && result == 0; i++) {
-		result = append_element(key, named[i].name);
+		result = append_element(key, named[i].name, 1);
 		if (result == 0)
-			result = append_element(key, named[i].value);
+			result = append_element(key, named[i].value, 1);
 	}
 	if (named != inline_named)
 		PyMem_Free(named);
@@ -208,44 +214,41 @@ static int append_keywords(struct key *key, PyObject *const *values, PyObject *n
 }
 
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords)
+		    PyObject *keywords, bool by_name)
 {
 	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	const uint32_t integer_bytes = 1 + sizeof(int64_t);
 	const int64_t positional = (int64_t)count;
 
 	begin(core, key);
-	int result = append_tuple_head(key, (uint32_t)(1 + count + 2 * named));
-	if (result == 0 && reserve(key, sizeof(integer_bytes)) < 0)
+	int result = key_append_head(key, 't', 1 + count + 2 * named);
+	if (result == 0 && key_reserve(key, sizeof(integer_bytes)) < 0)
 		result = -1;
 	if (result == 0) {
 		memcpy(key->data + key->bytes, &integer_bytes, sizeof(integer_bytes));
 		key->bytes += sizeof(integer_bytes);
-		result = append(key, 'i', &positional, sizeof(positional));
+		result = key_append(key, 'i', &positional, sizeof(positional));
 	}
 	for (size_t i = 0; i < count && result == 0; i++)
-		result = append_element(key, arguments[i]);
+		result = append_element(key, arguments[i], 1);
 	if (named > 0 && result == 0)
-		result = append_keywords(key, arguments + count, keywords, named);
-	if (result != 1)
-		return result;
-	PyObject *tuple = key_of_call(arguments, count, keywords);
-	if (!tuple)
-		return -1;
-	key->bytes = 0;
-	result = append_pickle(key, tuple);
-	Py_DECREF(tuple);
-	return result;
+		result = append_keywords(key, arguments + count, keywords, named, by_name);
+	if (result == 1) {
+		PyObject *tuple = key_of_call(arguments, count, keywords, by_name);
+		result = tuple ? key_encode_tree(key, tuple) : -1;
+		Py_XDECREF(tuple);
+	}
+	return result == 0 && key->bytes > KEY_LONGEST_BYTES ? key_digest(key, 0) : result;
 }
 
-PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords)
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name)
 {
 	const size_t named_count = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	struct named inline_named[NAMED_INLINE], *named = inline_named;
 	Py_ssize_t at = 0;
 
 	if (named_count > 0) {
-		named = sort_by_name(inline_named, arguments + count, keywords, named_count);
+		named = pair(inline_named, arguments + count, keywords, named_count, by_name);
 		if (!named)
 			return NULL;
 	}
@@ -266,64 +269,4 @@ PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywor
 	if (named != inline_named)
 		PyMem_Free(named);
 	return tuple;
-}
-
-static PyObject *decode_tuple(struct core_state *core, const unsigned char *data, size_t bytes)
-{
-	uint32_t count, length;
-
-	memcpy(&count, data, sizeof(count));
-	PyObject *tuple = PyTuple_New(count);
-	if (!tuple)
-		return NULL;
-	size_t at = sizeof(count);
-	for (uint32_t i = 0; i < count && at + sizeof(length) <= bytes; i++) {
-		memcpy(&length, data + at, sizeof(length));
-		at += sizeof(length);
-		PyObject *item = key_decode(core, data + at, length);
-		if (!item) {
-			Py_DECREF(tuple);
-			return NULL;
-		}
-		PyTuple_SET_ITEM(tuple, i, item);
-		at += length;
-	}
-	return tuple;
-}
-
-PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t bytes)
-{
-	const char *text = (const char *)data + 1;
-	const Py_ssize_t length = (Py_ssize_t)bytes - 1;
-	int64_t integer;
-	double real;
-
-	switch (data[0]) {
-	case 's':
-		return PyUnicode_DecodeUTF8(text, length, "surrogatepass");
-	case 'b':
-		return PyBytes_FromStringAndSize(text, length);
-	case 'i':
-		memcpy(&integer, text, sizeof(integer));
-		return PyLong_FromLongLong(integer);
-	case 'I': {
-		PyObject *digits = PyUnicode_FromStringAndSize(text, length);
-		PyObject *result = digits ? PyLong_FromUnicodeObject(digits, 16) : NULL;
-		Py_XDECREF(digits);
-		return result;
-	}
-	case 'f':
-		memcpy(&real, text, sizeof(real));
-		return PyFloat_FromDouble(real);
-	case 'n':
-		Py_RETURN_NONE;
-	case 'T':
-		Py_RETURN_TRUE;
-	case 'F':
-		Py_RETURN_FALSE;
-	case 't':
-		return decode_tuple(core, data + 1, bytes - 1);
-	default:
-		return core_pickle_loads(core, text, length);
-	}
 }

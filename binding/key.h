@@ -1,23 +1,39 @@
 /*
  * key.h - a Python key as bytes, and back: its type first, so that 1, 1.0, True and "1" are four keys.
  *
- *   's' UTF-8         'i' 8 bytes, little end first     'f' 8 bytes, IEEE 754     'n' None    't' u32 count, then for each
- *   'b' bytes         'I' hexadecimal digits            'T' 'F' bool              'p' pickle   element u32 length, key
+ *   's' UTF-8         'i' 8 bytes, little end first     'f' 8 bytes, IEEE 754     'n' None    't' tuple: u32 count, then for
+ *   'b' bytes         'I' hexadecimal digits            'T' 'F' bool              'p' pickle      each element u32 length, key
  *
- * Exact types only: a subclass, like everything else, goes through its pickle, which may make equal keys unequal (a false
- * miss) and never the other way round.
+ *   'S' frozenset: as 't', the elements' bytes in ascending order         'g' a class or function: its module ':' its name
+ *   'o' any other object: as 't', what src/droppable/_keys.py takes it apart into (its class and what it is made of)
+ *   inside of 'o': 'l' list, 'e' set, 'd' dict (of 't' pairs), each as 't', the last two in ascending order; 'a' bytearray
+ *   'D' 32 bytes: a keyed digest, for what would be longer than KEY_LONGEST_BYTES
+ *
+ * This form is canonical: it depends on types and values, never on which objects are the same one or in which order a set
+ * was filled. A subclass is another type. So two keys of equal bytes are equal (but for 'D': ADR 0013), and equal keys of
+ * one type have equal bytes where their class can be taken apart into equal parts. An object that contains itself cannot
+ * be written down as a tree: the whole key is its pickle then ('p'), which may make equal keys unequal and never the other
+ * way round.
  *
  * The arguments of a call are a key as well: the tuple (number of positional arguments, those, then name and value of each
- * keyword argument, by name). The number keeps f("a", 1) and f(a=1) apart.
+ * keyword argument). The number keeps f("a", 1) and f(a=1) apart.
  *
- * Callers: binding/cache.c, binding/memo.c.
+ * Callers: binding/cache.c, binding/memo.c. key.c has what is found out without Python code, key_tree.c the rest of the
+ * encoding, key_decode.c the way back.
  */
 #ifndef DRP_KEY_H
 #define DRP_KEY_H
 
+#include <stdbool.h>
+
 #include "module.h"
 
-enum { KEY_INLINE_BYTES = 256 };
+enum {
+	KEY_INLINE_BYTES = 256,
+	KEY_LONGEST_BYTES = 4096,
+	KEY_DIGEST_BYTES = 32,
+	KEY_DEEPEST = 2000, /* beside the interpreter's own limit, which a program may have raised above what the stack holds */
+};
 
 struct key {
 	struct core_state *core;
@@ -26,18 +42,47 @@ struct key {
 	unsigned char inline_data[KEY_INLINE_BYTES];
 };
 
-/* 0, or -1 with an exception: TypeError for keys that cannot be hashed or pickled. key_free() either way. */
+/*
+ * 0, or -1 with an exception: TypeError for keys that cannot be hashed or pickled; RecursionError. key_free() either way.
+ * May run Python code of the key's classes.
+ */
 int key_encode(struct core_state *core, struct key *key, PyObject *object);
 void key_free(struct key *key);
 
 /*
  * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and
- * as the tuple itself. The bytes are those of key_encode() of the tuple.
+ * as the tuple itself. The bytes are those of key_encode() of the tuple. by_name: keyword arguments in any order are one
+ * key; else they stand in the order of the call.
  */
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords);
-PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords);
+		    PyObject *keywords, bool by_name);
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name);
 
+/* The key of these bytes; key_is_digest() tells that there is no way back to it. */
 PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t bytes);
+static inline bool key_is_digest(const unsigned char *data)
+{
+	return data[0] == 'D';
+}
+
+/* key_encoded.c: the key as an EncodedKey, which key_encode() takes as it is. A new reference, or NULL with an exception. */
+PyObject *key_as_object(const struct key *key);
+
+/* From here on: between the files of the key. */
+
+int key_reserve(struct key *key, size_t more);
+int key_append(struct key *key, char tag, const void *data, size_t bytes);
+int key_append_head(struct key *key, char tag, size_t count); /* of what has elements */
+
+/* str, bytes, int, float, None, bool. 0, -1 with an exception, or 1: of no such type, nothing was appended. */
+int key_append_leaf(struct key *key, PyObject *object);
+
+bool key_is_encoded(const struct key *key, PyObject *object);
+
+/* Whatever it is, in place of what the key holds now. 0, or -1 with an exception. */
+int key_encode_tree(struct key *key, PyObject *object);
+
+/* Puts a digest in place of the bytes from `start` on. */
+int key_digest(struct key *key, size_t start);
 
 #endif

@@ -3,7 +3,7 @@
  * and the decorator that makes it, are in src/droppable/_memo.py.
  *
  *   memo(a, b=c) -> the arguments as key bytes -> the core's get -> a hit: the value
- *                                                                  a miss: miss(key, a, b=c), key being an object
+ *                                                                  a miss: miss(key, a, b=c), key being an EncodedKey
  *
  * With key=, its result is the key. Without `looks_up` every call is a miss: a coroutine looks the key up by itself, when
  * it is awaited. What stands in `__dict__` (__wrapped__, __name__, ...) comes from functools.update_wrapper().
@@ -27,13 +27,13 @@ typedef struct {
 	PyObject *key; /* NULL: all arguments are */
 	PyObject *dict, *weak_references;
 	struct core_state *core; /* of the cache's module, which the cache keeps */
-	bool looks_up;
+	bool looks_up, by_name; /* by_name: the order of keyword arguments does not matter */
 } MemoObject;
 
 enum { ARGUMENTS_INLINE = 8 };
 
-/* miss(key_object, ...): the arguments as they came, behind the key. */
-static PyObject *call_miss(MemoObject *self, PyObject *key_object, PyObject *const *arguments, size_t count,
+/* miss(key, ...): the arguments as they came, behind the key. */
+static PyObject *call_miss(MemoObject *self, PyObject *encoded, PyObject *const *arguments, size_t count,
 			   PyObject *keywords)
 {
 	const size_t total = count + (keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0);
@@ -44,7 +44,7 @@ static PyObject *call_miss(MemoObject *self, PyObject *key_object, PyObject *con
 		if (!stack)
 			return PyErr_NoMemory();
 	}
-	stack[0] = key_object;
+	stack[0] = encoded;
 	if (total > 0)
 		memcpy(stack + 1, arguments, total * sizeof(*stack));
 	PyObject *result = PyObject_Vectorcall(self->miss, stack, count + 1, keywords);
@@ -58,48 +58,46 @@ static PyObject *key_object_of(MemoObject *self, PyObject *const *arguments, siz
 {
 	if (self->key)
 		return PyObject_Vectorcall(self->key, arguments, count, keywords);
-	return key_of_call(arguments, count, keywords);
+	return key_of_call(arguments, count, keywords, self->by_name);
 }
 
 static PyObject *memo_call(PyObject *object, PyObject *const *arguments, size_t flagged_count, PyObject *keywords)
 {
 	MemoObject *self = (MemoObject *)object;
 	const size_t count = (size_t)PyVectorcall_NARGS(flagged_count);
-	PyObject *key_object = NULL, *result = NULL;
-	int found = 0;
+	PyObject *result = NULL;
+	struct key key;
+	int found;
 
 	if (self->key) {
-		key_object = key_object_of(self, arguments, count, keywords);
+		PyObject *key_object = key_object_of(self, arguments, count, keywords);
 		if (!key_object)
 			return NULL;
+		found = key_encode(self->core, &key, key_object);
+		Py_DECREF(key_object);
+	} else {
+		found = key_encode_call(self->core, &key, arguments, count, keywords, self->by_name);
 	}
-	if (self->looks_up) {
-		struct key key;
-		found = key_object ? key_encode(self->core, &key, key_object)
-				   : key_encode_call(self->core, &key, arguments, count, keywords);
-		if (found == 0)
-			found = cache_object_find(self->cache, &key, &result);
-		key_free(&key);
+	if (found == 0 && self->looks_up)
+		found = cache_object_find(self->cache, &key, &result);
+	PyObject *encoded = found == 0 ? key_as_object(&key) : NULL;
+	key_free(&key);
+	if (encoded) {
+		result = call_miss(self, encoded, arguments, count, keywords);
+		Py_DECREF(encoded);
 	}
-	if (found == 0) {
-		if (!key_object)
-			key_object = key_object_of(self, arguments, count, keywords);
-		if (key_object)
-			result = call_miss(self, key_object, arguments, count, keywords);
-	}
-	Py_XDECREF(key_object);
 	return result;
 }
 
 static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-	static char *names[] = {"cache", "miss", "info", "key", "looks_up", NULL};
+	static char *names[] = {"cache", "miss", "info", "key", "looks_up", "by_name", NULL};
 	struct core_state *core = core_of_type(type);
 	PyObject *cache, *miss, *info, *key;
-	int looks_up;
+	int looks_up, by_name;
 
-	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOOp", names, core->cache_type, &cache, &miss,
-						 &info, &key, &looks_up))
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOOpp", names, core->cache_type, &cache, &miss,
+						 &info, &key, &looks_up, &by_name))
 		return NULL;
 	MemoObject *self = (MemoObject *)type->tp_alloc(type, 0);
 	if (!self)
@@ -111,6 +109,7 @@ static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *key
 	self->key = key == Py_None ? NULL : Py_NewRef(key);
 	self->core = core;
 	self->looks_up = looks_up;
+	self->by_name = by_name;
 	return (PyObject *)self;
 }
 

@@ -17,7 +17,7 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_pickle(module) < 0 || core_add_pin(module) < 0 || core_add_array(module) < 0)
 		return -1;
-	if (core_add_cache(module) < 0 || core_add_memo(module) < 0)
+	if (core_add_key(module) < 0 || core_add_cache(module) < 0 || core_add_memo(module) < 0)
 		return -1;
 	if (core_add_prim(module) < 0)
 		return -1;
@@ -39,6 +39,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(core->hold_type);
 	Py_VISIT(core->census_type);
 	Py_VISIT(core->headroom_type);
+	Py_VISIT(core->encoded_key_type);
 	Py_VISIT(core->pickle_dumps);
 	Py_VISIT(core->pickle_loads);
 	Py_VISIT(core->uuid);
@@ -60,6 +61,7 @@ static void core_free(void *module)
 	Py_CLEAR(core->hold_type);
 	Py_CLEAR(core->census_type);
 	Py_CLEAR(core->headroom_type);
+	Py_CLEAR(core->encoded_key_type);
 	Py_CLEAR(core->pickle_dumps);
 	Py_CLEAR(core->pickle_loads);
 	Py_CLEAR(core->read_only_text);

@@ -25,6 +25,7 @@ struct array_dtypes;
 /* All owned. Set while the module is executed and never changed after, but for what says otherwise. */
 struct core_state {
 	PyTypeObject *cache_type, *pin_type, *hold_type, *census_type, *headroom_type;
+	PyTypeObject *encoded_key_type;
 	PyObject *pickle_dumps, *pickle_loads;
 	PyObject *read_only_text;
 	struct array_dtypes *dtypes; /* array.c */
@@ -55,6 +56,7 @@ PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_
 int core_add_array(PyObject *module);
 int core_add_cache(PyObject *module);
 int core_add_errors(PyObject *module);
+int core_add_key(PyObject *module);
 int core_add_memo(PyObject *module);
 int core_add_pickle(PyObject *module);
 int core_add_pin(PyObject *module);

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from droppable import _values
 from droppable._flight import Flights
-from droppable.lowlevel import CoreCache, Layout, ValueTooLargeError, encode_key
+from droppable.lowlevel import CoreCache, EncodedKey, Layout, ValueTooLargeError
 
 T = TypeVar("T")
 
@@ -102,8 +102,9 @@ class Cache(CoreCache):
     It needs no size: it grows into the memory that is free, inside the cgroup's limit, and shrinks inside the
     allocation that needs the memory. A value that was dropped is a miss, never an exception and never wrong bytes.
 
-    Keys are compared by type and value: str, bytes, int, float, bool, None and tuples of them natively, everything
-    else hashable by its pickle. Values: bytes-like objects come back as equal bytes; str as str; NumPy arrays
+    Keys are compared by type and value: str, bytes, int, float, bool, None, tuples and frozensets, and whatever else is
+    hashable and can be pickled, by what it is made of. For keys of more than 4 KB a digest is stored: iteration skips
+    them. Values: bytes-like objects come back as equal bytes; str as str; NumPy arrays
     come back read-only, from one page upwards on the cache's own memory, pinned while anything made from them lives and
     droppable again after; everything else goes through pickle 5, with large buffers (the columns of a DataFrame, say)
     out of band and in place. Only what this process wrote itself is ever unpickled.
@@ -203,14 +204,16 @@ class Cache(CoreCache):
 
     def _create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
         # The rest of get_or_create(), also for the decorator, which has just seen a miss.
-        return self._flights.do(encode_key(key), lambda: self._compute(key, factory, ttl))
+        encoded = EncodedKey(key)  # once: the factory may change what the key is made of
+        return self._flights.do(encoded, lambda: self._compute(encoded, factory, ttl))
 
     async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
         """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop."""
         value = self.get(key, MISSING)
         if value is not MISSING:
             return value  # type: ignore[no-any-return]
-        return await self._flights.do_async(encode_key(key), lambda: self._acompute(key, factory, ttl))
+        encoded = EncodedKey(key)  # once: the factory may change what the key is made of
+        return await self._flights.do_async(encoded, lambda: self._acompute(encoded, factory, ttl))
 
     def _present(self, key: object) -> Any:
         # Somebody may have stored it between our miss and our turn; asking first counts no second miss.

@@ -24,6 +24,11 @@ def remember_dtype(
 def encode_key(key: object, /) -> bytes: ...
 
 @final
+class EncodedKey(bytes):
+    def __new__(cls, key: object, /) -> Self: ...
+    def __reduce__(self) -> Any: ...
+
+@final
 class Pin:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -71,6 +76,7 @@ class Memo:
         info: Callable[[Any], Any],
         key: Callable[..., Any] | None,
         looks_up: bool,
+        by_name: bool,
     ) -> Self: ...
     @property
     def cache(self) -> Any: ...

@@ -1,5 +1,6 @@
 """`@droppable.cache`: a function's results in memory that the kernel may take back."""
 
+import asyncio.coroutines
 import functools
 import inspect
 import sys
@@ -47,6 +48,15 @@ def _info(cache: Cache) -> CacheInfo:
     return CacheInfo(stats.hits, stats.misses, cache.max_bytes, stats.entries, stats.dropped)
 
 
+def _takes_any_keyword(function: Callable[..., Any]) -> bool:
+    """Whether the order of keyword arguments reaches the function: in its **kwargs."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return True
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] | None) -> Memo[P, R]:
     is_async = inspect.iscoroutinefunction(function)
     if is_async:
@@ -58,10 +68,13 @@ def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] |
         def miss(key: object, /, *args: P.args, **kwargs: P.kwargs) -> Any:
             return cache._create(key, lambda: function(*args, **kwargs))
 
-    memo = CoreMemo(cache, miss, _info, key, looks_up=not is_async)
+    memo = CoreMemo(cache, miss, _info, key, looks_up=not is_async, by_name=not _takes_any_keyword(function))
     functools.update_wrapper(memo, function)
-    if is_async and sys.version_info >= (3, 12):
-        inspect.markcoroutinefunction(memo)
+    if is_async:
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(memo)
+        else:  # the mark that asyncio.iscoroutinefunction() looks for, as frameworks do
+            setattr(memo, "_is_coroutine", getattr(asyncio.coroutines, "_is_coroutine"))  # noqa: B009, B010
     return cast("Memo[P, R]", memo)
 
 

@@ -1,10 +1,47 @@
 """The bit generator for NumPy; `droppable.random` imports this on the first use of `BitGenerator`."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy.random
+import numpy.typing
+from numpy.random.bit_generator import ISpawnableSeedSequence
 
 from droppable import lowlevel
+
+
+class FreshSeeds(ISpawnableSeedSequence):
+    """What `BitGenerator.seed_seq` publishes: a NumPy seed sequence whose every word comes from the kernel, once.
+
+    Code that spawns in NumPy's older idiom (`generator.bit_generator.seed_seq.spawn(n)`) seeds other generators from
+    it. It has no state, so no two calls, threads or processes ever get the same words, also after a fork or from a
+    copy. For the same reason nothing seeded by it can be repeated.
+    """
+
+    def generate_state(self, n_words: int, dtype: numpy.typing.DTypeLike = numpy.uint32) -> Any:
+        """Returns an array of n_words new random words, of uint32 or uint64."""
+        word = numpy.dtype(dtype)
+        if word not in (numpy.dtype(numpy.uint32), numpy.dtype(numpy.uint64)):
+            raise ValueError(f"dtype must be uint32 or uint64, as for numpy.random.SeedSequence; you gave {dtype!r}")
+        words = numpy.empty(n_words, word)
+        if n_words:
+            lowlevel.random_fill(words.data)
+        return words
+
+    def spawn(self, n_children: int) -> "list[FreshSeeds]":  # type: ignore[override,unused-ignore]
+        """Returns n_children sequences that are independent of one another, as all of them are."""
+        return [type(self)() for _ in range(n_children)]
+
+    @property
+    def entropy(self) -> NoReturn:
+        """Raises NotImplementedError: there is no number from which the words could be made again."""
+        raise NotImplementedError(
+            "the seeds of droppable.random come from the kernel, each once; there is no entropy to note"
+        )
+
+    @property
+    def state(self) -> NoReturn:
+        """Raises NotImplementedError: see `entropy`."""
+        raise NotImplementedError("the seeds of droppable.random come from the kernel, each once; there is no state")
 
 
 class BitGenerator(numpy.random.BitGenerator):
@@ -26,7 +63,8 @@ class BitGenerator(numpy.random.BitGenerator):
     """
 
     def __init__(self, seed: object = None) -> None:
-        super().__init__(0)  # what NumPy wants to seed with; nothing reads it
+        seeds: Any = FreshSeeds()
+        super().__init__(seeds)  # published as seed_seq; our own numbers do not come from it
         self._block = lowlevel.random_install_block(self.capsule)
 
     @property

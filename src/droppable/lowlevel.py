@@ -13,6 +13,7 @@ from droppable._core import Census as Census
 from droppable._core import ClosedError as ClosedError
 from droppable._core import DroppableError as DroppableError
 from droppable._core import Dropped as Dropped
+from droppable._core import EncodedKey as EncodedKey
 from droppable._core import Headroom as Headroom
 from droppable._core import Mapping as Mapping
 from droppable._core import RawRegion as RawRegion

@@ -93,6 +93,14 @@ class SystemRandom(_standard.Random):
     randbytes = staticmethod(lowlevel.random_randbytes)
     _randbelow = staticmethod(lowlevel.random_randbelow)  # what random.Random's integer methods and choices call
 
+    def gauss(self, mu: float = 0.0, sigma: float = 1.0) -> float:
+        """As `normalvariate`.
+
+        The standard library's keeps every second number for the next call: in ordinary memory, where a forked child
+        finds the same one, and where two threads can take it twice.
+        """
+        return self.normalvariate(mu, sigma)
+
     def seed(self, *args: object, **kwds: object) -> None:
         """Ignored: there is nothing to seed."""
 

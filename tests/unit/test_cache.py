@@ -293,8 +293,8 @@ class TestMaxBytes:
                     call("large", value)
         assert cache["k"] == "old"
         assert "large" not in cache
-        with pytest.raises(ValueTooLargeError):
-            cache["x" * 200_000] = 1
+        cache["x" * 200_000] = 1  # a long key is not in the way: its digest is stored
+        assert cache["x" * 200_000] == 1
 
     @pytest.mark.parametrize("max_bytes", [0, -1])
     def test_out_of_range(self, max_bytes: int) -> None:

@@ -146,7 +146,7 @@ class TestImportedAgain:
                 module = import_again()
                 cache = module.Cache(**OPTIONS)
                 cache["k"] = bytes(100_000)
-                memo = module.Memo(cache, print, print, None, True)
+                memo = module.Memo(cache, print, print, None, True, True)
                 memo.itself = memo, cache, module  # a cycle through all of it
                 module.random_uuid4()
                 region = module.RawRegion(65536)

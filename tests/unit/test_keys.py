@@ -1,18 +1,33 @@
-"""Keys: compared by type and value; what has no native form by its pickle. A false hit never, a false miss rarely."""
+"""Keys: compared by type and value, and by nothing else. A false hit never, a false miss rarely."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import dataclasses
 import datetime
+import decimal
 import enum
 import fractions
+import functools
+import ipaddress
+import os
+import pathlib
 import struct
+import subprocess
+import sys
+import textwrap
+import typing
 import uuid
+import zoneinfo
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from droppable import Cache
-from droppable.lowlevel import encode_key
+from droppable.lowlevel import EncodedKey, encode_key
 from droppable.testing import settle
 
 
@@ -27,6 +42,124 @@ class Level(enum.IntEnum):
 class Text(str):
     pass
 
+
+class Name(str):
+    __slots__ = ("origin",)
+
+
+class Pair(typing.NamedTuple):
+    a: Any
+    b: Any
+
+
+class Options(enum.Flag):
+    BOLD = 1
+    WIDE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: Any
+    y: Any
+
+    @functools.cached_property
+    def size(self) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    x: Any
+    y: Any
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class Loose:
+    x: Any
+    y: Any
+    extra: Any = dataclasses.field(default=None, hash=False)
+
+
+class Plain:
+    """Hashed by identity, a key by value."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plain) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return 1
+
+
+def fresh(text: str) -> str:
+    """An equal str that is another object."""
+    return "".join(list(text))
+
+
+def zone(hours: int) -> datetime.timezone:
+    return datetime.timezone(datetime.timedelta(hours=hours))
+
+
+WHEN = datetime.datetime(2020, 1, 1, 12)
+SHARED = fresh("user-17")
+
+
+def swapped(**attributes: Any) -> Plain:
+    return Plain(**dict(reversed(attributes.items())))
+
+
+def looked_at(point: Point) -> Point:
+    assert point.size == 1.0
+    return point
+
+
+# Each made twice, the second time by another way or of other objects: one key.
+EQUAL: dict[str, Callable[[], Any]] = {
+    "named tuple of one str": lambda: Pair(SHARED, SHARED),
+    "frozenset": lambda: frozenset([0, 8, 16, 32]),
+    "frozenset of frozensets": lambda: frozenset([frozenset([0, 8]), frozenset(["a", SHARED]), 1]),
+    "tuple with a frozenset": lambda: (1, frozenset([0, 8]), "x"),
+    "dataclass": lambda: Point(SHARED, Pair(SHARED, 1)),
+    "dataclass with slots": lambda: Slotted(SHARED, SHARED),
+    "dataclass that is not frozen": lambda: Loose(SHARED, (SHARED,), [SHARED, {1: SHARED}]),
+    "plain object": lambda: Plain(a=SHARED, b={"x": 1, "y": {1, 9}}, c=bytearray(b"z")),
+    "dates of one zone": lambda: (WHEN.replace(tzinfo=zone(1)), WHEN.replace(tzinfo=zone(1))),
+    "date, delta, time": lambda: (WHEN.date(), datetime.timedelta(3, 4), WHEN.time()),
+    "zone by name": lambda: WHEN.replace(tzinfo=zoneinfo.ZoneInfo("UTC")),
+    "path": lambda: pathlib.Path("a", "b/c"),
+    "pure paths": lambda: (pathlib.PurePosixPath("/a/b"), pathlib.PureWindowsPath("c:/x/y")),
+    "uuid": lambda: uuid.UUID(int=17),
+    "decimal": lambda: (decimal.Decimal("1.50"), decimal.Decimal("NaN")),
+    "fraction": lambda: fractions.Fraction(6, 4),
+    "enums": lambda: (Colour.RED, Level.LOW, Options.BOLD | Options.WIDE),
+    "subclass of str": lambda: Name(SHARED),
+    "range and slice-like": lambda: (range(3), 2j),
+    "functions and classes": lambda: (len, Pair, str.upper, datetime.datetime.now, type(None), type(...)),
+    "partial": lambda: functools.partial(int, base=int("2")),
+    "address": lambda: ipaddress.ip_network("10.0.0.0/8"),
+    "nested in each other": lambda: Point(frozenset([Pair(Colour.RED, SHARED), zone(2)]), Plain(k=[pathlib.Path("p")])),
+    "long": lambda: (Point("x" * 5000, SHARED), 1),
+}
+OTHER_WAY: dict[str, Callable[[], Any]] = {
+    "named tuple of one str": lambda: Pair(SHARED, fresh(SHARED)),
+    "frozenset": lambda: frozenset([32, 16, 8, 0]),
+    "frozenset of frozensets": lambda: frozenset([1, frozenset([fresh(SHARED), "a"]), frozenset([8, 0])]),
+    "tuple with a frozenset": lambda: (1, frozenset([8, 0]), fresh("x")),
+    "dataclass": lambda: looked_at(Point(fresh(SHARED), Pair(SHARED, 1))),
+    "dataclass with slots": lambda: Slotted(fresh(SHARED), SHARED),
+    "dataclass that is not frozen": lambda: Loose(SHARED, (fresh(SHARED),), [fresh(SHARED), {1: SHARED}]),
+    "plain object": lambda: swapped(a=fresh(SHARED), b={"y": {9, 1}, "x": 1}, c=bytearray(b"z")),
+    "dates of one zone": lambda: (WHEN.replace(tzinfo=(one := zone(1))), WHEN.replace(tzinfo=one)),
+    "zone by name": lambda: WHEN.replace(tzinfo=zoneinfo.ZoneInfo(fresh("UTC"))),
+    "path": lambda: pathlib.Path("a/./b") / fresh("c"),
+    "pure paths": lambda: (pathlib.PurePosixPath("/a") / "b", pathlib.PureWindowsPath("c:/", "x", "y")),
+    "uuid": lambda: uuid.UUID(int=17, is_safe=uuid.SafeUUID.safe),
+    "fraction": lambda: fractions.Fraction(3, 2),
+    "subclass of str": lambda: Name(fresh(SHARED)),
+    "long": lambda: (Point(fresh("x" * 5000), fresh(SHARED)), 1),
+}
 
 NAN = struct.unpack("<d", bytes.fromhex("010000000000f87f"))[0]
 
@@ -104,6 +237,196 @@ KEYS: list[Any] = [
 ]
 
 
+@pytest.mark.parametrize("name", EQUAL)
+def test_equal_keys_of_one_type_are_one(cache: Cache, name: str) -> None:
+    one, two = EQUAL[name](), OTHER_WAY.get(name, EQUAL[name])()
+    assert encode_key(one) == encode_key(two)
+    assert encode_key((1, one)) == encode_key((1, two))
+    assert encode_key(frozenset([one])) == encode_key(frozenset([two]))
+    assert encode_key(Point(one, two)) == encode_key(Point(two, one))
+    cache[one] = 1
+    cache[two] = 2
+    assert (cache[one], len(cache)) == (2, 1)
+
+
+def test_what_differs_is_told_apart() -> None:
+    keys = [
+        Point(1, 2), Point(2, 1), Point(1, 2.0), Point(True, 2), Slotted(1, 2), Pair(1, 2), Loose(1, 2), Loose(1, 2, 3),
+        Plain(x=1, y=2), Plain(x=2, y=1), Plain(x=[1, 2]), Plain(x=(1, 2)), Plain(x={1, 2}), Plain(x={1: 2}),
+        Plain(x=b"1"), Plain(x=bytearray(b"1")), Plain(x="1"), Plain(x=1), Plain(x=[1, [2]]), Plain(x=[[1], 2]),
+        Plain(x=[1], y=[2]), Plain(x=[1, 2], y=[]), Plain(x=OrderedDict(a=1, b=2)), Plain(x=OrderedDict(b=2, a=1)),
+        Plain(x=bytearray(b"1" * 5000)), Plain(x=b"1" * 5000), Plain(x=b"1" * 5001), Plain(x="1" * 5000),
+        (Plain(x=b"1" * 5000),), (Plain(x=b"1" * 5000), 1), (Plain(x=b"1" * 5000), Plain(x=b"1" * 5000)),
+        frozenset([1, 2]), frozenset([1.0, 2]), frozenset([True, 2]), frozenset(["1", 2]), frozenset([(1, 2)]),
+        frozenset([frozenset([1]), 2]), frozenset([frozenset([1, 2])]), frozenset(), frozenset([frozenset()]),
+        decimal.Decimal("1.5"), decimal.Decimal("1.50"), decimal.Decimal("-0"), decimal.Decimal("0"),
+        WHEN, WHEN.replace(fold=1), WHEN.replace(tzinfo=zone(0)), WHEN.replace(tzinfo=zone(1), hour=13),
+        pathlib.Path("a/b"), pathlib.PurePosixPath("a/b"), pathlib.Path("a/B"), str(pathlib.Path("a/b")),
+        Colour.RED, Level.LOW, Options.BOLD, Text("1"), Name("1"), Pair, Point, (Pair,), Pair(1, (2,)),
+    ]  # fmt: skip
+    assert len({encode_key(key) for key in keys}) == len(keys)
+
+
+def test_arrays_inside_of_objects_are_told_by_their_elements() -> None:
+    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+    small, large = numpy.arange(6), numpy.arange(10_000)
+    equal = [
+        (numpy.float64(1.5), numpy.float64(1.5)),
+        (numpy.datetime64("2020-01-01"), numpy.datetime64(fresh("2020-01-01"))),
+        (Plain(x=small), Plain(x=small.copy())),
+        (Plain(x=large[::2]), Plain(x=large[::2].copy())),
+        (Plain(x=small[::-1]), Plain(x=small[::-1].copy())),
+        (Plain(x=small), Plain(x=numpy.frombuffer(small.tobytes(), small.dtype))),  # not writable
+        (numpy.dtype("i4"), numpy.dtype(numpy.int32)),
+    ]
+    for one, two in equal:
+        assert encode_key(one) == encode_key(two)
+    different = [
+        numpy.int64(1), numpy.int32(1), numpy.float64(1), numpy.bool_(True), 1, 1.0, True, numpy.str_("1"), "1",
+        Plain(x=small), Plain(x=small[::-1]), Plain(x=small.reshape(2, 3)), Plain(x=small.reshape(3, 2)),
+        Plain(x=numpy.asfortranarray(small.reshape(2, 3))), Plain(x=small.astype("i4")), Plain(x=large),
+        Plain(x=large + 1),
+    ]  # fmt: skip
+    assert len({encode_key(key) for key in different}) == len(different)
+
+
+def test_an_object_that_contains_itself() -> None:
+    def ring(size: int, name: str) -> Plain:
+        nodes = [Plain(name=name) for _ in range(size)]
+        for node, following in zip(nodes, nodes[1:] + nodes[:1], strict=True):
+            node.next = [following]  # type: ignore[attr-defined]
+        return nodes[0]
+
+    assert encode_key(ring(1, "a")) == encode_key(ring(1, "a"))
+    assert encode_key((1, ring(3, "a"))) == encode_key((1, ring(3, "a")))
+    assert len({encode_key(ring(size, name)) for size in (1, 2, 3) for name in "ab"}) == 6
+    with pytest.raises(TypeError, match="unhashable"):
+        encode_key((ring(2, "a"), []))
+
+
+def test_objects_that_share_objects_take_no_longer_than_they_are_many(cache: Cache) -> None:
+    """Each level names the one below twice: 2^200 leaves, 200 objects."""
+
+    def ladder(leaf: int) -> Plain:
+        key = Plain(leaf=leaf)
+        for _ in range(200):
+            key = Plain(left=key, right=[key])
+        return key
+
+    cache[ladder(1)] = 1
+    assert cache[ladder(1)] == 1
+    assert ladder(2) not in cache
+    assert list(cache) == []
+
+
+def test_a_digest_is_not_a_key_that_can_be_given(cache: Cache) -> None:
+    digest = encode_key("x" * 5000)
+    assert (digest[:1], len(digest)) == (b"D", 33)
+    cache["x" * 5000] = 1
+    for forged in (digest, digest[1:], digest.decode("latin-1"), encode_key(digest)):
+        assert forged not in cache
+
+
+def test_digests_differ_between_processes_but_not_in_a_forked_child() -> None:
+    code = "from droppable.lowlevel import EncodedKey, encode_key; print(encode_key('x' * 5000).hex())"
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(runs) == 2
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, encode_key("x" * 5000) + encode_key(Plain(x="y" * 9000)))
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == encode_key("x" * 5000) + encode_key(Plain(x="y" * 9000))
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+class Changes:
+    """Changes the container that is being written down."""
+
+    def __init__(self, container: Any) -> None:
+        self.container = container
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __reduce__(self) -> Any:
+        self.container.clear()
+        return Changes, (1,)
+
+
+def test_containers_that_change_meanwhile() -> None:
+    for make in (
+        lambda one: [one, *range(1000)],
+        lambda one: {1: one, **dict.fromkeys(range(2, 1000))},
+        lambda one: {one, *range(1000)},
+    ):
+        holder: list[Any] = []
+        container = make(Changes(holder))
+        holder.append(container)
+        inner = next(iter(item for item in (container.values() if isinstance(container, dict) else container)
+                          if isinstance(item, Changes)))  # fmt: skip
+        inner.container = container
+        assert encode_key(Plain(x=container))[:1] in (b"o", b"D")
+        assert len(container) == 0
+
+
+class Alarm(Exception):
+    pass
+
+
+class Interrupted:
+    """The first time it is taken apart a signal handler raises, say."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __reduce__(self) -> Any:
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        return Interrupted, (None,)
+
+
+@pytest.mark.parametrize("error", [Alarm("time is up"), KeyboardInterrupt(), MemoryError(), TimeoutError()], ids=repr)
+def test_an_exception_from_outside_keeps_its_type(error: BaseException) -> None:
+    for key in (Interrupted(error), (1, Interrupted(error)), frozenset([Interrupted(error)])):
+        with pytest.raises(type(error)) as caught:
+            encode_key(key)
+        assert caught.value is error
+        assert caught.value.__cause__ is None
+
+
+def test_deep_objects_and_a_raised_limit() -> None:
+    """RecursionError, also where the program raised the interpreter's limit above what the stack holds."""
+    code = """
+    import sys
+    from droppable.lowlevel import EncodedKey, encode_key
+    class Node:
+        def __init__(self, inner): self.inner = inner
+    def deep(make, levels):
+        node = ()
+        for _ in range(levels): node = make(node)
+        return node
+    sys.setrecursionlimit(1_000_000)
+    for make in (Node, lambda inner: Node([inner]), lambda inner: frozenset([inner]), lambda inner: (inner, 1j)):
+        encode_key(deep(make, 200))
+        try:
+            encode_key(deep(make, 5000))
+        except RecursionError:
+            print("deep")
+        import gc; gc.disable()
+    sys.stdout.flush()
+    import os; os._exit(0)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.split()) == (0, ["deep"] * 4), run.stderr
+
+
 def test_each_is_found_and_none_for_another(cache: Cache) -> None:
     for number, key in enumerate(KEYS):
         assert key not in cache, key
@@ -122,12 +445,18 @@ def test_encodings_differ() -> None:
 
 
 def test_keys_come_back_as_they_were(cache: Cache) -> None:
-    for key in KEYS:
+    keys = [*KEYS, *(make() for make in EQUAL.values())]
+    for key in keys:
         cache[key] = None
     seen = list(cache)
-    assert len(seen) == len(KEYS)
-    assert {encode_key(key) for key in seen} == {encode_key(key) for key in KEYS}
-    assert {type(key) for key in seen} == {type(key) for key in KEYS}
+    short = [key for key in keys if not encode_key(key).startswith(b"D")]
+    assert len(keys) - len(short) == 4  # the long ones: there is no way back from a digest
+    assert len(seen) == len(short)
+    assert {encode_key(key) for key in seen} == {encode_key(key) for key in short}
+    assert {type(key) for key in seen} == {type(key) for key in short}
+    for key in seen:
+        del cache[key]  # each is found under the key that came back
+    assert list(cache) == []
 
 
 def test_equal_keys_made_apart_are_one(cache: Cache) -> None:
@@ -211,8 +540,13 @@ def test_large_keys(cache: Cache) -> None:
     for size in (255, 256, 4000, 4096, 8192, 65535, 65536, 300_000):
         assert cache["k" * size] == size
         assert cache[b"k" * size] == -size
-    assert "k" * 4095 not in cache
-    assert len(list(cache)) == 16
+    assert "k" * 4001 not in cache
+    assert sorted(map(len, cache)) == [255, 255, 256, 256, 4000, 4000]  # the others are digests
+    assert len(cache) == 16
+    for size in (255, 4096, 300_000):
+        assert cache.pop("k" * size) == size
+        assert cache.discard(b"k" * size)
+    assert len(cache) == 10
 
 
 def test_wide_tuples(cache: Cache) -> None:
@@ -220,4 +554,53 @@ def test_wide_tuples(cache: Cache) -> None:
     cache[key] = 1
     assert cache[tuple(range(10_000))] == 1
     assert cache.get((*range(9_999), -1)) is None
-    assert list(cache) == [key]
+    assert list(cache) == []
+    del cache[key]
+    assert len(cache) == 0
+
+
+# Keys that are encoded already
+
+
+def test_an_encoded_key_stands_for_the_key(cache: Cache) -> None:
+    for key in ("a", (1, "b"), frozenset({1, 2}), WHEN, "x" * 5000, b"", Plain(x=[1])):
+        encoded = EncodedKey(key)
+        assert (encoded, bytes(encoded)) == (encode_key(key), encode_key(key))
+        assert EncodedKey(encoded) is encoded
+        assert encode_key(encoded) == encode_key(key)
+        assert encode_key(bytes(encoded)) != encode_key(key)
+        cache[encoded] = 1
+        assert key in cache
+        assert cache.get(key) == cache[encoded] == cache.get(encoded) == 1
+        cache[key] = 2
+        assert cache.pop(encoded) == 2
+        assert not cache.discard(encoded)
+        assert key not in cache
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            copy.copy(encoded)
+    with pytest.raises(TypeError, match="unhashable"):
+        EncodedKey([])
+
+
+@pytest.mark.parametrize("wrap", [lambda plain: plain, lambda plain: (1, plain), lambda plain: frozenset([plain])])
+def test_a_factory_that_changes_its_key(cache: Cache, wrap: Callable[[Plain], Any]) -> None:
+    plain = Plain(x=[1])
+    key = wrap(plain)
+    before = encode_key(key)
+
+    def factory() -> str:
+        plain.x = [1, 2]  # type: ignore[attr-defined]
+        return "of one"
+
+    async def afactory() -> str:
+        return factory()
+
+    assert cache.get_or_create(key, factory) == "of one"
+    assert encode_key(key) != before
+    assert key not in cache
+    plain.x = [1]  # type: ignore[attr-defined]
+    assert cache.pop(key) == "of one"
+    assert asyncio.run(cache.aget_or_create(key, afactory)) == "of one"
+    assert key not in cache
+    plain.x = [1]  # type: ignore[attr-defined]
+    assert cache.pop(key) == "of one"

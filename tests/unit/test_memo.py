@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime
 import functools
 import gc
 import importlib
@@ -11,6 +12,7 @@ import inspect
 import pickle
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +33,13 @@ Decorate = Callable[..., Any]
 def memo(backing: str) -> Decorate:
     """`droppable.cache` with the test's backing."""
     return functools.partial(droppable.cache, backing=backing)
+
+
+class Model:
+    predict: Any
+
+    def __init__(self, fill: int) -> None:
+        self.weights = bytearray([fill]) * (6 << 20)
 
 
 class TestFunctions:
@@ -111,6 +120,63 @@ class TestFunctions:
         assert [kind(value) for value in values] == [repr(value) for value in values]
         assert kind.cache_info().hits == len(values)
 
+    def test_the_order_of_keywords_matters_where_the_function_can_see_it(self, memo: Decorate) -> None:
+        @memo()
+        def query(**fields: int) -> str:
+            return "&".join(f"{name}={value}" for name, value in fields.items())
+
+        assert (query(a=1, b=2), query(b=2, a=1)) == ("a=1&b=2", "b=2&a=1")
+        assert (query(a=1, b=2), query(b=2, a=1)) == ("a=1&b=2", "b=2&a=1")
+        assert query.cache_info()[:2] == (2, 2)
+        assert query.cache_key(a=1, b=2) != query.cache_key(b=2, a=1)
+
+        @memo()
+        def plain(a: int = 0, b: Any = 0, *, c: int = 0) -> tuple[Any, ...]:
+            return a, b, c
+
+        when = datetime.date(2020, 1, 1)  # the way of keys that are no plain numbers
+        assert plain(a=1, b=when, c=3) == plain(c=3, b=when, a=1) == plain(b=when, c=3, a=1) == (1, when, 3)
+        assert plain(a=1, c=2) == plain(c=2, a=1) == (1, 0, 2)
+        assert plain.cache_info()[:2] == (3, 2)
+        assert plain.cache_key(a=1, c=2) == plain.cache_key(c=2, a=1)
+
+        @memo()
+        def fill(*args: Any, **fields: Any) -> list[str]:
+            return list(fields)
+
+        assert fill(when, x=when, y=2) == ["x", "y"]
+        assert fill(when, y=2, x=when) == ["y", "x"]
+
+    def test_large_arguments_are_kept(self, memo: Decorate) -> None:
+        calls = []
+
+        @memo(max_bytes=1 << 20)
+        def length(data: bytes) -> int:
+            calls.append(1)
+            return len(data)
+
+        for size in (4000, 1 << 20, 5 << 20, 5 << 20 | 1):
+            assert length(bytes(size)) == length(bytes(size)) == size
+        assert len(calls) == 4
+        assert length(bytes(1 << 20) + b"x") == (1 << 20) + 1
+
+    def test_a_large_self(self, memo: Decorate, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+
+        @memo()
+        def predict(self: Model, number: int) -> int:
+            calls.append(number)
+            return self.weights[0] + number
+
+        monkeypatch.setattr(Model, "predict", predict, raising=False)
+        one, two = Model(1), Model(2)
+        for _ in range(2):
+            assert (one.predict(1), two.predict(1), Model(1).predict(2)) == (2, 3, 3)
+        assert len(calls) == 3
+        two.weights[-1] = 1
+        assert two.predict(1) == 3
+        assert len(calls) == 4
+
     def test_arguments_by_place_and_name(self, memo: Decorate) -> None:
         calls = []
 
@@ -138,7 +204,7 @@ class TestFunctions:
             assert show(*args, **kwargs) == (args, kwargs)
         assert len(calls) == len(forms)
         assert show(b=2, a=1) == ((), {"a": 1, "b": 2})
-        assert len(calls) == len(forms)
+        assert len(calls) == len(forms) + 1  # which comes first, the function can tell
 
     def test_key(self, memo: Decorate) -> None:
         calls = []
@@ -240,20 +306,29 @@ class TestTheCall:
     def test_any_number_of_arguments(self, memo: Decorate, count: int, named: int) -> None:
         calls = []
 
-        @memo()
-        def show(*args: Any, **kwargs: Any) -> Any:
+        def function(*args: Any, **kwargs: Any) -> Any:
             calls.append(1)
             return [args, kwargs]
+
+        show = memo()(function)
+        function.__signature__ = inspect.Signature()  # type: ignore[attr-defined]  # which tells of no **kwargs
+        show_in_any_order = memo()(function)
 
         args = tuple(range(count))
         kwargs = {f"name{number * 7 % 41}": number for number in range(named)}
         backwards = dict(reversed(kwargs.items()))
-        assert show(*args, **kwargs) == show(*args, **backwards) == [args, kwargs]
+        assert show_in_any_order(*args, **kwargs) == show_in_any_order(*args, **backwards) == [args, kwargs]
         assert calls == [1]
-        key = show.cache_key(*args, **backwards)
+        key = show_in_any_order.cache_key(*args, **backwards)
         assert key == (count, *args, *(part for item in sorted(kwargs.items()) for part in item))
+        assert key in show_in_any_order.cache
+        assert list(show_in_any_order.cache) == [key]
+
+        assert show(*args, **kwargs) == show(*args, **backwards) == [args, kwargs]
+        assert len(calls) == 1 + (2 if named > 1 else 1)
+        key = show.cache_key(*args, **backwards)
+        assert key == (count, *args, *(part for item in backwards.items() for part in item))
         assert key in show.cache
-        assert list(show.cache) == [key]
 
     @pytest.mark.parametrize(
         "argument",
@@ -580,8 +655,41 @@ class TestAsync:
         coroutine = fetch()
         assert inspect.iscoroutine(coroutine)
         assert asyncio.run(coroutine) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
+            assert asyncio.iscoroutinefunction(fetch)
         if sys.version_info >= (3, 12):
             assert inspect.iscoroutinefunction(fetch)
+
+    def test_frameworks_see_coroutine_functions(self, memo: Decorate) -> None:
+        class Service:
+            @memo()
+            async def method(self) -> int:
+                return 1
+
+            @staticmethod
+            @memo(key=lambda: 1)
+            async def static() -> int:
+                return 2
+
+            @memo()
+            def plain(self) -> int:
+                return 3
+
+        async def outer() -> int:
+            return 4
+
+        @functools.wraps(outer)
+        def not_one() -> int:
+            return 5
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            assert asyncio.iscoroutinefunction(Service().method)
+            assert asyncio.iscoroutinefunction(Service.method)
+            assert asyncio.iscoroutinefunction(Service.static)
+            assert not asyncio.iscoroutinefunction(Service().plain)
+            assert not asyncio.iscoroutinefunction(memo()(not_one))
 
     def test_an_exception_reaches_all_and_is_not_kept(self, memo: Decorate) -> None:
         calls = []

@@ -472,6 +472,32 @@ def test_import_draws_nothing_and_needs_neither_numpy_nor_uuid() -> None:
     assert completed.stderr == ""
 
 
+def test_no_distribution_keeps_a_number_that_a_forked_child_would_repeat() -> None:
+    """random.Random.gauss makes two numbers at a time and keeps one."""
+    shared = ours.SystemRandom()
+
+    def draw() -> array.array[float]:
+        numbers = (shared.gauss(), shared.normalvariate(), shared.expovariate(1), shared.triangular(), shared.random())
+        return array.array("d", numbers)
+
+    for _ in range(3):  # an odd and an even number of draws before the fork
+        shared.gauss()
+        before = dict(vars(shared))
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.write(writer, draw().tobytes())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            theirs = array.array("d", pipe.read())
+        assert os.waitpid(pid, 0)[1] == 0
+        mine = draw()
+        assert len(theirs) == len(mine) == 5
+        assert not set(theirs) & set(mine)
+        assert dict(vars(shared)) == before  # the object itself keeps nothing
+
+
 def test_no_state_is_shared_over_os_fork_in_a_thread() -> None:
     """A second thread forks in the middle of the first one's draws; the child goes on in that second thread."""
     completed = run_python("""

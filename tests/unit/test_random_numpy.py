@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -94,6 +99,100 @@ def test_spawned_generators_are_ours() -> None:
     children = generator().spawn(2)
     assert all(type(child.bit_generator) is ours.BitGenerator for child in children)
     assert children[0].integers(0, 2**63) != children[1].integers(0, 2**63)
+
+
+# What NumPy publishes of a bit generator: none of it may be constant, or the same in two processes.
+
+OLDER_IDIOM = """
+import numpy
+from droppable import random
+
+bits = random.BitGenerator(7)
+for seeds in (bits.seed_seq, *bits.seed_seq.spawn(2), bits._seed_seq, *bits._seed_seq.spawn(1)[0].spawn(1)):
+    print(numpy.random.default_rng(seeds).integers(2**63))
+    print(numpy.random.Generator(numpy.random.MT19937(seeds)).integers(2**63))
+    print(*seeds.generate_state(2), *seeds.generate_state(2, numpy.uint64))
+"""
+
+
+def test_the_older_way_to_spawn_gives_no_two_processes_the_same() -> None:
+    numbers: list[str] = []
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", OLDER_IDIOM], capture_output=True, text=True, check=True)
+        numbers += run.stdout.split()
+    assert len(numbers) == 2 * 5 * 6
+    assert len(set(numbers)) == len(numbers)  # 32-bit words among them: 10^-7 by chance
+
+
+def forked(draw: Callable[[], bytes]) -> bytes:
+    """What draw() gives in a forked child."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, draw())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        drawn = pipe.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    return drawn
+
+
+def test_seeds_held_over_a_fork_are_not_the_parents() -> None:
+    seeds = ours.BitGenerator().seed_seq
+    child = seeds.spawn(1)[0]
+
+    def draw() -> bytes:
+        rngs = [numpy.random.default_rng(seed) for seed in (seeds, child, *seeds.spawn(2), *child.spawn(2))]
+        return b"".join(rng.bytes(16) for rng in rngs)
+
+    texts = [forked(draw), forked(draw), draw()]
+    blocks = [text[at : at + 16] for text in texts for at in range(0, len(text), 16)]
+    assert len(set(blocks)) == len(blocks) == 18
+
+
+def test_copies_and_pickles_of_seeds_are_fresh() -> None:
+    seeds = ours.BitGenerator().seed_seq
+    same = [seeds, copy.copy(seeds), copy.deepcopy(seeds), pickle.loads(pickle.dumps(seeds))]
+    assert len({tuple(each.generate_state(4)) for each in same}) == 4
+    pcg = numpy.random.PCG64(seeds)
+    restored = pickle.loads(pickle.dumps(pcg))  # NumPy's own state is kept; what is spawned from it is not
+    assert restored.random_raw() == pcg.random_raw()
+    spawned = [bits.seed_seq.spawn(1)[0].generate_state(4) for bits in (pcg, restored)]
+    assert (spawned[0] != spawned[1]).any()
+
+
+def test_seeds_in_threads() -> None:
+    seeds = ours.BitGenerator().seed_seq
+    with ThreadPoolExecutor(8) as pool:
+        states = list(pool.map(lambda _: tuple(seeds.spawn(1)[0].generate_state(4)), range(400)))
+    assert len(set(states)) == 400
+
+
+def test_seeds_have_nothing_that_repeats_them() -> None:
+    seeds = ours.BitGenerator(5).seed_seq
+    for name in ("entropy", "state"):
+        with pytest.raises(NotImplementedError, match="kernel"):
+            getattr(seeds, name)
+    assert not hasattr(seeds, "spawn_key")
+    assert seeds.generate_state(0).size == 0
+    assert seeds.generate_state(3).dtype == numpy.uint32
+    with pytest.raises(ValueError, match="uint32 or uint64"):
+        seeds.generate_state(1, numpy.int64)
+
+
+def test_what_numpy_publishes_of_it() -> None:
+    bits = ours.BitGenerator()
+    with pytest.raises(NotImplementedError):
+        copy.copy(bits)
+    for copier in (copy.deepcopy, pickle.dumps):
+        for thing in (bits, numpy.random.Generator(bits), numpy.random.RandomState(bits)):
+            with pytest.raises(NotImplementedError):
+                copier(thing)
+    with pytest.raises(NotImplementedError):
+        numpy.random.RandomState(bits).get_state()
+    assert not hasattr(bits, "jumped")
+    assert not hasattr(bits, "_legacy_seeding")
 
 
 def test_generator_keeps_the_block_alive() -> None:

@@ -1,0 +1,72 @@
+/*
+ * key_encoded.c - lowlevel.EncodedKey: a key that was encoded already, as a bytes object. Every method of a cache takes one
+ * instead of the key. So a key is encoded once, before anybody's function runs, and what that function changes in the
+ * objects that the key was made of does not matter for where its result is stored.
+ *
+ * Only the encoding makes them, so their bytes are always those of a key. See key.h for the format.
+ */
+#include "key.h"
+
+PyObject *key_as_object(const struct key *key)
+{
+	PyTypeObject *type = key->core->encoded_key_type;
+	PyObject *arguments = Py_BuildValue("(y#)", (const char *)key->data, (Py_ssize_t)key->bytes);
+	PyObject *object = arguments ? PyBytes_Type.tp_new(type, arguments, NULL) : NULL;
+	Py_XDECREF(arguments);
+	return object;
+}
+
+bool key_is_encoded(const struct key *key, PyObject *object)
+{
+	return Py_IS_TYPE(object, key->core->encoded_key_type);
+}
+
+static PyObject *encoded_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+	static char *names[] = {"", NULL};
+	struct core_state *core = core_of_type(type);
+	PyObject *object, *result = NULL;
+	struct key key;
+
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O", names, &object))
+		return NULL;
+	if (Py_IS_TYPE(object, core->encoded_key_type))
+		return Py_NewRef(object);
+	if (key_encode(core, &key, object) == 0)
+		result = key_as_object(&key);
+	key_free(&key);
+	return result;
+}
+
+static PyObject *encoded_reduce(PyObject *self, PyObject *unused)
+{
+	(void)unused;
+	return PyErr_Format(PyExc_TypeError, "%s cannot be pickled: digests differ from process to process; give the key itself",
+			    Py_TYPE(self)->tp_name);
+}
+
+static PyMethodDef encoded_methods[] = {
+	{"__reduce__", encoded_reduce, METH_NOARGS, NULL},
+	{NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot encoded_slots[] = {
+	{Py_tp_doc, "EncodedKey(key, /)\n--\n\nThe key as bytes. Every method of a cache takes it instead of the key, unchanged."},
+	{Py_tp_new, encoded_new},
+	{Py_tp_methods, encoded_methods},
+	{0, NULL},
+};
+
+static PyType_Spec encoded_spec = {
+	.name = "droppable.lowlevel.EncodedKey",
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+	.slots = encoded_slots,
+};
+
+int core_add_key(PyObject *module)
+{
+	PyObject *type = PyType_FromModuleAndSpec(module, &encoded_spec, (PyObject *)&PyBytes_Type);
+
+	core_of_module(module)->encoded_key_type = (PyTypeObject *)type;
+	return type ? PyModule_AddObjectRef(module, "EncodedKey", type) : -1;
+}

@@ -1,0 +1,148 @@
+"""Keys that are neither text, numbers nor containers, taken apart into those, so that equal keys have equal bytes.
+
+The rules are those of pickle (`copyreg`, `__reduce_ex__`, protocol 5): whatever can be pickled can be a key. Unlike a
+pickle, the parts do not tell which of them are the same object, and classes whose equal instances have unequal pickles
+are told apart by what makes them equal. `binding/key_tree.c` writes the parts down and calls this; so nothing here is
+imported before the first such key. No function here keeps anything, so threads and forks need no care.
+"""
+
+import copyreg
+import functools
+import importlib
+import os
+import pathlib
+import pickle
+import sys
+import types
+import uuid
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+_SECRET = os.urandom(32)
+"""Nobody outside can make two keys of one digest. A forked child has the same, and so finds what it was left."""
+
+
+def digest(tag: bytes, data: Any) -> bytes:
+    """32 bytes that stand for tag and data (bytes-like)."""
+    hasher = blake2b(tag, digest_size=32, key=_SECRET)
+    hasher.update(data)
+    return hasher.digest()
+
+
+_WITHOUT_NAME: dict[type, Any] = {type(value): value for value in (None, ..., NotImplemented)}
+
+# Equal instances of these have unequal pickles: a UUID notes whether its maker was safe from other processes, and
+# since Python 3.13 a path notes how it was joined.
+_FORMS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    uuid.UUID: lambda value: (value.hex,),
+    pathlib.PosixPath: lambda path: (str(path),),
+    pathlib.PurePosixPath: lambda path: (str(path),),
+    pathlib.PureWindowsPath: lambda path: (str(path),),
+    # What has no name that it could be imported by.
+    type: lambda kind: (_WITHOUT_NAME[kind],),
+}
+
+
+def take_apart(value: Any) -> str | tuple[Any, ...]:
+    """Returns a name, for `named`, or parts, for `put_together`.
+
+    Raises:
+        Whatever the value's class raises; pickle.PicklingError.
+    """
+    kind = type(value)
+    if kind in _FORMS and (kind is not type or value in _WITHOUT_NAME):
+        return kind, _FORMS[kind](value)
+    reduced: Any
+    reducer: Callable[[Any], Any] | None = dict.get(copyreg.dispatch_table, kind)
+    if reducer is not None:
+        reduced = reducer(value)
+    elif issubclass(kind, type) or kind is types.FunctionType:
+        return _name_of(value, None)
+    else:
+        reduced = _whole_array(kind, value).__reduce_ex__(5)
+    if isinstance(reduced, str):
+        return _name_of(value, reduced)
+    if not isinstance(reduced, tuple) or not 2 <= len(reduced) <= 6:
+        raise pickle.PicklingError(
+            f"__reduce_ex__ of {kind.__qualname__} must return a string or a tuple of 2 to 6 items"
+        )
+    function, arguments, state, items, pairs, setter = reduced + (None,) * (6 - len(reduced))
+    parts: tuple[Any, ...] = (
+        None if function is copyreg.__newobj__ else function,  # type: ignore[attr-defined]
+        tuple(arguments),
+        _without_memos(kind, state),
+        None if items is None else list(items),
+        None if pairs is None else list(pairs),
+        setter,
+    )
+    while parts[-1] is None:
+        parts = parts[:-1]
+    return parts
+
+
+def put_together(parts: tuple[Any, ...]) -> Any:
+    """Returns an object like the one that was taken apart."""
+    function, arguments, state, items, pairs, setter = parts + (None,) * (6 - len(parts))
+    value = (function or copyreg.__newobj__)(*arguments)  # type: ignore[attr-defined]
+    for item in items or ():
+        value.append(item)
+    for key, item in pairs or ():
+        value[key] = item
+    if setter is not None:
+        setter(value, state)
+    elif state is not None:
+        _set_state(value, state)
+    return value
+
+
+def named(name: str) -> Any:
+    """Returns the class or function of this name."""
+    module, _, path = name.partition(":")
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+
+
+def _name_of(value: Any, name: str | None) -> str:
+    path = name if name is not None else value.__qualname__
+    full = f"{pickle.whichmodule(value, path)}:{path}"  # type: ignore[attr-defined]
+    if "<locals>" in path.split("."):
+        raise pickle.PicklingError(f"{path} is local to a function, so it cannot be told by its name")
+    try:
+        found = named(full)
+    except (ImportError, AttributeError) as error:
+        raise pickle.PicklingError(f"{full} is not found under its name: {error}") from error
+    if found is not value:
+        raise pickle.PicklingError(f"{full} is another object by now")
+    return full
+
+
+def _whole_array(kind: type, value: Any) -> Any:
+    """The value, or a copy of a NumPy array that lies in pieces, whose pickle would not be that of an equal one."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and kind is getattr(numpy, "ndarray", None) and not value.flags.forc:
+        return value.copy()
+    return value
+
+
+def _without_memos(kind: type, state: Any) -> Any:
+    """The state of a frozen dataclass without cached properties: made from the rest, and only there once asked for."""
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not (parameters.frozen and parameters.eq) or type(state) is not dict:
+        return state
+    return {
+        name: item
+        for name, item in state.items()
+        if not isinstance(getattr(kind, name, None), functools.cached_property)
+    }
+
+
+def _set_state(value: Any, state: Any) -> None:
+    set_state = getattr(value, "__setstate__", None)
+    if set_state is not None:
+        set_state(state)
+        return
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    if attributes:
+        vars(value).update(attributes)
+    for name, item in (slots or {}).items():
+        setattr(value, name, item)
