@@ -43,7 +43,7 @@ class RegionCensus:
 class RegionBlock:
     """What `Region.reading`, `writing` and `pin` return: a context manager whose value is a memoryview."""
 
-    __slots__ = ("_hold", "_kind", "_region", "_start", "_stop", "_view")
+    __slots__ = ("_entry", "_hold", "_kind", "_region", "_start", "_stop", "_view")
 
     def __init__(self, region: Region, kind: Literal["read", "write", "pin"], start: int, stop: int) -> None:
         """Private: use the methods of `Region`."""
@@ -53,12 +53,20 @@ class RegionBlock:
         self._stop = stop
         self._hold: RegionHold | None = None
         self._view: memoryview | None = None
+        self._entry = [True]  # taken by the one that is inside: of two threads that come at once, one gets it
 
     def __enter__(self) -> memoryview:
-        if self._hold is not None:
-            raise RuntimeError("this block is entered already; ask the region for another one")
-        self._hold = self._region.hold(self._kind, self._start, self._stop)
-        self._view = memoryview(self._hold)
+        try:
+            self._entry.pop()
+        except IndexError:
+            raise RuntimeError("this block is entered already; ask the region for another one") from None
+        try:
+            self._hold = self._region.hold(self._kind, self._start, self._stop)
+            self._view = memoryview(self._hold)
+        except BaseException:
+            self._hold = None
+            self._entry.append(True)
+            raise
         return self._view
 
     def __exit__(
@@ -69,6 +77,7 @@ class RegionBlock:
         hold, self._hold = self._hold, None
         with suppress(BufferError):  # an array on it: counted by the hold, with those on a copy of this view
             self._view.release()
+        self._entry.append(True)
         buffers = hold.finish()  # Dropped goes first: whatever else happened in the block, it was on bytes that went
         if buffers and error is None:
             raise BufferError(

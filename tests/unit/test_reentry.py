@@ -348,3 +348,26 @@ class TestHolds:
             views.clear()
             assert hold.finish() == 0
         region.close()
+
+    def test_a_block_is_entered_by_one_thread_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second one comes while the first one is being let in."""
+        region = droppable.Region(65536)
+        block = region.reading(0, 4096)
+        holds: list[Any] = []
+        hold = droppable.Region.hold
+
+        def hold_slowly(*arguments: Any) -> Any:
+            holds.append(hold(*arguments))
+            with pytest.raises(RuntimeError, match="entered already"):
+                block.__enter__()
+            return holds[-1]
+
+        monkeypatch.setattr(droppable.Region, "hold", hold_slowly)
+        for _ in range(2):
+            with block as memory:
+                assert len(memory) == 4096
+        assert len(holds) == 2
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match="do not lie"):
+            region.reading(0, 1 << 20).__enter__()
+        region.close()
