@@ -47,6 +47,7 @@ BENCHMARKS = (
     Benchmark("cache_pressure", (), ("--scale", "0.1")),
     Benchmark("cache_traces", (), ("--requests", "50000")),
     Benchmark("cache_cost", (), ("--scale", "0.3")),
+    Benchmark("cache_recovery", (), ("--rounds", "1", "--miss-ms", "0", "--only", "wave")),
     Benchmark("cache_antagonist", (), ("--rounds", "1", "--waves", "2")),
     Benchmark("cache_objects", (), None, writes_json=False),
     Benchmark("random_speed", (), None),

@@ -190,6 +190,25 @@ give way faster. Get and insert: microseconds, less waits for a processor that o
     )  # fmt: skip
 
 
+def _recovery(reports: Reports, pictures: Pictures) -> Iterator[str]:
+    rows = reports.get("cache_recovery", {}).get("rows", ())
+    if not rows:
+        return
+    yield from """\
+## After memory pressure
+
+`benchmarks/cache_recovery.py`: hits by phase of a run, while the memory that is left to the cache shrinks and grows. The simple way
+is a dict of mappings of their own, marked for the kernel to take: it evicts nothing itself, so it holds whatever fits as soon as
+it fits again. `after`: the mean of the phases that come after pressure.
+
+""".splitlines()
+    yield from _table(
+        ["", "the cache", "hits by phase", "after", "OOM kills"],
+        ([row["situation"], row["peer"], " ".join(f"{ratio:.3f}" for ratio in row["ratios"]) or "killed",
+          f"{row['after']:.3f}", str(row["oom_kills"])] for row in rows),
+    )  # fmt: skip
+
+
 def _growth(reports: Reports, pictures: Pictures) -> Iterator[str]:
     report = reports.get("cache_growth")
     if not report:
@@ -230,5 +249,5 @@ def _printed(reports: Reports, pictures: Pictures) -> Iterator[str]:
 
 
 SECTIONS: tuple[Callable[[Reports, Pictures], Iterator[str]], ...] = (
-    _latency, _threads, _hits, _traces, _cost, _stalls, _antagonist, _growth, _printed,
+    _latency, _threads, _hits, _traces, _cost, _stalls, _recovery, _antagonist, _growth, _printed,
 )  # fmt: skip

@@ -341,7 +341,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 		return DRP_NO_MEMORY;
 	const size_t map_bytes = kind == SEGMENT_WHOLE ? whole_length(length) : arena->segment_bytes;
 	/* While memory is short the main log takes fresh pages: they stand last in the reclaim order. */
-	if (part == ARENA_PROBATION || !arena->purging)
+	if (part == ARENA_PROBATION || !arena->memory_is_short)
 		segment = take_kept(arena, kind, map_bytes);
 	if (kind != SEGMENT_WHOLE && !segment && (arena->free || arena->mapped_bytes >= arena->span_limit_bytes))
 		segment = take_free(arena);
@@ -393,7 +393,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 
 static bool is_worth_keeping(const struct arena *arena, const struct segment *segment)
 {
-	return !arena->purging || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX);
+	return !arena->memory_is_short || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX);
 }
 
 /* A segment that nothing names and nobody uses: to the free ones, or away. */

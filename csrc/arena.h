@@ -53,7 +53,7 @@ struct arena {
 	struct segment *free;   /* without pages */
 	struct segment *kept[SEGMENT_KINDS]; /* with their pages, which are cheaper to write again than new ones; newest first */
 	unsigned kept_count[SEGMENT_KINDS];
-	bool purging; /* memory is short: what the main log retires gives its pages back */
+	bool memory_is_short; /* set by the caller: what the main log retires gives its pages back (cache_probation.h) */
 	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */
 };
 

@@ -439,7 +439,7 @@ static int publish(struct cache *cache, struct shard *shard, uint64_t hash, cons
 		const size_t older_bytes = found_end(&older) - older.offset;
 		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
 		if ((older.entry.flags & ENTRY_EXTENT) && shard_read_extent(&older, &extent))
-			shard_free_extent(cache, shard, &extent);
+			shard_free_extent(cache, shard, &extent, LEAVE_REPLACED);
 		bool replaced = index_replace(&shard->index, &older.cursor, place);
 		shard_count_left(cache, shard, older_place, older_bytes, LEAVE_REPLACED);
 		if (replaced)
@@ -573,7 +573,7 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 		leases_revoke(&shard->leases, hash);
 	if (segment) {
 		if (status != DRP_OK)
-			shard_free_extent(cache, shard, &extent);
+			shard_free_extent(cache, shard, &extent, LEAVE_DROPPED); /* or was never written whole */
 		arena_release(&shard->arena, segment);
 	}
 	if (status == DRP_OK) {

@@ -52,7 +52,7 @@ static size_t count_absent(const unsigned char *states, size_t from, size_t to)
 static void look_at_values(struct cache *cache, struct shard *shard, struct segment *segment,
 			   const unsigned char *states, size_t pages)
 {
-	const bool costs = segment->part == ARENA_MAIN && shard->probation.begun && shard->probation.cost > 0;
+	const bool costs = segment->part == ARENA_MAIN && shard->arena.memory_is_short && shard->probation.cost > 0;
 	const uint64_t serial = segment->serial;
 	const uint32_t stamp = arena_stamp(segment->number), count = segment->extents;
 	const struct arena_extent *directory = arena_directory(segment);

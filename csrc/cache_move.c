@@ -129,9 +129,9 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 &&
 	       shard_move_entry(cache, shard, ARENA_MAIN, found, &extent);
 	if (kept)
-		shard_free_extent(cache, shard, old);
+		shard_free_extent(cache, shard, old, LEAVE_REPLACED);
 	else
-		shard_free_extent(cache, shard, &extent);
+		shard_free_extent(cache, shard, &extent, LEAVE_DROPPED);
 	arena_release(&shard->arena, to);
 out:
 	free(witnesses);
@@ -141,6 +141,6 @@ out:
 void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
 			 const struct entry_extent *extent, enum leave why)
 {
-	shard_free_extent(cache, shard, extent);
+	shard_free_extent(cache, shard, extent, why);
 	shard_leave(cache, shard, &found->cursor, found_end(found) - found->offset, why);
 }

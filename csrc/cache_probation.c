@@ -5,8 +5,8 @@
  *              |                                          ^
  *              '--not used--> evicted; its slot in the index stays as a ghost --set again--'
  *
- * It begins when the kernel takes pages of this cache: until then there is room for all, and everything is appended to
- * the main log. From then on a value that was never asked for leaves after a fourteenth of the cache's bytes came after it,
+ * It begins when the kernel takes pages of this cache while memory is short (cache_probation.h has the states): until then
+ * there is room for all, and everything is appended to the main log. From then on a value that was never asked for leaves after a fourteenth of the cache's bytes came after it,
  * and its pages, which are resident, are written again: no fault, no reclaim. What was asked for is copied to the main
  * log, whose fresh pages stand last in the reclaim order; a key that comes back while its ghost is there goes there at
  * once. So of what is asked for once, only a fourteenth of the memory is held, and the kernel chooses among what was asked for
@@ -20,7 +20,8 @@
  * Nobody tells how many bytes the cache may hold, nor when that changes. Both are read off its own pages: with each
  * segment that is opened, some others are counted. What is resident gives the fourteenth; what went, or was missed by somebody
  * who asked for it, gives credit, CREDIT_FACTOR times its bytes, for values on probation to leave. When the kernel stops
- * taking, the credit ends and the cache grows again.
+ * taking, the credit ends and the cache grows again. What was taken is found late, some of it when memory has long been
+ * free again: so all credit ends also when memory is seen to be free.
  */
 #include "cache_internal.h"
 #include "cache_move.h"
@@ -103,7 +104,7 @@ enum arena_part probation_choose(struct shard *shard, uint64_t hash, uint64_t co
 {
 	struct index_cursor cursor;
 
-	if (!shard->probation.begun || shard->probation.quiet_looks >= QUIET_LOOKS)
+	if (!shard->arena.memory_is_short || shard->probation.quiet_looks >= QUIET_LOOKS)
 		return ARENA_MAIN;
 	if (is_dear(shard, cost_ns, bytes)) {
 		follow(&shard->probation.cost, cost_of(cost_ns, bytes));
@@ -181,7 +182,7 @@ static void count_some(struct cache *cache, struct shard *shard)
 static void scrub_some(struct shard *shard, size_t bytes)
 {
 	struct probation *probation = &shard->probation;
-	const uint64_t stored = probation->begun ? resident_bytes(shard) : shard->counts.bytes;
+	const uint64_t stored = shard->arena.memory_is_short ? resident_bytes(shard) : shard->counts.bytes;
 	const uint64_t least = LEAST_GHOST_SEGMENTS * shard->arena.segment_bytes;
 	const uint64_t round = GHOST_AGE_FACTOR * (stored > least ? stored : least);
 
@@ -196,10 +197,41 @@ static void scrub_some(struct shard *shard, size_t bytes)
 		probation->scrub_owed = round;
 }
 
+static bool memory_is_free(struct cache *cache)
+{
+	return atomic_load_explicit(&cache->memory_is_free, memory_order_relaxed);
+}
+
+static void become_short(struct shard *shard)
+{
+	shard->arena.memory_is_short = true;
+	shard->probation.free_bytes = 0;
+}
+
+static void become_free(struct shard *shard)
+{
+	shard->arena.memory_is_short = false;
+	shard->probation.free_bytes = shard->probation.owed_bytes = 0;
+}
+
+/* That many bytes come in: ends the credit if memory is free, and the state SHORT if it has been for long enough. */
+static void end_if_free(struct cache *cache, struct shard *shard, size_t bytes)
+{
+	struct probation *probation = &shard->probation;
+
+	if (!memory_is_free(cache)) {
+		probation->free_bytes = 0;
+		return;
+	}
+	probation->credit_bytes = 0;
+	probation->free_bytes += bytes;
+	if (probation->free_bytes >= target_bytes(shard))
+		become_free(shard);
+}
+
 void probation_look(struct cache *cache, struct shard *shard, size_t bytes)
 {
 	struct probation *probation = &shard->probation;
-	const size_t page = prim_page_size();
 
 	scrub_some(shard, bytes);
 	probation->quiet_looks = shard->hits == probation->seen_hits ? probation->quiet_looks + 1 : 0;
@@ -208,13 +240,11 @@ void probation_look(struct cache *cache, struct shard *shard, size_t bytes)
 	if (cache->config.max_bytes || shard->making_space || probation->judging)
 		return;
 	count_some(cache, shard);
-	const uint64_t most = CREDIT_TARGETS * target_bytes(shard);
+	const uint64_t most = memory_is_free(cache) ? 0 : CREDIT_TARGETS * target_bytes(shard);
 	if (probation->credit_bytes > most)
 		probation->credit_bytes = most;
-	if (!probation->begun && probation->credit_bytes >= CREDIT_FACTOR * page) {
-		probation->begun = true;
-		shard->arena.purging = true;
-	}
+	if (!shard->arena.memory_is_short && probation->credit_bytes >= CREDIT_FACTOR * prim_page_size())
+		become_short(shard);
 }
 
 bool probation_passed(struct cache *cache, struct shard *shard, struct found *found, size_t bytes, enum arena_part *to)
@@ -318,20 +348,26 @@ void probation_judge(struct cache *cache, struct shard *shard, size_t appended_b
 	struct probation *probation = &shard->probation;
 	struct segment *segment;
 
-	if (!probation->begun)
+	if (!shard->arena.memory_is_short)
 		return;
+	end_if_free(cache, shard, appended_bytes);
+	if (!shard->arena.memory_is_short)
+		return;
+	rewrite_give_back(shard);
 	shard_tidy(cache, shard);
 	probation->owed_bytes += JUDGE_FACTOR * appended_bytes;
 	if (probation->owed_bytes < JUDGE_BATCH_BYTES)
 		return;
 	while (probation->credit_bytes > 0 && probation->owed_bytes > 0 && (segment = oldest_of(&shard->arena)) != NULL &&
 	       probation->appended_bytes - segment->filled_at >= target_bytes(shard)) {
-		/* Up to a directory's page that is lost there is no progress. */
 		const uint64_t progress = judge_segment(cache, shard, segment);
+		/* If a page of the directory was dropped, nothing on it can be judged. A page is charged, so that the loop ends. */
 		const uint64_t least = prim_page_size(), step = progress > least ? progress : least;
+		/* A step goes through a value or some pages as a whole, so it may do more than is owed or allowed. */
 		probation->owed_bytes -= step < probation->owed_bytes ? step : probation->owed_bytes;
 		probation->credit_bytes -= progress < probation->credit_bytes ? progress : probation->credit_bytes;
 	}
+	/* What did not have to go now must not pile up for the next insert. */
 	if (probation->owed_bytes > JUDGE_BATCH_BYTES)
-		probation->owed_bytes = JUDGE_BATCH_BYTES; /* nothing had to go: that is not made up for later */
+		probation->owed_bytes = JUDGE_BATCH_BYTES;
 }

@@ -1,17 +1,24 @@
 /*
  * cache_rewrite.c - places of dead values are written again.
  *
- *   memory is not short   value replaced, deleted, expired --> [ segment, page, pages ] x 32 --> the next of as many pages
- *                                                    '-- full: given back at once
- *   memory is short       value of the main log gone or dead --> given back --> x 256 holes --> the next of as many pages
+ *   a value of the main log died --memory is free, 31 others at most--> resident: its pages stay, marked --.
+ *        |                                                                 |                              '--> the next value
+ *        |                                                    memory is short: given back, one a set           of as many
+ *        |                                                                 v                              .--> pages
+ *        '--else, and where pages of it were lost: all given back ------> absent: 256 at most -------------'
  *
- * While memory is not short the pages stay: one that is there is written in a tenth of the time that a new one takes. They
- * are marked, so the kernel may have them at any time. Once it takes pages they go back, and what is left is address space
- * amid values that are in use: new pages there need no new segment, whose directory and page tables would outlive most
+ * While memory is free the pages stay: to write pages that are there takes a tenth of the time that new ones take. They are
+ * marked, so the kernel may have them at any time. While memory is short the pages go back, and what is left is address
+ * space amid values that are in use: new pages there need no new segment, whose directory and page tables would outlive most
  * of its values.
  *
+ * A value that lost a page is never kept as resident. Who writes such a place touches it afterwards, so that pages which
+ * stood there for long do not look unused; pages that were new would be touched too, and look used to reclaim before anybody
+ * has asked for them.
+ *
  * The place lies in its segment's directory still, under the new value's hash from then on. A segment that is retired takes
- * its places along.
+ * its places along. On probation no place is written again: part of its segment may have been judged already, and a value
+ * there would go with the segment, unseen.
  *
  * A reader that copies a value without the lock is a user of its segment, and sees pages that nobody writes: a segment that
  * has users is passed over.
@@ -21,6 +28,7 @@
 #include <string.h>
 
 #include "cache_internal.h"
+#include "drp_assert.h"
 
 /* What the directory says of the value that begins at a page; NULL: its page of the directory is gone. */
 static struct arena_extent *find_listed(struct segment *segment, size_t page)
@@ -46,27 +54,46 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 {
 	struct rewrite *rewrite = &shard->rewrite;
 
-	if (shard->arena.purging || shard->making_space || rewrite->dead_count == REWRITE_EXTENTS)
+	if (shard->arena.memory_is_short || shard->making_space || segment->part != ARENA_MAIN ||
+	    rewrite->resident_count == REWRITE_RESIDENT)
 		return false;
-	rewrite->dead[rewrite->dead_count++] = (struct dead_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
+	rewrite->resident[rewrite->resident_count++] =
+		(struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
 	segment->pages[page / 64].used &= ~(UINT64_C(1) << (page % 64));
 	return true;
 }
 
-void rewrite_note_hole(struct shard *shard, const struct segment *segment, size_t page, size_t pages)
+void rewrite_note_absent(struct shard *shard, const struct segment *segment, size_t page, size_t pages)
 {
 	struct rewrite *rewrite = &shard->rewrite;
 
-	if (!shard->arena.purging || shard->making_space || segment->part != ARENA_MAIN)
+	if (shard->making_space || segment->part != ARENA_MAIN)
 		return;
-	if (rewrite->hole_count == REWRITE_HOLES) { /* the older half: of sizes that nobody asks for */
-		rewrite->hole_count /= 2;
-		memmove(rewrite->holes, rewrite->holes + rewrite->hole_count, rewrite->hole_count * sizeof(*rewrite->holes));
+	if (rewrite->absent_count == REWRITE_ABSENT) { /* forgets the older half: of sizes that nobody asks for */
+		rewrite->absent_count /= 2;
+		memmove(rewrite->absent, rewrite->absent + rewrite->absent_count,
+			rewrite->absent_count * sizeof(*rewrite->absent));
 	}
-	rewrite->holes[rewrite->hole_count++] = (struct dead_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
+	rewrite->absent[rewrite->absent_count++] = (struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
 }
 
-static void leave(struct dead_extent *list, unsigned *count, uint64_t serial)
+void rewrite_give_back(struct shard *shard)
+{
+	struct rewrite *rewrite = &shard->rewrite;
+	const size_t page = prim_page_size();
+
+	if (rewrite->resident_count == 0)
+		return;
+	const struct free_extent dead = rewrite->resident[--rewrite->resident_count];
+	struct segment *segment = arena_find(&shard->arena, dead.segment);
+	DRP_ASSERT(segment && segment->part == ARENA_MAIN);
+	if (prim_purge(segment->base + dead.page * page, dead.pages * page) != DRP_OK)
+		return; /* they are marked: the kernel takes them; the place is found again when its segment is retired */
+	arena_note_purged(&shard->arena, segment, dead.pages);
+	rewrite_note_absent(shard, segment, dead.page, dead.pages);
+}
+
+static void leave(struct free_extent *list, unsigned *count, uint64_t serial)
 {
 	unsigned kept = 0;
 
@@ -78,23 +105,27 @@ static void leave(struct dead_extent *list, unsigned *count, uint64_t serial)
 
 void rewrite_leave(struct shard *shard, uint64_t serial)
 {
-	leave(shard->rewrite.dead, &shard->rewrite.dead_count, serial);
-	leave(shard->rewrite.holes, &shard->rewrite.hole_count, serial);
+	leave(shard->rewrite.resident, &shard->rewrite.resident_count, serial);
+	leave(shard->rewrite.absent, &shard->rewrite.absent_count, serial);
 }
 
 void rewrite_mark(struct shard *shard)
 {
 	struct rewrite *rewrite = &shard->rewrite;
+	unsigned kept = 0;
 
 	for (unsigned i = 0; i < rewrite->directory_count; i++) {
-		struct segment *segment = arena_find(&shard->arena, rewrite->directories[i]);
+		const uint64_t serial = rewrite->directories[i];
+		struct segment *segment = arena_find(&shard->arena, serial);
 		if (!segment)
 			continue;
 		const size_t bytes = arena_directory_bytes(segment->length);
-		(void)prim_mark(segment->base, bytes);
-		prim_touch(segment->base, bytes);
+		if (prim_mark(segment->base, bytes) == DRP_OK)
+			prim_touch(segment->base, bytes);
+		else
+			rewrite->directories[kept++] = serial; /* not droppable yet: with the next ones */
 	}
-	rewrite->directory_count = 0;
+	rewrite->directory_count = kept;
 }
 
 static void note_written(struct shard *shard, const struct segment *segment)
@@ -108,22 +139,26 @@ static void note_written(struct shard *shard, const struct segment *segment)
 			return;
 	if (rewrite->directory_count == REWRITE_DIRECTORIES)
 		rewrite_mark(shard);
+	if (rewrite->directory_count == REWRITE_DIRECTORIES) /* none could be marked: the oldest stays as it is, some pages */
+		memmove(rewrite->directories, rewrite->directories + 1,
+			--rewrite->directory_count * sizeof(rewrite->directories[0]));
 	rewrite->directories[rewrite->directory_count++] = segment->serial;
 }
 
 /* The newest place of a list that has as many pages and may be written, off the list. NULL: there is none. */
-static struct arena_extent *take(struct shard *shard, struct dead_extent *list, unsigned *count, size_t pages,
+static struct arena_extent *take(struct shard *shard, struct free_extent *list, unsigned *count, size_t pages,
 				 struct segment **out)
 {
 	for (unsigned i = *count; i-- > 0;) {
-		const struct dead_extent dead = list[i];
-		if (dead.pages != pages)
+		const struct free_extent place = list[i];
+		if (place.pages != pages)
 			continue;
-		struct segment *segment = arena_find(&shard->arena, dead.segment);
+		struct segment *segment = arena_find(&shard->arena, place.segment);
+		DRP_ASSERT(segment && segment->part == ARENA_MAIN);
 		if (segment->users > 0)
 			continue;
 		list[i] = list[--*count];
-		struct arena_extent *listed = find_listed(segment, dead.page);
+		struct arena_extent *listed = find_listed(segment, place.page);
 		if (listed) {
 			*out = segment;
 			return listed;
@@ -139,9 +174,10 @@ bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segme
 
 	if (shard->making_space)
 		return false;
-	*resident = !shard->arena.purging;
-	listed = *resident ? take(shard, rewrite->dead, &rewrite->dead_count, pages, out)
-			   : take(shard, rewrite->holes, &rewrite->hole_count, pages, out);
+	listed = take(shard, rewrite->resident, &rewrite->resident_count, pages, out);
+	*resident = listed != NULL;
+	if (!listed)
+		listed = take(shard, rewrite->absent, &rewrite->absent_count, pages, out);
 	if (!listed)
 		return false;
 	listed->hash = hash;

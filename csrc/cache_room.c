@@ -75,8 +75,17 @@ void cache_watch_room(struct cache *cache)
 {
 	uint64_t now_ns;
 
-	if (window_bytes() == 0)
+	if (window_bytes() == 0) {
+		/*
+		 * Nothing rests. If that is because memory was short, somebody has to see the end of it, or a program that
+		 * only reads would pay for each of its pins for ever: so it is looked at again, ten times a second at most.
+		 */
+		if (atomic_load_explicit(&cache->memory_is_free, memory_order_relaxed) || !is_out_of_date(cache, &now_ns) ||
+		    now_ns < atomic_load_explicit(&cache->room_until_ns, memory_order_relaxed) + LONGEST_NS)
+			return;
+		read_room(cache, now_ns);
 		return;
+	}
 	if (is_out_of_date(cache, &now_ns))
 		read_room(cache, now_ns);
 	window_trim();

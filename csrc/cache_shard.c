@@ -182,7 +182,7 @@ static void leave_segment(struct cache *cache, struct shard *shard, struct segme
 		shard_retire(cache, shard, segment);
 }
 
-void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent)
+void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why)
 {
 	const size_t page = prim_page_size(), bytes = witness_count((size_t)extent->value_bytes) * page;
 	unsigned char *address;
@@ -199,11 +199,10 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	if (pin)
 		pin->forgotten = true; /* purged by who lets it go */
 	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging;
-	if (!to_give || rested || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
-		if (to_give) {
-			(void)prim_purge(address, bytes);
-			rewrite_note_hole(shard, segment, extent->page, bytes / page);
-		}
+	const bool may_stay = to_give && !rested && why != LEAVE_DROPPED;
+	if (!may_stay || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
+		if (to_give && prim_purge(address, bytes) == DRP_OK)
+			rewrite_note_absent(shard, segment, extent->page, bytes / page);
 		arena_note_purged(&shard->arena, segment, bytes / page);
 	}
 	leave_segment(cache, shard, segment, bytes);
@@ -320,7 +319,7 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 	if (found) {
 		stored_bytes = found_end(found) - found->offset;
 		if ((found->entry.flags & ENTRY_EXTENT) && shard_read_extent(found, &extent))
-			shard_free_extent(cache, shard, &extent);
+			shard_free_extent(cache, shard, &extent, why);
 	}
 	if (why == LEAVE_DROPPED)
 		probation_note_dropped(shard, stored_bytes + (size_t)extent.value_bytes);

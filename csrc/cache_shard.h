@@ -34,7 +34,8 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
 		 enum leave why);
 void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
-void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent);
+/* Gives an extent's pages back, or keeps them to be written again; LEAVE_DROPPED: some are gone, or may be. */
+void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why);
 void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count);
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
 /* Forgets everything. The memory, but for what is held, goes when the lock is given back: with the second of them. */

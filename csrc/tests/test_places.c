@@ -158,7 +158,7 @@ static void probation_keeps_its_share(void)
 		if (bytes > most_bytes)
 			most_bytes = bytes;
 	}
-	CHECK(shard->probation.begun);
+	CHECK(shard->arena.memory_is_short);
 	CHECK(most_bytes > SEGMENT);
 	printf("# at most %zu KiB on probation, of %zu KiB\n", most_bytes >> 10, shard->arena.resident_pages * PAGE >> 10);
 	CHECK(most_bytes <= (size_t)COUNT * BYTES / 14 + 5 * SEGMENT);
