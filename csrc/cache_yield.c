@@ -214,6 +214,35 @@ static void start_from(uint64_t now_ns)
 	yield.grown_from_bytes = ordinary_bytes();
 }
 
+/* Growth is measured from here on; nothing is known of a wave. */
+static void be_calm(uint64_t now_ns)
+{
+	yield.bytes_per_ms = 0;
+	yield.suspicious = false;
+	start_from(now_ns);
+}
+
+/*
+ * Reads the limit and whose it is. A wave was one of the group that was read then: where there is no group any more, or
+ * another one, it is over.
+ */
+static bool read_limit(uint64_t now_ns)
+{
+	struct prim_headroom room;
+
+	if (prim_headroom(&room) != DRP_OK || room.group[0] == 0) {
+		be_calm(now_ns);
+		yield.limit_read_ns = 0;
+		return false; /* of the whole machine kswapd keeps some memory free */
+	}
+	const bool same = yield.limit_read_ns != 0 && strcmp(room.group, yield.room.group) == 0;
+	yield.room = room;
+	yield.limit_read_ns = now_ns;
+	if (!same)
+		be_calm(now_ns);
+	return true;
+}
+
 /* How fast does ordinary memory grow? */
 static void measure_growth(uint64_t now_ns)
 {
@@ -225,9 +254,7 @@ static void measure_growth(uint64_t now_ns)
 		if (took_ns >= LEAST_WINDOW_NS)
 			start_from(now_ns);
 	} else if (took_ns >= WINDOW_NS || grown < -LEAST_GROWTH_BYTES) {
-		yield.bytes_per_ms = 0;
-		yield.suspicious = false;
-		start_from(now_ns);
+		be_calm(now_ns);
 	}
 	if (yield.bytes_per_ms < SLOWEST_BYTES_PER_MS)
 		yield.bytes_per_ms = 0;
@@ -264,19 +291,12 @@ static uint64_t look_for_loss(uint64_t now_ns)
 
 static uint64_t look(struct cache *first, uint64_t now_ns)
 {
-	if (yield.limit_read_ns == 0 || now_ns - yield.limit_read_ns > LONGEST_NS) {
-		if (prim_headroom(&yield.room) != DRP_OK || yield.room.group[0] == 0) {
-			yield.limit_read_ns = 0;
-			return LONGEST_NS; /* of the whole machine kswapd keeps some memory free */
-		}
-		if (yield.limit_read_ns == 0)
-			start_from(now_ns);
-		yield.limit_read_ns = now_ns;
-	}
+	if ((yield.limit_read_ns == 0 || now_ns - yield.limit_read_ns > LONGEST_NS) && !read_limit(now_ns))
+		return LONGEST_NS;
 	if (!yield.suspicious)
 		return look_for_loss(now_ns);
 	if (prim_headroom_again(&yield.room) != DRP_OK) {
-		yield.suspicious = false;
+		be_calm(now_ns);
 		yield.limit_read_ns = 0;
 		return LONGEST_NS;
 	}

@@ -175,6 +175,26 @@ static void free_memory_is_not_added_to(void)
 	fake_cache_end(cache);
 }
 
+/* A wave in a group that cannot be read any more is over: what was measured there says nothing of the group that is read later. */
+static void a_wave_ends_with_its_group(void)
+{
+	struct cache *cache = in_a_full_group(BYTES, VALUES);
+
+	wave(VALUES / 2 * BYTES);
+	const uint64_t before = yielded(cache);
+	CHECK(before > 0);
+	fake_headroom(100 * MB, 100 * MB, 60 * MB); /* of no group */
+	pass(150);
+	cache_yield();
+	tell(50 * MB, 50 * MB); /* a full group again, in which nothing grows */
+	for (int i = 0; i < 5; i++) {
+		pass(150);
+		cache_yield();
+	}
+	CHECK_EQ(yielded(cache), before);
+	fake_cache_end(cache);
+}
+
 static void what_is_held_stays(void)
 {
 	struct cache *cache = make();
@@ -222,6 +242,7 @@ int main(void)
 	RUN(page_cache_is_no_wave, );
 	RUN(slow_growth_is_left_to_reclaim, );
 	RUN(free_memory_is_not_added_to, );
+	RUN(a_wave_ends_with_its_group, );
 	RUN(what_is_held_stays, );
 	RUN(the_dead_go_first, );
 	free(sink.value);
