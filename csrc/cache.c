@@ -32,6 +32,8 @@ enum {
 	SHARD_LEAST_BYTES = 128 << 20,
 	SHARDS_MOST = 16,
 	SHARDS_ONE_BY_ONE = 2,
+	LARGE_BYTES = 64 * 1024, /* of a value of pages: looked at before memory is taken for it, and room is asked for */
+	GET_ASKS_ROOM = 2,       /* beside PIN_RETRY */
 };
 
 uint64_t cache_now_ns(struct cache *cache)
@@ -43,7 +45,9 @@ uint64_t cache_now_ns(struct cache *cache)
 static uint64_t read_limit_bytes(void)
 {
 	struct prim_headroom headroom;
-	return prim_headroom(&headroom) == DRP_OK ? headroom.limit_bytes : UINT64_MAX;
+
+	prim_headroom(&headroom);
+	return cache_limit_bytes(&headroom);
 }
 
 /*
@@ -219,14 +223,27 @@ static int get_inline(struct found *found, struct cache_sink *sink)
 	return DRP_OK;
 }
 
-/* The copy itself, without the lock; the segment has a user more, so its memory stays mapped and is not written anew. */
+/*
+ * The copy itself, without the lock; the segment has a user more, so its memory stays mapped and is not written anew. A large
+ * value is looked at piece by piece before it is copied: if it is gone, the caller's buffer is not written for nothing, which
+ * would be memory that nobody asked room for.
+ */
 static bool copy_extent(const unsigned char *from, size_t bytes, const uint16_t *witnesses, struct cache_sink *sink,
-			void *value)
+			unsigned char *value)
 {
+	bool intact = true;
+
 	if (sink->begin_copy)
 		sink->begin_copy(sink, bytes);
-	memcpy(value, from, bytes);
-	bool intact = witness_intact(from, bytes, witnesses);
+	for (size_t at = 0, length; intact && at < bytes; at += length) {
+		const uint16_t *those = witnesses + at / prim_page_size();
+		length = bytes - at < WITNESS_STEP_BYTES ? bytes - at : WITNESS_STEP_BYTES;
+		if (bytes >= LARGE_BYTES && !witness_intact(from + at, length, those))
+			intact = false;
+		else
+			memcpy(value + at, from + at, length);
+		intact = intact && witness_intact(from + at, length, those);
+	}
 	if (sink->end_copy)
 		sink->end_copy(sink);
 	return intact;
@@ -234,10 +251,11 @@ static bool copy_extent(const unsigned char *from, size_t bytes, const uint16_t 
 
 /*
  * A value on pages of its own. Takes the shard's lock over from the caller and gives it back.
- * DRP_MISS: dropped; the entry stands still and the caller forgets it.
+ * DRP_MISS: dropped; the entry stands still and the caller forgets it. GET_ASKS_ROOM: *room_bytes is less than what it will
+ * take from the memory that is left, which is new; nothing was done.
  */
 static int get_extent(struct cache *cache, struct shard *shard, struct found *found, enum cache_get_mode mode,
-		      struct cache_sink *sink, struct cache_pin *pin)
+		      struct cache_sink *sink, struct cache_pin *pin, size_t *room_bytes)
 {
 	uint16_t on_stack[STACK_WITNESSES], *witnesses = on_stack;
 	const struct entry *entry = &found->entry;
@@ -265,15 +283,26 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 		if (!witnesses)
 			return DRP_REFUSED;
 	}
+	const size_t read_bytes = entry->bytes - all_witness_bytes + witness_bytes;
+	entry_copy(&found->reader, witnesses, witness_bytes);
+	if (value_bytes >= LARGE_BYTES && !of) {
+		if (found->reader.lost || !entry_intact(found->segment->base, found->offset,
+							arena_stamp(found->segment->number), read_bytes) ||
+		    !witness_sample(address, value_bytes, witnesses))
+			goto out;
+		if (*room_bytes < value_bytes && !cache_room_is_fresh(cache, shard, value_bytes)) {
+			*room_bytes = value_bytes;
+			status = GET_ASKS_ROOM;
+			goto out;
+		}
+	}
 	if (sink->reserve(sink, entry->kind, entry->meta_bytes, pinning ? 0 : value_bytes, &meta, &value) != 0) {
 		status = DRP_REFUSED;
 		goto out;
 	}
 	entry_copy(&at_meta, meta, entry->meta_bytes);
-	entry_copy(&found->reader, witnesses, witness_bytes);
 	if (at_meta.lost || found->reader.lost ||
-	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number),
-			  entry->bytes - all_witness_bytes + witness_bytes))
+	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), read_bytes))
 		goto out;
 
 	segment->spared = false;
@@ -286,7 +315,11 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	}
 	segment->users++;
 	pthread_mutex_unlock(&shard->lock);
+	if (value_bytes >= LARGE_BYTES)
+		cache_promise_room(value_bytes);
 	bool intact = copy_extent(address, value_bytes, witnesses, sink, value);
+	if (value_bytes >= LARGE_BYTES)
+		cache_promise_kept(cache, value_bytes, true);
 	pthread_mutex_lock(&shard->lock);
 	arena_release(&shard->arena, segment);
 	status = intact ? DRP_OK : DRP_MISS;
@@ -319,6 +352,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
 	struct found found;
+	size_t room_bytes = 0; /* that were asked for, and are there */
 	int status = DRP_MISS;
 	bool watch, copied_pages = false;
 
@@ -339,9 +373,19 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		segment_note_used(found.segment, found.offset, found.offset + found.entry.bytes);
 		const uint64_t place = found.cursor.place;
 		if (found.entry.flags & ENTRY_EXTENT)
-			status = get_extent(cache, shard, &found, mode, sink, pin);
+			status = get_extent(cache, shard, &found, mode, sink, pin, &room_bytes);
 		else
 			status = get_inline(&found, sink);
+		if (status == GET_ASKS_ROOM) {
+			pthread_mutex_unlock(&shard->lock);
+			const bool there = cache_has_room(cache, shard, room_bytes, 0);
+			pthread_mutex_lock(&shard->lock);
+			status = shard->closed ? DRP_CLOSED : there ? PIN_RETRY : DRP_MISS;
+			if (status == DRP_MISS)
+				break; /* it stays: another time there may be room */
+			if (status == DRP_CLOSED)
+				goto out;
+		}
 		if (status == PIN_RETRY) {
 			tries--;
 			continue;
@@ -535,14 +579,19 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 		}
 	}
 
-	status = cache_has_room(cache, shard, stored_bytes + extent_bytes) ? DRP_OK : DRP_REFUSED;
+	const size_t promised_bytes = extent_bytes >= LARGE_BYTES ? extent_bytes : 0;
+	if (promised_bytes)
+		cache_promise_room(promised_bytes);
+	status = cache_has_room(cache, shard, stored_bytes + extent_bytes, promised_bytes) ? DRP_OK : DRP_REFUSED;
 	if (status == DRP_OK && on_pages) {
 		status = write_extent(cache, shard, hash, item, value_bytes, &segment, &extent, witnesses);
 		parts[2] = (struct drp_part){&extent, sizeof(extent)};
 		parts[3] = (struct drp_part){witnesses, witness_total};
-	} else if (item->part_count > 0) {
+	} else if (item->part_count > 0 && !on_pages) {
 		memcpy(parts + 2, item->parts, item->part_count * sizeof(*parts));
 	}
+	if (promised_bytes)
+		cache_promise_kept(cache, promised_bytes, status == DRP_OK);
 
 	pthread_mutex_lock(&shard->lock);
 	prefetch_older(shard, hash);

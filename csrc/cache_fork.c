@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "cache_internal.h"
+#include "cache_room.h"
 #include "cache_window.h"
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -70,6 +71,7 @@ static void empty_in_child(struct cache *cache, struct shard *shard)
 static void after_fork_in_child(void)
 {
 	window_unlock();
+	cache_room_in_child();
 	for (struct cache *cache = registry; cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count; i++) {
 			empty_in_child(cache, &cache->shards[i]);

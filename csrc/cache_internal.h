@@ -33,7 +33,7 @@ struct shard {
 	struct rewrite rewrite;
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	size_t dirty_pages_most;  /* of the index, between two marks */
-	uint64_t span_cap_bytes;  /* address space that there turned out to be; 0: no such limit was met */
+	uint64_t span_cap_bytes, span_cap_until_ns; /* address space that there turned out to be, until then; 0: enough */
 	bool making_space, closed;
 	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
 	uint32_t audit_round;
@@ -52,7 +52,7 @@ struct cache {
 	_Atomic uint64_t skew_ns;
 	unsigned shard_count;
 	/* What inserts write, away from what all read. Room before the limit, as last read and used up: cache_room.c */
-	_Atomic int64_t room_bytes __attribute__((aligned(128))), room_to_use_bytes;
+	_Atomic int64_t room_bytes __attribute__((aligned(128))), room_to_use_bytes, room_given_bytes;
 	_Atomic uint64_t room_until_ns;
 	_Atomic bool memory_is_free; /* as last read, at every level; false where nobody can tell */
 	_Atomic uint64_t span_bytes; /* of one shard */

@@ -30,6 +30,21 @@ int cache_share_pin(struct cache *cache, struct shard *shard, struct pin *of, si
 	return DRP_OK;
 }
 
+/* A value is looked at piece by piece before it is dirtied: each page that is gone would take memory, for zeros. */
+static bool dirty_and_check(unsigned char *address, size_t bytes, const uint16_t *witnesses)
+{
+	for (size_t at = 0; at < bytes; at += WITNESS_STEP_BYTES) {
+		const uint16_t *those = witnesses + at / prim_page_size();
+		const size_t length = bytes - at < WITNESS_STEP_BYTES ? bytes - at : WITNESS_STEP_BYTES;
+		if (!witness_intact(address + at, length, those))
+			return false;
+		prim_pin(address + at, length);
+		if (!witness_intact(address + at, length, those))
+			return false;
+	}
+	return true;
+}
+
 int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *segment, unsigned char *address,
 		   size_t value_bytes, const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin)
 {
@@ -45,8 +60,7 @@ int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *seg
 
 	if (sink->begin_copy)
 		sink->begin_copy(sink, value_bytes);
-	prim_pin(address, value_bytes);
-	bool intact = witness_intact(address, value_bytes, witnesses);
+	bool intact = dirty_and_check(address, value_bytes, witnesses);
 	if (!intact)
 		(void)prim_purge(address, of->bytes); /* dirty zeros, of no use to anybody */
 

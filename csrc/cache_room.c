@@ -1,17 +1,31 @@
 /*
- * cache_room.c - an insert is never the allocation that meets the OOM killer.
+ * cache_room.c - no call of the cache is the allocation that meets the OOM killer.
  *
  * While anything can be dropped, an allocation near the limit drops it and succeeds. When nothing is left, the next page
  * of anybody calls the OOM killer. So an insert asks for room first: what the limit leaves, plus what reclaim can take
- * (this cache's own clean pages among it), less a margin for everybody else.
+ * (this cache's own clean pages among it), less a margin for everybody else. So does a get of a large value, whose copy is
+ * memory of the caller, or which is pinned and cannot be reclaimed then.
+ *
+ *   limit |........ usage ........|  free  |      room = free + reclaimable - margin - what others were promised
+ *         |  ordinary  |reclaimable|
  *
  * Reading that costs tens of microseconds, so one reading serves until it could be out of date: others allocate at most
  * a few GB/s, so while room bytes are left, the reading holds for about room / 4 GB/s; and inserts use it up themselves.
+ * What is large is promised until it is written, so that several threads do not all count on the same room.
+ *
+ * memory.high slows down instead of killing. It is a limit like others; but where usage is not above it by more than a
+ * SLOW_SHARE, a trickle is let in: there the kernel makes room by other means, such as swap, which no figure tells.
+ *
+ * A limit that cannot be read is not taken for none. The last one that was read counts (LEAST_LIMIT_BYTES, if there was none),
+ * and nothing is known of usage but this: what the cache itself has that is clean and resident can be reclaimed. So much may
+ * be inserted; to begin with, a share of what was left at the last reading, or BEGIN_BYTES, given anew little by little.
  */
 #include "cache_room.h"
 
 #include "cache_internal.h"
 #include "cache_window.h"
+#include "drp_assert.h"
+#include "witness.h"
 
 enum {
 	MARGIN_SHARE = 64,      /* of the limit stay untouched, and at least MARGIN_BYTES, at most a quarter */
@@ -24,38 +38,165 @@ enum {
 	USE_SHARE = 4,          /* of the room may be used up by inserts before it is read again */
 	PLENTY_BYTES = 64 << 20,
 	SHARD_TAKES_BYTES = 64 << 10,
+	SLOW_SHARE = 64,
+	SLOW_TRICKLE_BYTES = 256 << 10,
+	LEAST_LIMIT_BYTES = 64 << 20,
+	BEGIN_BYTES = 4 << 20,
+	BEGIN_KNOWN_BYTES = 512 << 10,
+	BEGIN_SHARE = 4,
+	BEGIN_AGAIN_BYTES = 256 << 10, /* a second */
+	SECOND_NS = 1000000000,
+	COUNTED_SEGMENTS = 8,   /* of a part of a shard, the newest */
 };
+
+/* Of the process, as its memory is one. Each for itself: who reads an older one is off by a moment. */
+static struct {
+	_Atomic uint64_t limit_bytes;  /* as last read whole; 0: never */
+	_Atomic int64_t begin_bytes, begin_most_bytes; /* may be inserted on no more than hope, while the limit cannot be read */
+	_Atomic uint64_t begin_at_ns;                  /* when some were last given */
+	_Atomic int64_t promised_bytes; /* to calls that are about to allocate them */
+} process = {.begin_bytes = BEGIN_BYTES, .begin_most_bytes = BEGIN_BYTES};
+
+uint64_t cache_limit_bytes(const struct prim_headroom *headroom)
+{
+	if (headroom->unread == PRIM_READ_ALL) {
+		atomic_store_explicit(&process.limit_bytes, headroom->limit_bytes, memory_order_relaxed);
+		return headroom->limit_bytes;
+	}
+	uint64_t limit = atomic_load_explicit(&process.limit_bytes, memory_order_relaxed);
+	if (limit == 0)
+		limit = LEAST_LIMIT_BYTES;
+	return limit < headroom->limit_bytes ? limit : headroom->limit_bytes;
+}
+
+static int64_t margin_of(uint64_t limit_bytes)
+{
+	uint64_t margin = limit_bytes / MARGIN_SHARE;
+
+	if (margin < MARGIN_BYTES)
+		margin = MARGIN_BYTES;
+	if (margin > limit_bytes / 4)
+		margin = limit_bytes / 4;
+	return (int64_t)margin;
+}
+
+/* What the figures that could be read leave. */
+static int64_t room_by_reading(const struct prim_headroom *headroom)
+{
+	if (headroom->limit_bytes == UINT64_MAX)
+		return INT64_MAX / 2;
+	const int64_t margin = margin_of(headroom->limit_bytes);
+	int64_t room = (int64_t)headroom->limit_bytes - (int64_t)headroom->usage_bytes +
+		       (int64_t)headroom->reclaimable_bytes - margin;
+	if (headroom->slows && room < SLOW_TRICKLE_BYTES &&
+	    headroom->usage_bytes <= headroom->limit_bytes + headroom->limit_bytes / SLOW_SHARE) {
+		room = SLOW_TRICKLE_BYTES;
+		if (headroom->hard_left_bytes < INT64_MAX && (int64_t)headroom->hard_left_bytes - margin < room)
+			room = (int64_t)headroom->hard_left_bytes - margin;
+	}
+	return room;
+}
+
+/* Pages of the newest sealed segments that are there: their log was marked, and nobody uses them, so reclaim can take them. */
+static int64_t count_clean(struct shard *shard)
+{
+	struct segment *newest[ARENA_PARTS * COUNTED_SEGMENTS] = {NULL};
+	unsigned seen[ARENA_PARTS] = {0};
+	struct prim_census census;
+	size_t pages = 0;
+
+	for (struct segment *at = arena_next(&shard->arena, NULL); at; at = arena_next(&shard->arena, at))
+		if (at->state == SEGMENT_SEALED && at->users == 0)
+			newest[at->part * COUNTED_SEGMENTS + seen[at->part]++ % COUNTED_SEGMENTS] = at;
+	for (size_t i = 0; i < sizeof(newest) / sizeof(newest[0]); i++) {
+		const struct segment *segment = newest[i];
+		size_t used = segment ? witness_count(segment->used) * prim_page_size() : 0;
+		if (used > ARENA_SEGMENT_MAX)
+			used = ARENA_SEGMENT_MAX;
+		if (used > 0 && prim_census(segment->base, used, NULL, &census) == DRP_OK)
+			pages += census.resident_pages;
+	}
+	return (int64_t)(pages * prim_page_size());
+}
+
+static int64_t clean_bytes(struct cache *cache)
+{
+	int64_t bytes = 0;
+
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		struct shard *shard = &cache->shards[i];
+		if (pthread_mutex_trylock(&shard->lock) != 0)
+			continue; /* counted another time */
+		if (!shard->closed)
+			bytes += count_clean(shard);
+		pthread_mutex_unlock(&shard->lock);
+	}
+	return bytes;
+}
+
+/* Where not all could be read. The inserts since the last reading have used up what was given to begin with. */
+static int64_t room_without_reading(struct cache *cache, uint64_t now_ns)
+{
+	const int64_t used = atomic_load_explicit(&cache->room_given_bytes, memory_order_relaxed) -
+			     atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed);
+	const int64_t most = atomic_load_explicit(&process.begin_most_bytes, memory_order_relaxed);
+	int64_t begin = atomic_load_explicit(&process.begin_bytes, memory_order_relaxed) - (used > 0 ? used : 0);
+
+	if (begin < 0)
+		begin = 0;
+	if (now_ns - atomic_load_explicit(&process.begin_at_ns, memory_order_relaxed) >= SECOND_NS) {
+		atomic_store_explicit(&process.begin_at_ns, now_ns, memory_order_relaxed);
+		begin += BEGIN_AGAIN_BYTES;
+	}
+	if (begin > most)
+		begin = most;
+	atomic_store_explicit(&process.begin_bytes, begin, memory_order_relaxed);
+	const int64_t clean = clean_bytes(cache) - MARGIN_BYTES;
+	return clean > begin ? clean : begin;
+}
+
+/* What may be inserted for a while if the next readings fail. */
+static void note_read(const struct prim_headroom *headroom, int64_t room, uint64_t now_ns)
+{
+	int64_t begin = room > 0 ? (room + margin_of(headroom->limit_bytes)) / BEGIN_SHARE : 0;
+
+	if (begin > BEGIN_KNOWN_BYTES)
+		begin = BEGIN_KNOWN_BYTES;
+	atomic_store_explicit(&process.begin_bytes, begin, memory_order_relaxed);
+	atomic_store_explicit(&process.begin_most_bytes, begin, memory_order_relaxed);
+	atomic_store_explicit(&process.begin_at_ns, now_ns, memory_order_relaxed);
+}
 
 static void read_room(struct cache *cache, uint64_t now_ns)
 {
-	struct prim_headroom headroom = {.limit_bytes = UINT64_MAX};
-	int64_t room;
+	struct prim_headroom headroom;
 
-	if (prim_headroom(&headroom) != DRP_OK || headroom.limit_bytes == UINT64_MAX) {
-		room = INT64_MAX / 2;
+	prim_headroom(&headroom);
+	int64_t room = room_by_reading(&headroom);
+	if (headroom.unread == PRIM_READ_ALL) {
+		note_read(&headroom, room, now_ns);
 	} else {
-		uint64_t margin = headroom.limit_bytes / MARGIN_SHARE;
-		if (margin < MARGIN_BYTES)
-			margin = MARGIN_BYTES;
-		if (margin > headroom.limit_bytes / 4)
-			margin = headroom.limit_bytes / 4;
-		room = (int64_t)headroom.limit_bytes - (int64_t)headroom.usage_bytes +
-		       (int64_t)headroom.reclaimable_bytes - (int64_t)margin;
-		uint64_t span = headroom.limit_bytes * SPAN_FACTOR;
+		const int64_t most = room_without_reading(cache, now_ns);
+		if (most < room)
+			room = most;
+	}
+	const uint64_t limit_bytes = cache_limit_bytes(&headroom);
+	if (limit_bytes != UINT64_MAX && cache->config.span_bytes == 0) { /* follows the limit as it changes */
+		uint64_t span = limit_bytes * SPAN_FACTOR;
 		if (sizeof(void *) == 4 && span > SPAN_MAX_32_BYTES)
 			span = SPAN_MAX_32_BYTES;
-		if (cache->config.span_bytes == 0) /* follows the limit as it changes */
-			atomic_store_explicit(&cache->span_bytes, span / cache->shard_count, memory_order_relaxed);
+		atomic_store_explicit(&cache->span_bytes, span / cache->shard_count, memory_order_relaxed);
 	}
 	atomic_store_explicit(&cache->memory_is_free, headroom.limit_bytes != UINT64_MAX && headroom.is_free,
 			      memory_order_relaxed);
-	window_set_room(headroom.limit_bytes, room);
+	window_set_room(limit_bytes, room);
 	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
 	if (valid_ns < SHORTEST_NS)
 		valid_ns = SHORTEST_NS;
 	if (valid_ns > LONGEST_NS)
 		valid_ns = LONGEST_NS;
 	atomic_store_explicit(&cache->room_bytes, room < 0 ? 0 : room, memory_order_relaxed);
+	atomic_store_explicit(&cache->room_given_bytes, room < 0 ? 0 : room / USE_SHARE, memory_order_relaxed);
 	atomic_store_explicit(&cache->room_to_use_bytes, room < 0 ? 0 : room / USE_SHARE, memory_order_relaxed);
 	atomic_store_explicit(&cache->room_until_ns, now_ns + valid_ns, memory_order_relaxed);
 }
@@ -109,7 +250,14 @@ static void use_room(struct cache *cache, struct shard *shard, int64_t bytes)
 	atomic_store_explicit(&shard->room_of_ns, until_ns, memory_order_relaxed);
 }
 
-static bool has_room(struct cache *cache, struct shard *shard, size_t bytes)
+/* Of the room as it was read, what nobody was promised since. */
+static int64_t room_left(struct cache *cache)
+{
+	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) -
+	       atomic_load_explicit(&process.promised_bytes, memory_order_relaxed);
+}
+
+static bool has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
 {
 	const int64_t wanted = (int64_t)bytes;
 	uint64_t now_ns;
@@ -119,26 +267,55 @@ static bool has_room(struct cache *cache, struct shard *shard, size_t bytes)
 		return false; /* read a moment ago: it will not have changed */
 	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
 		read_room(cache, now_ns);
+	if (room_left(cache) + (int64_t)promised_bytes < wanted)
+		return false;
 	use_room(cache, shard, wanted);
-	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= wanted;
+	return true;
 }
 
 bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes)
 {
 	use_room(cache, shard, (int64_t)bytes);
-	return atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) >= (int64_t)bytes;
+	return room_left(cache) >= (int64_t)bytes;
 }
 
-bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes)
+bool cache_room_is_fresh(struct cache *cache, struct shard *shard, size_t bytes)
 {
-	bool there = has_room(cache, shard, bytes);
+	uint64_t now_ns;
+
+	return !is_out_of_date(cache, &now_ns) &&
+	       atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) >= (int64_t)bytes &&
+	       cache_room_is_known(cache, shard, bytes);
+}
+
+bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
+{
+	bool there = has_room(cache, shard, bytes, promised_bytes);
 
 	if (window_bytes() == 0)
 		return there;
 	if (!there && window_release()) { /* what rested can be dropped now */
 		atomic_store_explicit(&cache->room_until_ns, 0, memory_order_relaxed);
-		return has_room(cache, shard, bytes);
+		return has_room(cache, shard, bytes, promised_bytes);
 	}
 	window_trim();
 	return there;
+}
+
+void cache_promise_room(size_t bytes)
+{
+	atomic_fetch_add_explicit(&process.promised_bytes, (int64_t)bytes, memory_order_relaxed);
+}
+
+void cache_promise_kept(struct cache *cache, size_t bytes, bool used)
+{
+	if (used) /* once more: a reading since it was promised may not have what was written after it */
+		atomic_fetch_sub_explicit(&cache->room_to_use_bytes, (int64_t)bytes, memory_order_relaxed);
+	const int64_t before = atomic_fetch_sub_explicit(&process.promised_bytes, (int64_t)bytes, memory_order_relaxed);
+	DRP_ASSERT(before >= (int64_t)bytes);
+}
+
+void cache_room_in_child(void)
+{
+	atomic_store_explicit(&process.promised_bytes, 0, memory_order_relaxed);
 }

@@ -8,13 +8,29 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct cache;
+struct prim_headroom;
 struct shard;
 
-/* May that many bytes be allocated? Takes locks of shards; the second does not, and reads no limits anew. */
-bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes);
+/*
+ * May that many bytes be allocated, or kept from reclaim? The first reads the limits anew where it must, and takes locks of
+ * shards; promised: of those bytes, to this caller. The second goes by what was last read, the third by that too, and says no
+ * where it is out of date.
+ */
+bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes);
 bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes);
+bool cache_room_is_fresh(struct cache *cache, struct shard *shard, size_t bytes);
+/* Around an allocation that takes long, from before room is asked for: others do not count on the same room. */
+void cache_promise_room(size_t bytes);
+void cache_promise_kept(struct cache *cache, size_t bytes, bool used);
+/* After a fork, in the child: the threads that were promised something are not there. */
+void cache_room_in_child(void);
+
+/* The limit that a reading tells; if not all of it could be read, the last known one, or the least that is plausible. */
+uint64_t cache_limit_bytes(const struct prim_headroom *headroom);
+
 /* For calls that do not insert: keeps the window (cache_window.h) in bounds. */
 void cache_watch_room(struct cache *cache);
 

@@ -24,6 +24,7 @@ enum {
 	INDEX_DIRTY_PAGES = 256,
 	SHARD_DIRTY_LEAST = 64,
 	SHARD_DIRTY_MOST = 128,
+	SPAN_CAP_NS = 100000000, /* between two tries to get more address space than there was */
 };
 
 bool shard_let_go(void *context, uint64_t place)
@@ -402,26 +403,49 @@ static void mark_entries(struct shard *shard, struct segment *head, bool all)
 	*extent_bytes = 0;
 }
 
+/* About how much address space a mapping of that length wants that is not there: by halves of it, tried. */
+static size_t missing_space(size_t length)
+{
+	const size_t page = prim_page_size();
+	void *tried;
+
+	for (size_t there = length / 2 & ~(page - 1); there > 0; there = there / 2 & ~(page - 1)) {
+		if (prim_map(PRIM_PLAIN, there, 0, &tried) != DRP_OK)
+			continue;
+		prim_best_effort(prim_unmap(tried, there)); /* all of a mapping: cannot fail */
+		return length - there;
+	}
+	return length;
+}
+
 /*
- * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits) than what is mapped: older segments make
- * room, now and from now on.
+ * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits) than what is mapped: older segments make room. It
+ * is tried again after a while, for the limit may be lifted. Where a large part of the cache would have to go for one value, it
+ * does not get in, and nothing changes.
  */
 static int open_segment(struct cache *cache, struct shard *shard, enum arena_part part, enum segment_kind kind,
 			size_t length, struct segment **out)
 {
-	struct segment *head = kind == SEGMENT_ENTRIES ? shard->arena.logs[part].entries : NULL;
+	struct arena *arena = &shard->arena;
+	struct segment *head = kind == SEGMENT_ENTRIES ? arena->logs[part].entries : NULL;
 	int status;
 
 	if (head)
 		mark_entries(shard, head, true);
-	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : shard->arena.segment_bytes);
-	status = arena_open(&shard->arena, part, kind, length, out);
-	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || shard->arena.mapped_bytes == 0)
+	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : arena->segment_bytes);
+	status = arena_open(arena, part, kind, length, out);
+	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || arena->mapped_bytes == 0)
 		return status;
-	shard->span_cap_bytes = shard->arena.mapped_bytes;
+	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes, missing = missing_space(wanted);
+	if (missing > arena->mapped_bytes / 2 && kind == SEGMENT_WHOLE)
+		return status;
+	shard->span_cap_bytes = arena->mapped_bytes + wanted - missing;
+	shard->span_cap_until_ns = prim_now_ns() + SPAN_CAP_NS;
 	shard_make_space(cache, shard, kind, length, true);
-	arena_bury(arena_take_doomed(&shard->arena)); /* under the lock for once: the address space is needed now */
-	return arena_open(&shard->arena, part, kind, length, out);
+	arena_bury(arena_take_doomed(arena)); /* under the lock for once: the address space is needed now */
+	status = arena_open(arena, part, kind, length, out);
+	shard->span_cap_bytes = arena->mapped_bytes;
+	return status;
 }
 
 /*

@@ -212,6 +212,8 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 	arena->span_limit_bytes = atomic_load_explicit(&cache->span_bytes, memory_order_relaxed);
 	if (cache->config.max_bytes && arena->span_limit_bytes > 4 * cache->config.max_bytes + 4 * arena->segment_bytes)
 		arena->span_limit_bytes = 4 * cache->config.max_bytes + 4 * arena->segment_bytes;
+	if (shard->span_cap_bytes && prim_now_coarse_ns() > shard->span_cap_until_ns)
+		shard->span_cap_bytes = 0; /* tried anew */
 	if (shard->span_cap_bytes && arena->span_limit_bytes > shard->span_cap_bytes)
 		arena->span_limit_bytes = shard->span_cap_bytes;
 	shard->making_space = true;

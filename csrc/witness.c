@@ -8,7 +8,7 @@
 
 #include "prim.h"
 
-enum { MARK_PAGES = 32 };
+enum { MARK_PAGES = 32, SAMPLE_PAGES = 16 };
 
 /* Walks a list of parts as if they were one stretch of bytes. */
 struct part_cursor {
@@ -158,6 +158,25 @@ int witness_write(void *extent, const struct drp_part *parts, size_t part_count,
 	return DRP_OK;
 }
 
+static bool page_intact(const unsigned char *page, uint16_t witness)
+{
+	if (witness == WITNESS_ZERO)
+		return true;
+	prim_step();
+	return atomic_load_explicit((const _Atomic unsigned char *)(page + witness), memory_order_relaxed) != 0;
+}
+
+bool witness_sample(const void *extent, size_t bytes, const uint16_t *witnesses)
+{
+	const size_t last = witness_count(bytes) - 1, step = last / SAMPLE_PAGES + 1;
+	const unsigned char *base = extent;
+
+	for (size_t i = 0; i < last; i += step)
+		if (!page_intact(base + i * prim_page_size(), witnesses[i]))
+			return false;
+	return page_intact(base + last * prim_page_size(), witnesses[last]);
+}
+
 bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses)
 {
 	const size_t page = prim_page_size();
@@ -165,12 +184,8 @@ bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses)
 
 	prim_step();
 	atomic_thread_fence(memory_order_acquire);
-	for (size_t i = 0; i < witness_count(bytes); i++, at += page) {
-		if (witnesses[i] == WITNESS_ZERO)
-			continue;
-		prim_step();
-		if (atomic_load_explicit((const _Atomic unsigned char *)(at + witnesses[i]), memory_order_relaxed) == 0)
+	for (size_t i = 0; i < witness_count(bytes); i++, at += page)
+		if (!page_intact(at, witnesses[i]))
 			return false;
-	}
 	return true;
 }

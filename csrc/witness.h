@@ -43,6 +43,15 @@ int witness_write(void *extent, const struct drp_part *parts, size_t part_count,
 /* True if no page of the extent was dropped since it was written; to be called after the bytes were used. */
 bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses);
 
+/*
+ * A look at some pages, the first and the last among them: false if one of them was dropped. It takes no memory, where a copy,
+ * or a write to pin it, would take a page for each that is gone.
+ */
+bool witness_sample(const void *extent, size_t bytes, const uint16_t *witnesses);
+
+/* What is copied or pinned between two looks at a large value: a multiple of all page sizes. */
+enum { WITNESS_STEP_BYTES = 2 << 20 };
+
 /* The witness of one page of content: the offset of its first non-zero byte, or WITNESS_ZERO. */
 uint16_t witness_of(const void *page, size_t bytes);
 

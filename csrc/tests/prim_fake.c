@@ -41,6 +41,7 @@ static struct {
 	struct prim_headroom headroom;
 	uint64_t resident_bytes;
 	uint64_t now_ns, random;
+	size_t space_pages;
 	bool (*lock_is_held)(void *context);
 	void *lock_context;
 	size_t given_under_lock;
@@ -135,6 +136,11 @@ size_t fake_pages(void)
 	return pages;
 }
 
+void fake_space(size_t pages)
+{
+	fake.space_pages = pages;
+}
+
 size_t fake_mappings(void)
 {
 	size_t count = 0;
@@ -216,6 +222,18 @@ void fake_idle(uint64_t idle_bytes)
 	reckon(&fake.headroom);
 }
 
+void fake_slows(uint64_t hard_left_bytes)
+{
+	fake.headroom.slows = true;
+	fake.headroom.hard_left_bytes = hard_left_bytes;
+}
+
+void fake_unread(enum prim_unread unread)
+{
+	fake.headroom = (struct prim_headroom){
+		.limit_bytes = UINT64_MAX, .hard_left_bytes = UINT64_MAX, .unread = unread};
+}
+
 void fake_group(uint64_t resident_bytes)
 {
 	fake.headroom.group[0] = '/';
@@ -256,9 +274,9 @@ void fake_drop_at(const void *address)
 int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **out)
 {
 	(void)flags;
-	if (fake_fails())
-		return DRP_NO_MEMORY;
 	size_t pages = length / prim_page_size();
+	if (fake_fails() || (fake.space_pages != 0 && fake_pages() + pages > fake.space_pages))
+		return DRP_NO_MEMORY;
 	struct mapping *mapping = calloc(1, sizeof(*mapping) + pages * sizeof(mapping->pages[0]));
 	void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (address == MAP_FAILED)

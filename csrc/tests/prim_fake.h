@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "prim_headroom.h"
+
 #define FAKE_EVERY_PAGE SIZE_MAX
 
 /* Forgets all orders and counts, but for its clock, which goes on; nothing may be mapped. */
@@ -27,6 +29,8 @@ void fake_reset(void);
 void fake_drop(size_t n);
 void fake_drop_at(const void *address);
 size_t fake_pages(void);
+/* From now on no more than so many pages can be mapped; 0: any number. */
+void fake_space(size_t pages);
 /* Has it content that could be lost? */
 bool fake_page_in_use(size_t n);
 
@@ -49,6 +53,10 @@ void fake_move_between_cpus(bool moves);
 void fake_headroom(uint64_t limit_bytes, uint64_t usage_bytes, uint64_t reclaimable_bytes);
 /* From now on so much of what is reclaimable is idle page cache. */
 void fake_idle(uint64_t idle_bytes);
+/* That limit is memory.high; so much is left before the next one, which kills. */
+void fake_slows(uint64_t hard_left_bytes);
+/* From now on no limit can be read at all. */
+void fake_unread(enum prim_unread unread);
 /* From now on that is a group's, which can be read once more, and prim_resident() tells so many bytes. */
 void fake_group(uint64_t resident_bytes);
 
