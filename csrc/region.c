@@ -1,7 +1,7 @@
 /*
  * region.c - see region.h: opening and closing, reading, purging, resizing.
  */
-#include "region_internal.h"
+#include "region_holds.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +168,17 @@ static int read_signal(struct region *region, struct range_copy copy, size_t fir
 	return status == DRP_OK ? DRP_FAULT : status;
 }
 
+/* As a reader that hears of repairs: they go on at this moment. */
+static int read_beside_repairs(struct region *region, const struct range_copy *copy, size_t first, size_t end,
+			       struct region_gone *gone)
+{
+	struct region_hold reader = {.kind = REGION_HOLD_READ, .first_page = first, .end_page = end};
+
+	region_link_reader(region, &reader);
+	region_copy(copy->to, copy->from, copy->length);
+	return region_end_reader(region, &reader, gone) ? DRP_OK : DRP_FAULT;
+}
+
 int region_read(struct region *region, size_t offset, void *to, size_t length, struct region_gone *gone)
 {
 	const size_t first = offset / region->page_bytes, end = (offset + length - 1) / region->page_bytes + 1;
@@ -175,11 +186,17 @@ int region_read(struct region *region, size_t offset, void *to, size_t length, s
 
 	if (region->on_drop == REGION_SIGNAL)
 		return read_signal(region, copy, first, end, gone);
+	const size_t ended = region_repairs_ended(region), begun = region_repairs_begun(region);
 	region_copy(to, copy.from, length); /* to may be a bare view of this region */
 	if (region->on_drop == REGION_ZERO)
 		return DRP_OK;
 	atomic_thread_fence(memory_order_acquire); /* the bytes are out; now look at the marks */
-	return region_find_gone(region, first, end, gone) ? DRP_OK : DRP_FAULT;
+	bool intact = region_find_gone(region, first, end, gone);
+	atomic_thread_fence(memory_order_acquire); /* what was seen of a repair comes after its beginning */
+	if (!intact)
+		return DRP_FAULT;
+	return ended == begun && region_repairs_begun(region) == begun ? DRP_OK
+								       : read_beside_repairs(region, &copy, first, end, gone);
 }
 
 static void forget(struct region *region, size_t first, size_t end)
@@ -196,12 +213,14 @@ int region_purge(struct region *region, size_t offset, size_t length)
 
 	pthread_mutex_lock(&region->lock);
 	if (!region_is_held(region, first, end)) {
+		region_repair_begin_locked(region, first, end);
 		forget(region, first, end); /* before: a reader between the two sees content that needs no proof */
 		prim_step();
 		status = prim_purge(region->memory + offset, length);
 		/* Nobody can tell what is there and what is not: none of it, until it is purged again or written whole. */
 		for (size_t page = first; status != DRP_OK && region->on_drop == REGION_RAISE && page < end; page++)
 			region_set_state(region, page, STATE_GONE);
+		region_repair_end_locked(region);
 	}
 	pthread_mutex_unlock(&region->lock);
 	return status;
@@ -373,7 +392,7 @@ int region_resize(struct region *region, size_t length)
 	if (length == 0 || length % region->page_bytes != 0 || length > SIZE_MAX / 2)
 		return DRP_INVALID;
 	pthread_mutex_lock(&region->lock);
-	int status = region->holds ? DRP_EXISTS : region_settle_locked(region, 0, region->pages, SETTLE_FOUND);
+	int status = region->holds || region->readers ? DRP_EXISTS : region_settle_locked(region, 0, region->pages, SETTLE_FOUND);
 	pthread_mutex_unlock(&region->lock);
 	if (status != DRP_OK || length == region->length)
 		return status;

@@ -30,6 +30,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "droppable.h"
 #include "prim.h"
@@ -79,8 +80,8 @@ int region_write(struct region *region, size_t offset, const void *from, size_t 
 
 /*
  * Holds: between begin and end the range stays as it is, and may be used by address.
- *   READ   nothing is done at the begin; the end tells DRP_FAULT if something went meanwhile
- *          (REGION_SIGNAL: pinned, so that it cannot)
+ *   READ   the range may go; the end tells DRP_FAULT if something went meanwhile, also if it was repaired or purged since
+ *          (REGION_SIGNAL: pinned, so that it cannot go)
  *   WRITE  the range is open, and settled at the end (DRP_UNSUPPORTED: REGION_RAISE on PRIM_DROPPABLE, use region_write).
  *          REGION_ZERO: a hold on all of a large region exposes it (see region_expose), so that not all of it is marked
  *   PIN    the kernel cannot drop the range (DRP_UNSUPPORTED on PRIM_DROPPABLE)
@@ -92,7 +93,12 @@ struct region_hold {
 	size_t offset, length;
 	size_t first_page, end_page;
 	pthread_t owner;
-	struct region_hold *next;
+	/* Private: the tree of holds, or the list of readers (region_holds.c) */
+	struct region_hold *left, *right;
+	size_t furthest;             /* end page of the holds below, and of this one */
+	size_t lost_first, lost_end; /* a reader: pages that were repaired or purged meanwhile, and maybe others between */
+	uint32_t priority;
+	bool is_linked, is_repair;
 };
 int region_hold_begin(struct region *region, enum region_hold_kind kind, size_t offset, size_t length,
 		      struct region_hold *hold, struct region_gone *gone);

@@ -8,7 +8,7 @@
  * fork() takes the locks before and gives them back on both sides, so the child finds no region half changed. A child
  * made by other means (vfork, clone without libc) must not use regions.
  */
-#include "region_internal.h"
+#include "region_holds.h"
 
 #include "prim_track.h"
 
@@ -37,6 +37,11 @@ static void lose_open_pages(struct region *region, size_t first, size_t end)
 			region_set_state(region, page, STATE_GONE);
 }
 
+static void lose_held_pages(struct region *region, struct region_hold *hold)
+{
+	lose_open_pages(region, hold->first_page, hold->end_page);
+}
+
 static void wiped_in_child(struct region *region)
 {
 	(void)prim_purge(region->memory, region->length);
@@ -44,25 +49,14 @@ static void wiped_in_child(struct region *region)
 	if (region->strays)
 		lose_open_pages(region, 0, region->pages);
 	region->pending_first = region->pending_end = 0;
-	for (struct region_hold *hold = region->holds; hold; hold = hold->next)
-		lose_open_pages(region, hold->first_page, hold->end_page);
-}
-
-static void drop_holds_of_others(struct region *region)
-{
-	for (struct region_hold **at = &region->holds; *at;) {
-		if (pthread_equal((*at)->owner, pthread_self()))
-			at = &(*at)->next;
-		else
-			*at = (*at)->next;
-	}
+	region_for_each_hold(region, lose_held_pages);
 }
 
 static void child_region(struct region *region)
 {
 	if (!region->keep_on_fork)
 		wiped_in_child(region);
-	drop_holds_of_others(region);
+	region_drop_holds_of_others(region);
 	if (region->track_handle != NO_HANDLE) {
 		prim_track_close(region->track_handle);
 		region->track_handle = NO_HANDLE;

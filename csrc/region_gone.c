@@ -37,12 +37,23 @@ void region_gone_add(const struct region *region, struct region_gone *gone, size
 	gone->ranges[gone->count++] = (struct region_range){start, start + region->page_bytes};
 }
 
-bool region_find_gone(const struct region *region, size_t first, size_t end, struct region_gone *gone)
+/* PRIM_DROPPABLE: a page can go while it is written; whoever writes it, under the lock, knows at the end whether it did. */
+static void await_writer(struct region *region, size_t page)
+{
+	if (region_state(region, page) != STATE_OPEN || region->backing != PRIM_DROPPABLE)
+		return;
+	pthread_mutex_lock(&region->lock);
+	pthread_mutex_unlock(&region->lock);
+	atomic_thread_fence(memory_order_acquire);
+}
+
+bool region_find_gone(struct region *region, size_t first, size_t end, struct region_gone *gone)
 {
 	bool intact = true;
 
 	for (size_t page = first; page < end; page++) {
 		prim_step();
+		await_writer(region, page);
 		if (!region_page_intact(region, page)) {
 			region_gone_add(region, gone, page);
 			intact = false;

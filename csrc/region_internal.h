@@ -50,9 +50,12 @@ struct region {
 	size_t states_bytes;
 
 	pthread_mutex_t lock; /* guards what follows */
-	struct region_hold *holds; /* those that keep their range from being settled */
+	struct region_hold *holds; /* a tree of those that keep their range from being settled */
+	struct region_hold *readers; /* REGION_RAISE: a list of those that do not, and hear of repairs */
+	uint32_t random;
 	size_t pending_first, pending_end; /* pages written and not settled; empty if equal */
 	int track_handle;
+	_Atomic size_t repairs_begun, repairs_ended; /* changed under the lock; see region_holds.c */
 	bool strays; /* some page may be open that is neither held nor pending: a mark failed, or there is no proof */
 
 	struct region *next; /* all regions; guarded by registry_lock */
@@ -111,7 +114,7 @@ static inline bool region_page_intact(const struct region *region, size_t page)
 /* region_gone.c: finding out what went */
 void region_gone_add(const struct region *region, struct region_gone *gone, size_t page);
 /* REGION_RAISE: adds what is gone of the pages; true if nothing is. */
-bool region_find_gone(const struct region *region, size_t first, size_t end, struct region_gone *gone);
+bool region_find_gone(struct region *region, size_t first, size_t end, struct region_gone *gone);
 /* REGION_SIGNAL: touches every page under guard (dirty: so that it stays); on_absent decides about each absent page,
  * DRP_EXISTS means that it is there now, another status than DRP_OK ends it. */
 typedef int region_on_absent(struct region *region, size_t page, void *context);
@@ -125,13 +128,10 @@ enum settle_how {
 };
 int region_settle_locked(struct region *region, size_t first, size_t end, enum settle_how how);
 int region_pend_locked(struct region *region, size_t first, size_t end);
-bool region_is_held(const struct region *region, size_t first, size_t end);
-void region_link_hold(struct region *region, struct region_hold *hold);
-void region_unlink_hold(struct region *region, struct region_hold *hold);
 
 /* region_write.c: makes the pages of a hold stay. Pages in [whole_first, whole_end) will be written whole, so nothing
  * is lost with them. DRP_FAULT: others are gone. */
-int region_open_pages(struct region *region, size_t first, size_t end, size_t whole_first, size_t whole_end,
+int region_open_pages(struct region *region, struct region_hold *hold, size_t whole_first, size_t whole_end,
 		      struct region_gone *gone);
 
 /* region_fork.c */

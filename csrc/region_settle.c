@@ -1,5 +1,5 @@
 /*
- * region_settle.c - holds, and marking what was written so that the kernel can drop it page by page.
+ * region_settle.c - marking what was written so that the kernel can drop it page by page.
  *
  *   pages     0 1 2 3 4 5 6 7 8 9
  *   settle    |---------------|
@@ -12,57 +12,10 @@
  *
  * Callers: the other files of the region.
  */
-#include "region_internal.h"
+#include "region_holds.h"
 
 #include "prim_track.h"
 #include "witness.h"
-
-void region_link_hold(struct region *region, struct region_hold *hold)
-{
-	hold->owner = pthread_self();
-	hold->next = region->holds;
-	region->holds = hold;
-}
-
-/* A hold that a fork ended is in no list any more: fine. */
-void region_unlink_hold(struct region *region, struct region_hold *hold)
-{
-	for (struct region_hold **at = &region->holds; *at; at = &(*at)->next)
-		if (*at == hold) {
-			*at = hold->next;
-			return;
-		}
-}
-
-bool region_is_held(const struct region *region, size_t first, size_t end)
-{
-	for (const struct region_hold *hold = region->holds; hold; hold = hold->next)
-		if (hold->first_page < end && first < hold->end_page)
-			return true;
-	return false;
-}
-
-/* The first run of pages in [*first, end) that nobody holds; false if there is none. */
-static bool next_unheld(const struct region *region, size_t *first, size_t end, size_t *run_end)
-{
-	const struct region_hold *hold = region->holds;
-
-	while (hold && *first < end) {
-		if (hold->first_page <= *first && *first < hold->end_page) {
-			*first = hold->end_page;
-			hold = region->holds; /* another hold may begin there */
-		} else {
-			hold = hold->next;
-		}
-	}
-	if (*first >= end)
-		return false;
-	*run_end = end;
-	for (hold = region->holds; hold; hold = hold->next)
-		if (hold->first_page > *first && hold->first_page < *run_end)
-			*run_end = hold->first_page;
-	return true;
-}
 
 static int mark(struct region *region, size_t first, size_t end)
 {
@@ -172,7 +125,7 @@ int region_settle_locked(struct region *region, size_t first, size_t end, enum s
 	const bool all_pending = first <= region->pending_first && end >= region->pending_end;
 	int status = DRP_OK;
 
-	for (size_t at = first, run_end; status == DRP_OK && next_unheld(region, &at, end, &run_end); at = run_end) {
+	for (size_t at = first, run_end; status == DRP_OK && region_next_unheld(region, &at, end, &run_end); at = run_end) {
 		switch (region->on_drop) {
 		case REGION_RAISE:
 			status = settle_raise(region, at, run_end, how);

@@ -12,7 +12,7 @@
  *
  * Callers: binding/region.c through region.h.
  */
-#include "region_internal.h"
+#include "region_holds.h"
 
 #include <string.h>
 
@@ -32,9 +32,10 @@ static void pin_content(struct region *region, size_t first, size_t end)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-static int open_raise(struct region *region, size_t first, size_t end, size_t whole_first, size_t whole_end,
+static int open_raise(struct region *region, struct region_hold *hold, size_t whole_first, size_t whole_end,
 		      struct region_gone *gone)
 {
+	const size_t first = hold->first_page, end = hold->end_page;
 	bool intact = true;
 
 	prim_step();
@@ -50,6 +51,7 @@ static int open_raise(struct region *region, size_t first, size_t end, size_t wh
 	/* Never rewritten in place: the purge flushes what other processors may still see of the dropped page. */
 	for (size_t page = whole_first; page < whole_end; page++)
 		if (!region_page_intact(region, page)) {
+			region_repair_by_hold(region, hold);
 			int status = prim_purge(region_page(region, page), region->page_bytes);
 			if (status != DRP_OK)
 				return status;
@@ -127,14 +129,16 @@ static int open_signal(struct region *region, size_t first, size_t first_end, si
 	return status == DRP_OK && gone->count > 0 ? DRP_FAULT : status;
 }
 
-int region_open_pages(struct region *region, size_t first, size_t end, size_t whole_first, size_t whole_end,
+int region_open_pages(struct region *region, struct region_hold *hold, size_t whole_first, size_t whole_end,
 		      struct region_gone *gone)
 {
+	const size_t first = hold->first_page, end = hold->end_page;
+
 	switch (region->on_drop) {
 	case REGION_ZERO:
 		break;
 	case REGION_RAISE:
-		return open_raise(region, first, end, whole_first, whole_end, gone);
+		return open_raise(region, hold, whole_first, whole_end, gone);
 	case REGION_SIGNAL:
 		if (whole_first >= whole_end)
 			return open_signal(region, first, end, end, end, gone);
@@ -229,15 +233,18 @@ int region_hold_begin(struct region *region, enum region_hold_kind kind, size_t 
 	if (region_is_deaf(region))
 		return DRP_UNSUPPORTED;
 	hold_range(region, offset, length, hold);
-	if (!keeps_range(region, hold))
+	if (!keeps_range(region, hold)) {
+		if (region->on_drop == REGION_RAISE)
+			region_link_reader(region, hold);
 		return DRP_OK;
+	}
 	if (region->backing == PRIM_DROPPABLE && (kind == REGION_HOLD_PIN || region->on_drop == REGION_RAISE))
 		return DRP_UNSUPPORTED;
 	if (kind == REGION_HOLD_WRITE && length == region->length && region->pages > MAX_PENDING_PAGES)
 		(void)region_expose(region); /* benign: its end costs more then */
 	hold_link(region, hold);
 	if (kind == REGION_HOLD_WRITE)
-		status = region_open_pages(region, hold->first_page, hold->end_page, 0, 0, gone);
+		status = region_open_pages(region, hold, 0, 0, gone);
 	else
 		status = pin_pages(region, hold, gone);
 	if (status != DRP_OK) {
@@ -256,8 +263,7 @@ int region_hold_end(struct region *region, struct region_hold *hold, struct regi
 		return hold_settle(region, hold);
 	if (region->on_drop == REGION_ZERO)
 		return DRP_OK;
-	atomic_thread_fence(memory_order_acquire); /* the bytes were used; now look at the marks */
-	return region_find_gone(region, hold->first_page, hold->end_page, gone) ? DRP_OK : DRP_FAULT;
+	return region_end_reader(region, hold, gone) ? DRP_OK : DRP_FAULT;
 }
 
 struct page_copy {
@@ -332,7 +338,7 @@ static size_t min_size(size_t a, size_t b)
  * between, whose child could not tell what the page lost.
  */
 static int write_provable_page(struct region *region, size_t page, size_t in_page, const unsigned char *from,
-			       size_t length)
+			       size_t length, bool *is_repair)
 {
 	const size_t bytes = region->page_bytes;
 	unsigned char *content = region_page(region, page);
@@ -349,7 +355,12 @@ static int write_provable_page(struct region *region, size_t page, size_t in_pag
 			return DRP_FAULT;
 	}
 	for (int tries = 0; tries < MAX_TRIES; tries++) {
-		if (whole && (tries > 0 || !region_page_intact(region, page))) {
+		const bool went = tries > 0 || !region_page_intact(region, page);
+		if (went && !*is_repair) {
+			region_repair_begin_locked(region, page, page + 1);
+			*is_repair = true;
+		}
+		if (whole && went) {
 			int status = prim_purge(content, bytes);
 			if (status != DRP_OK) {
 				region_set_state(region, page, STATE_GONE);
@@ -401,8 +412,11 @@ static int write_provable(struct region *region, size_t offset, const unsigned c
 		size_t in_page = page == first ? offset % region->page_bytes : 0;
 		size_t at = page * region->page_bytes + in_page;
 		size_t count = min_size(region->page_bytes - in_page, stop - at);
+		bool is_repair = false;
 		pthread_mutex_lock(&region->lock);
-		int status = write_provable_page(region, page, in_page, from + (at - offset), count);
+		int status = write_provable_page(region, page, in_page, from + (at - offset), count, &is_repair);
+		if (is_repair)
+			region_repair_end_locked(region);
 		pthread_mutex_unlock(&region->lock);
 		if (status == DRP_FAULT)
 			region_gone_add(region, gone, page);
@@ -412,12 +426,12 @@ static int write_provable(struct region *region, size_t offset, const unsigned c
 	return DRP_OK;
 }
 
-static int write_held(struct region *region, const struct region_hold *hold, const void *from, struct region_gone *gone)
+static int write_held(struct region *region, struct region_hold *hold, const void *from, struct region_gone *gone)
 {
 	const size_t stop = hold->offset + hold->length, page = region->page_bytes;
 	const size_t whole_first = (hold->offset + page - 1) / page, whole_end = stop / page;
 
-	int status = region_open_pages(region, hold->first_page, hold->end_page, whole_first, whole_end, gone);
+	int status = region_open_pages(region, hold, whole_first, whole_end, gone);
 	if (status != DRP_OK)
 		return status;
 	if (region->on_drop == REGION_RAISE)

@@ -218,6 +218,66 @@ def test_native_code_in_a_reading_block_never_gives_a_wrong_result(drop: Drop, c
         assert bytes(view) == data[4 * PAGE :]
 
 
+@pytest.mark.parametrize("backing", ["lazyfree", "droppable"])
+@pytest.mark.parametrize("how", ["write", "slice", "thread", "purge", "two writes"])
+def test_a_repair_does_not_hide_the_loss_from_who_reads(drop: Drop, backing: str, how: str) -> None:
+    region = make("raise", backing)
+    data = bytes(range(1, 256)) * (16 * PAGE // 255 + 1)
+    data = data[: 16 * PAGE]
+    region.write(0, data)
+    region.settle()
+
+    def repair() -> None:
+        if how == "slice":
+            region[3 * PAGE : 4 * PAGE] = data[3 * PAGE : 4 * PAGE]
+        elif how == "purge":
+            region.purge(3 * PAGE, 4 * PAGE)
+        else:
+            region.write(3 * PAGE, data[3 * PAGE : 4 * PAGE])
+        if how == "two writes":
+            region.write(0, data)
+
+    def read(start: int, stop: int) -> bytes:
+        with region.reading(start * PAGE, stop * PAGE) as view, region.reading((start + 1) * PAGE, stop * PAGE):
+            drop(region, 3 * PAGE, 4 * PAGE)
+            seen = bytes(view)
+            if how == "thread":
+                thread = threading.Thread(target=repair)
+                thread.start()
+                thread.join()
+            else:
+                repair()
+        return seen
+
+    for start, stop in ((0, 16), (2, 4), (1, 5)):
+        with pytest.raises(Dropped) as caught:
+            read(start, stop)
+        assert caught.value.offsets == ((3 * PAGE, 4 * PAGE),)
+        region.write(0, data)
+        region.settle()
+    assert read(4, 16) == data[4 * PAGE :]
+    assert read(0, 3) == data[: 3 * PAGE]
+
+
+def test_a_reading_that_never_ends_is_no_burden(drop: Drop) -> None:
+    """Blocks that are left behind: each hold ends with its object."""
+    region = make("raise")
+    region.write(0, b"x" * len(region))
+    holds = [region.hold("read", 0, PAGE) for _ in range(100)]
+    with pytest.raises(BufferError):
+        region.close()
+    with pytest.raises(BufferError):
+        region.resize(32 * PAGE)
+    del holds[::2]
+    drop(region, 0, PAGE)
+    region.write(0, b"x" * PAGE)
+    for hold in holds:
+        with pytest.raises(Dropped):
+            hold.finish()
+    region.resize(32 * PAGE)
+    region.close()
+
+
 def test_the_loss_comes_before_what_it_caused(drop: Drop) -> None:
     region = make("raise", "lazyfree")
     region.write(0, b"5")
