@@ -19,7 +19,7 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_key(module) < 0 || core_add_cache(module) < 0 || core_add_memo(module) < 0)
 		return -1;
-	if (core_add_prim(module) < 0)
+	if (core_add_prim(module) < 0 || core_add_exec(module) < 0)
 		return -1;
 	if (core_add_probe(module) < 0)
 		return -1;

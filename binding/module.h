@@ -56,6 +56,7 @@ PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_
 int core_add_array(PyObject *module);
 int core_add_cache(PyObject *module);
 int core_add_errors(PyObject *module);
+int core_add_exec(PyObject *module);
 int core_add_key(PyObject *module);
 int core_add_memo(PyObject *module);
 int core_add_pickle(PyObject *module);

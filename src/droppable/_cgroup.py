@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from droppable._cgroup_place import (
     table,
     write,
 )
-from droppable.lowlevel import DroppableError, headroom
+from droppable.lowlevel import DroppableError, exec_program, headroom
 
 _KEEPER_SECONDS = 30.0
 """How long `close` waits for the keeper, whose own loop is bounded to about 12 seconds."""
@@ -326,13 +327,18 @@ What to do, whichever fits:
   in a container: start it with a writable cgroup file system (docker run --privileged)."""
 
 
-def reenter_in_scope(argv: Sequence[str]) -> str:
+SCOPE_MARKER = "DROPPABLE_IN_SCOPE"
+"""Set in the environment of who is in a scope already."""
+
+
+def reenter_in_scope(argv: Sequence[str], environment: Sequence[bytes]) -> str:
     """Runs argv in place of this process, in a new systemd scope where groups can be made; returns only to say why not.
+
+    environment: entries as exec hands them on, without the marker of this function.
 
     The last resort on cgroup v2 without root: the user's service manager owns a part of the tree and hands out scopes.
     """
-    marker = "DROPPABLE_IN_SCOPE"
-    if os.environ.get(marker):
+    if os.environ.get(SCOPE_MARKER):
         return "this is a systemd scope already, and it has no memory controller"
     scope = ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes"]
     scope += ["--user"] if os.geteuid() != 0 else []
@@ -351,8 +357,11 @@ def reenter_in_scope(argv: Sequence[str]) -> str:
         return f"{' '.join(scope)} does not answer"
     if trial.returncode != 0:
         return f"{' '.join(scope)}: {trial.stderr.strip() or f'exit status {trial.returncode}'}"
-    os.environ[marker] = "1"
-    os.execvp(scope[0], [*scope, "--", *argv])
+    program = shutil.which(scope[0])
+    if program is None:
+        return "systemd-run has gone"
+    words = [os.fsencode(word) for word in (*scope, "--", *argv)]
+    exec_program(os.fsencode(program), words, [*environment, os.fsencode(SCOPE_MARKER) + b"=1"])
 
 
 def _start_keeper(path: Path) -> subprocess.Popen[bytes]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import GenericAlias
-from typing import Any, Final, Literal, Self, final
+from typing import Any, Final, Literal, NoReturn, Self, final
 from uuid import UUID
 
 from _typeshed import ReadableBuffer, WriteableBuffer, structseq
@@ -21,6 +21,7 @@ def page_size_bytes() -> int: ...
 def remember_dtype(
     pickled: bytes, make: Callable[[Any, Any, Any], Any], dtype: Any, own: Callable[[Any], Any] | None, /
 ) -> None: ...
+def exec_program(path: bytes, arguments: list[bytes], environment: list[bytes], /) -> NoReturn: ...
 def encode_key(key: object, /) -> bytes: ...
 
 @final

@@ -127,9 +127,9 @@ class Region(RawRegion):
     def reading(self, start: int = 0, stop: int | None = None) -> RegionBlock:
         """A block in which any code may compute on the memory, zero-copy; its value is a read-only memoryview.
 
-        With on_drop="raise" the end of the block raises `Dropped` if any page of the range went meanwhile or before, also
-        if somebody repaired or purged it since, so a result computed from missing bytes never leaves the block. With "signal" the range is pinned, and entering
-        raises. With "zero" nothing is checked.
+        With on_drop="raise" the end of the block raises `Dropped` if any page of the range went meanwhile or before,
+        also if somebody repaired or purged it since, so a result computed from missing bytes never leaves the block.
+        With "signal" the range is pinned, and entering raises. With "zero" nothing is checked.
 
         Raises:
             Dropped: `offsets` tells what went.

@@ -22,6 +22,7 @@ from droppable._core import RegionHold as RegionHold
 from droppable._core import UnsupportedError as UnsupportedError
 from droppable._core import ValueTooLargeError as ValueTooLargeError
 from droppable._core import encode_key as encode_key
+from droppable._core import exec_program as exec_program
 from droppable._core import headroom as headroom
 from droppable._core import page_size_bytes as page_size_bytes
 from droppable._core import probe as probe

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from droppable._cgroup import MemoryCgroup
+from droppable.lowlevel import exec_program
 
 MB = 1 << 20
 END_SECONDS = 300.0
@@ -223,3 +227,137 @@ sys.exit(main(["run", "--memory", "64M", "true"]))
     assert f"for uid {nobody}" in done.stderr
     assert "What to do" in done.stderr
     assert "systemd-run was tried too" in done.stderr
+
+
+# Transparent: the command gets what it would have got without us, as from timeout(1)
+
+
+def in_shell(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """A script for bash, in which $R stands for `droppable run ... --`."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    script = 'run() { "${R[@]}" "$@"; }; R=(' + " ".join(shlex.quote(word) for word in RUN) + ")\n" + script
+    return subprocess.run([bash, "-c", script], capture_output=True, timeout=END_SECONDS, check=False, **options)
+
+
+def same_with_and_without(command: str, before: str = "", after: str = "") -> bytes:
+    """What the command prints (and its status), which has to be what it prints in the group."""
+    outputs = [in_shell(f"{before}\n{word} {command} {after}; echo status $?").stdout for word in ("", "run")]
+    assert outputs[0] == outputs[1]
+    return outputs[1]
+
+
+def test_descriptors_reach_the_command() -> None:
+    assert same_with_and_without("cat /dev/fd/7 /dev/fd/3", after="3<<<three 7<<<seven") == b"seven\nthree\nstatus 0\n"
+    assert same_with_and_without("cat <(echo a) <(echo b)") == b"a\nb\nstatus 0\n"
+    listed = "bash -c 'for f in /proc/self/fd/*; do [ -e $f ] && echo ${f##*/}; done; exit 5'"
+    assert b"\n9\n" in same_with_and_without(listed, after="9</dev/null 4>/dev/null")
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-", "0<&- 2>&-"])
+def test_closed_streams_are_closed_for_the_command(closed: str) -> None:
+    command = "bash -c 'for n in 0 1 2; do [ -e /proc/self/fd/$n ] && echo $n >&9; done'"
+    listed = same_with_and_without(command, before="exec 9>&1", after=closed).split()[:-2]
+    assert listed == [number for number in (b"0", b"1", b"2") if number.decode() not in closed]
+
+
+def test_the_report_goes_to_standard_error_or_nowhere(tmp_path: Path) -> None:
+    closed = in_shell("run sh -c 'echo out; exit 3' 2>&-")
+    assert (closed.returncode, closed.stdout, closed.stderr) == (3, b"out\n", b"")
+    full = in_shell("run sh -c 'echo out; exit 3' 2>/dev/full")
+    assert (full.returncode, full.stdout) == (3, b"out\n")
+    both = in_shell("run sh -c 'exit 4' 1>&- 2>&-")
+    assert (both.returncode, both.stdout, both.stderr) == (4, b"", b"")
+    reader, writer = os.pipe()  # nobody reads it
+    os.close(reader)
+    done = subprocess.run([*RUN, "sh", "-c", "kill -9 $$"], stderr=writer, timeout=END_SECONDS, check=False)
+    os.close(writer)
+    assert done.returncode == 128 + signal.SIGKILL
+    done = subprocess.run([*RUN[:-1], "--", "no-such-program"], stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == 127
+    kept = in_shell(f"run sh -c 'exit 0' 2>&- 5>{tmp_path}/five 6>{tmp_path}/six")
+    assert kept.returncode == 0
+    assert (tmp_path / "five").read_bytes() == (tmp_path / "six").read_bytes() == b""
+
+
+ENVIRONMENTS: list[list[bytes]] = [
+    [],
+    [
+        b"A=1",
+        b"a.b=2",
+        b"BASH_FUNC_x%%=() {  echo hi\n}",
+        b"=empty name",
+        b"no equals sign",
+        b"",
+        b"EMPTY=",
+        b"TWICE=1",
+    ],
+    [b"TWICE=1", b"TWICE=2", b"BYTES=\xff\xfe\x80", b"\xe4=latin", "ü=utf".encode(), b"LINES=a\nb", b"= =", b"X=a=b=c"],
+    [b"LC_ALL=C", b"LANG=de_DE.ISO-8859-1", b"PYTHONUTF8=0", b"\xff=\xff"],
+    [b"LC_CTYPE=POSIX", b"LANG="],
+]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=range(len(ENVIRONMENTS)))
+def test_the_environment_byte_by_byte(environment: list[bytes]) -> None:
+    environment = [*environment, b"PATH=" + os.fsencode(os.environ["PATH"])]
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(writer, 1)
+        os.close(reader)
+        words = [os.fsencode(word) for word in [*RUN, "cat", "/proc/self/environ"]]
+        try:
+            exec_program(os.fsencode(sys.executable), words, environment)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        seen = pipe.read()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert seen.split(b"\0")[:-1] == environment
+
+
+def test_exported_functions_and_arguments_of_any_bytes() -> None:
+    assert same_with_and_without(
+        "bash -c 'foo; b.a-r'", "foo() { echo hi; }; b.a-r() { echo ho; }; export -f foo b.a-r"
+    ) == (b"hi\nho\nstatus 0\n")
+    assert same_with_and_without("printf '%s|' -- --memory $'\\xff\\xfe' '' -h $'a\\nb' ü") != b""
+    assert same_with_and_without("printf '%s|' $'\\xff' ü", "export LC_ALL=C") == b"\xff|\xc3\xbc|status 0\n"
+
+
+def test_umask_directory_and_process_group(tmp_path: Path) -> None:
+    assert same_with_and_without("sh -c 'umask; pwd'", f"umask 0137; cd {tmp_path}") == os.fsencode(
+        f"0137\n{tmp_path}\nstatus 0\n"
+    )
+    group = os.getpgid(0)
+    assert int(run(*python("import os; print(os.getpgid(0))")).stdout) == group
+
+
+@pytest.mark.parametrize(
+    "ignored", [[], [signal.SIGCHLD], [signal.SIGINT, signal.SIGTERM], [signal.SIGHUP, signal.SIGCHLD]]
+)
+@pytest.mark.parametrize("blocked", [set(), {signal.SIGUSR1, signal.SIGTERM}, {signal.SIGCHLD, signal.SIGINT}])
+def test_ignored_and_blocked_signals(ignored: list[signal.Signals], blocked: set[signal.Signals]) -> None:
+    def before() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    command = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
+    outputs = [
+        subprocess.run(argv, stdout=subprocess.PIPE, preexec_fn=before, timeout=END_SECONDS, check=True).stdout
+        for argv in (command, [*RUN, *command])
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_script_without_a_first_line_runs_as_execvp_runs_it(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('echo "$1"; exit 9\n')
+    script.chmod(0o755)
+    done = run(str(script), "word")
+    assert (done.returncode, done.stdout) == (9, "word\n")
+    script.write_text("#!/no/such/interpreter\n")
+    assert run(str(script)).returncode == 127

@@ -80,6 +80,19 @@ def test_a_command_that_is_not_there_exits_127(capsys: pytest.CaptureFixture[str
     assert "no-such-program-here: there is no such program" in capsys.readouterr().err
 
 
+def test_only_the_path_is_searched_for_a_bare_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").write_text("")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "there").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name, status in (("here", 127), ("there", 126), ("./here", 126), ("bin", 127), ("./bin", 126), ("", 127)):
+        assert main(["run", "--memory", "64M", "--", name]) == status, name
+        assert capsys.readouterr().err
+
+
 def test_a_command_that_is_no_program_exits_126(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main(["run", "--memory", "64M", str(tmp_path / "file")]) == 126
@@ -123,7 +136,7 @@ def test_python_m_is_the_same_program() -> None:
 REENTER = """
 import sys
 from droppable._cgroup import reenter_in_scope
-print(reenter_in_scope([sys.executable, "-c", "import os; print('inside', os.environ['DROPPABLE_IN_SCOPE'])"]))
+print(reenter_in_scope([sys.executable, "-c", "import os; print('inside', os.environ['DROPPABLE_IN_SCOPE'])"], []))
 """
 
 
