@@ -27,6 +27,8 @@ typedef struct {
 	struct core_state *core;
 	PyObject *module; /* whose state core is */
 	atomic_bool made;
+	bool is_disabled; /* DROPPABLE_DISABLE: what is set is accepted and counted, and not kept */
+	_Atomic(unsigned long long) accepted;
 } CacheObject;
 
 static const double NS_PER_SECOND = 1e9;
@@ -196,6 +198,15 @@ static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 	return found > 0 ? result : NULL;
 }
 
+/* A disabled cache, as if the value had been evicted at once. */
+static int accept_only(CacheObject *self, struct cache *cache, const struct key *key)
+{
+	if (cache_contains(cache, key->data, key->bytes) == DRP_CLOSED)
+		return DRP_CLOSED;
+	atomic_fetch_add_explicit(&self->accepted, 1, memory_order_relaxed);
+	return DRP_OK;
+}
+
 /* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception. */
 static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyObject *ttl, PyObject *cost, bool if_absent)
 {
@@ -223,7 +234,10 @@ static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyOb
 	}
 	if (value.bytes >= GIL_RELEASE_BYTES)
 		saved = PyEval_SaveThread();
-	status = cache_set(cache, key.data, key.bytes, &value.item, if_absent ? SET_IF_ABSENT : SET_ALWAYS);
+	if (self->is_disabled)
+		status = accept_only(self, cache, &key);
+	else
+		status = cache_set(cache, key.data, key.bytes, &value.item, if_absent ? SET_IF_ABSENT : SET_ALWAYS);
 	if (saved)
 		PyEval_RestoreThread(saved);
 	switch (status) {
@@ -350,6 +364,8 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 	(void)unused;
 	if (cache) /* __repr__() asks whatever state the object is in */
 		cache_read_stats(cache, &stats);
+	stats.sets += self->accepted;
+	stats.evicted += self->accepted;
 	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
@@ -506,16 +522,16 @@ static PyObject *cache_object_new(PyTypeObject *type, PyObject *arguments, PyObj
 static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"backing", "share_on_fork", "max_bytes", "ttl", "shards", "segment_bytes", "span_bytes",
-				"encode", "decode", NULL};
+				"encode", "decode", "disabled", NULL};
 	struct cache_config config = {0};
 	PyObject *max_bytes, *ttl, *shards_object, *segment_object, *span_bytes, *encode, *decode;
 	uint64_t shards, segment_bytes, default_ttl_ns;
 	struct cache *cache;
-	int backing, share_on_fork;
+	int backing, share_on_fork, is_disabled;
 	bool made = false;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOO", names, &backing, &share_on_fork, &max_bytes,
-					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode))
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOOp", names, &backing, &share_on_fork, &max_bytes,
+					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode, &is_disabled))
 		return -1;
 	if (read_seconds(ttl, "ttl", 0, &default_ttl_ns) < 0 ||
 	    read_unsigned(max_bytes, "max_bytes", UINT64_MAX, &config.max_bytes) < 0 ||
@@ -542,6 +558,7 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 		return -1;
 	}
 	self->default_ttl_ns = default_ttl_ns;
+	self->is_disabled = is_disabled;
 	self->encode = encode == Py_None ? NULL : Py_NewRef(encode);
 	self->decode = Py_NewRef(decode);
 	atomic_store_explicit(&self->cache, cache, memory_order_release);
@@ -639,7 +656,7 @@ static PyMethodDef cache_methods[] = {
 
 static PyType_Slot cache_slots[] = {
 	{Py_tp_doc,
-	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode)\n--\n\n"
+	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode, disabled)\n--\n\n"
 	 "The C core's cache. Use droppable.Cache."},
 	{Py_tp_new, cache_object_new},
 	{Py_tp_init, cache_object_init},

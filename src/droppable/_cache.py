@@ -1,5 +1,6 @@
 """`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
 
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ Fork = Literal["wipe", "share"]
 
 _BACKINGS: Final = {"auto": 0, "lazyfree": 0, "droppable": 1}
 _FORKS: Final = {"wipe": False, "share": True}
+DISABLE: Final = "DROPPABLE_DISABLE"
+"""This variable of the environment, set to 1, makes every cache that is made empty for good."""
 MISSING: Final = object()
 """What `get` gives back for "no value" where None is a value."""
 _VIEWABLE: Final = frozenset({_values.KIND_BYTES, _values.KIND_ARRAY})
@@ -112,6 +115,9 @@ class Cache(CoreCache):
     Threads: every method may be called from any thread. Fork: the child finds the cache empty, unless fork="share".
     Arrays that are held stay valid in both processes, after `close()`, and until the interpreter ends.
 
+    With DROPPABLE_DISABLE=1 in the environment a new cache keeps nothing, to find out whether a fault has to do with
+    caching: each `get` misses, each `set` is accepted (True), counted, and evicted at once.
+
     Args:
         max_bytes: bound on what is stored, heads and padding included; None: memory alone is the bound. For
             fairness between caches; safety does not need it.
@@ -159,6 +165,7 @@ class Cache(CoreCache):
             span_bytes=layout.span_bytes,
             encode=encode,
             decode=decode,
+            disabled=os.environ.get(DISABLE, "") not in ("", "0"),
         )
         self._max_bytes = max_bytes
         self._flights = Flights()

@@ -32,7 +32,7 @@ def loads(kind, meta, memory):
     raise AssertionError("nothing here needs decode()")
 
 OPTIONS = dict(backing=0, share_on_fork=False, max_bytes=0, ttl=None, shards=0, segment_bytes=0, span_bytes=0,
-               encode=None, decode=loads)
+               encode=None, decode=loads, disabled=False)
 """
 
 CLASSES = ("DroppableError", "ClosedError", "ValueTooLargeError", "UnsupportedError", "RefusedError", "Dropped")
@@ -187,7 +187,7 @@ class TestImportedAgain:
             one, other = import_again(), import_again()
             cache = one.Cache(**OPTIONS)
             try:
-                other.Memo(cache, print, print, None, True)
+                other.Memo(cache, print, print, None, True, True)
             except TypeError as error:
                 assert "Cache" in str(error)
             else:
