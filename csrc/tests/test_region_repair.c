@@ -177,7 +177,7 @@ static void a_page_that_goes_while_it_is_written(enum prim_backing backing)
 static struct {
 	struct region *region;
 	struct region_hold hold;
-	bool fork_now, done;
+	bool done;
 } middle;
 
 static void *fork_elsewhere(void *unused)
@@ -202,17 +202,10 @@ static void *fork_elsewhere(void *unused)
 
 static bool in_the_middle(void *unused)
 {
-	pthread_t thread;
-
 	(void)unused;
 	if (middle.done)
 		return false;
 	middle.done = true;
-	if (middle.fork_now) {
-		REQUIRE(pthread_create(&thread, NULL, fork_elsewhere, NULL) == 0);
-		REQUIRE(pthread_join(thread, NULL) == 0);
-		return false;
-	}
 	begin(middle.region, &middle.hold, 1, 4);
 	check_read(middle.region, DRP_FAULT);
 	return false;
@@ -233,16 +226,29 @@ static void a_reader_that_begins_during_a_repair_is_told(void)
 	region_close(region);
 }
 
+/* Half of the page is there, and its first byte, which would be its witness. */
 static void a_fork_during_another_threads_repair(bool keep_on_fork)
 {
 	struct region *region = opened(PRIM_LAZYFREE, keep_on_fork);
+	struct region_hold writer = {.kind = REGION_HOLD_WRITE, .first_page = 2, .end_page = 3};
+	pthread_t thread;
 
-	drop(region, 2);
-	middle = (typeof(middle)){.region = region, .fork_now = true};
-	fake_watch_lock(in_the_middle, NULL);
-	CHECK_EQ(write_pages(region, 2, 3), DRP_OK);
-	fake_watch_lock(NULL, NULL);
-	CHECK(middle.done);
+	middle = (typeof(middle)){.region = region};
+	pthread_mutex_lock(&region->lock);
+	region_link_hold(region, &writer);
+	pthread_mutex_unlock(&region->lock);
+	region_repair_by_hold(region, &writer);
+	REQUIRE(prim_purge(region_page(region, 2), page) == DRP_OK);
+	region_set_state(region, 2, STATE_EMPTY);
+	memcpy(region_page(region, 2), content + 2 * page, page / 2);
+	REQUIRE(pthread_create(&thread, NULL, fork_elsewhere, NULL) == 0);
+	REQUIRE(pthread_join(thread, NULL) == 0);
+	memcpy(region_page(region, 2), content + 2 * page, page);
+	region_set_state(region, 2, STATE_OPEN);
+	pthread_mutex_lock(&region->lock);
+	region_unlink_hold(region, &writer);
+	CHECK_EQ(region_settle_locked(region, 2, 3, SETTLE_KNOWN), DRP_OK);
+	pthread_mutex_unlock(&region->lock);
 	check_read(region, DRP_OK);
 	region_close(region);
 }
