@@ -77,6 +77,9 @@ int key_append_head(struct key *key, char tag, size_t count); /* of what has ele
 /* str, bytes, int, float, None, bool. 0, -1 with an exception, or 1: of no such type, nothing was appended. */
 int key_append_leaf(struct key *key, PyObject *object);
 
+/* A new reference to a function of droppable._keys. */
+PyObject *key_helper(struct core_state *core, const char *name);
+
 bool key_is_encoded(const struct key *key, PyObject *object);
 
 /* Whatever it is, in place of what the key holds now. 0, or -1 with an exception. */

@@ -7,11 +7,11 @@
 #include "key.h"
 
 /* A function of droppable._keys, called; takes over the reference to the argument, which may be NULL. */
-static PyObject *call_helper(const char *name, PyObject *argument)
+static PyObject *call_helper(struct core_state *core, const char *name, PyObject *argument)
 {
-	PyObject *module = argument ? PyImport_ImportModule("droppable._keys") : NULL;
-	PyObject *result = module ? PyObject_CallMethod(module, name, "(O)", argument) : NULL;
-	Py_XDECREF(module);
+	PyObject *function = argument ? key_helper(core, name) : NULL;
+	PyObject *result = function ? PyObject_CallOneArg(function, argument) : NULL;
+	Py_XDECREF(function);
 	Py_XDECREF(argument);
 	return result;
 }
@@ -70,7 +70,7 @@ static PyObject *decode_nested(struct core_state *core, const unsigned char *dat
 	case 'd':
 		return decode_container(core, data + 1, bytes - 1, make_dict);
 	case 'o':
-		return call_helper("put_together", decode_elements(core, data + 1, bytes - 1));
+		return call_helper(core, "put_together", decode_elements(core, data + 1, bytes - 1));
 	default:
 		return core_pickle_loads(core, (const char *)data + 1, (Py_ssize_t)bytes - 1);
 	}
@@ -109,7 +109,7 @@ PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t 
 	case 'a':
 		return PyByteArray_FromStringAndSize(text, length);
 	case 'g':
-		return call_helper("named", PyUnicode_DecodeUTF8(text, length, NULL));
+		return call_helper(core, "named", PyUnicode_DecodeUTF8(text, length, NULL));
 	default:
 		break;
 	}

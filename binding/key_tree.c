@@ -35,19 +35,29 @@ struct tree {
 	bool in_parts;  /* the exception comes from taking an object apart, not from hash() */
 };
 
-/* A new reference to a function of droppable._keys. */
-static PyObject *helper(const char *name)
+/*
+ * The module is looked up once: an import costs more than all the rest of a key, and a reload would bring another secret, with
+ * which long keys would not be found again.
+ */
+PyObject *key_helper(struct core_state *core, const char *name)
 {
-	PyObject *module = PyImport_ImportModule("droppable._keys");
-	PyObject *function = module ? PyObject_GetAttrString(module, name) : NULL;
-	Py_XDECREF(module);
-	return function;
+	PyObject **place = &core->keys, *known = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+
+	if (!known) {
+		PyObject *found = PyImport_ImportModule("droppable._keys"), *nobody = NULL;
+		if (!found)
+			return NULL;
+		if (!__atomic_compare_exchange_n(place, &nobody, found, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			Py_DECREF(found); /* another thread was faster */
+		known = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+	}
+	return PyObject_GetAttrString(known, name);
 }
 
 /* The digest of tag and data as 32 bytes at `to`. 0, or -1 with an exception. */
-static int digest_of(char tag, PyObject *data, unsigned char *to)
+static int digest_of(struct core_state *core, char tag, PyObject *data, unsigned char *to)
 {
-	PyObject *function = helper("digest");
+	PyObject *function = key_helper(core, "digest");
 	PyObject *result = function ? PyObject_CallFunction(function, "y#O", &tag, (Py_ssize_t)1, data) : NULL;
 	Py_XDECREF(function);
 	if (!result)
@@ -61,7 +71,7 @@ int key_digest(struct key *key, size_t start)
 {
 	unsigned char digest[KEY_DIGEST_BYTES];
 	PyObject *view = PyMemoryView_FromMemory((char *)key->data + start, (Py_ssize_t)(key->bytes - start), PyBUF_READ);
-	int result = view ? digest_of('D', view, digest) : -1;
+	int result = view ? digest_of(key->core, 'D', view, digest) : -1;
 
 	Py_XDECREF(view);
 	key->bytes = start;
@@ -170,7 +180,7 @@ static int append_list(struct tree *tree, PyObject *list, const struct frame *up
 static int append_parts(struct tree *tree, PyObject *object, const struct frame *up)
 {
 	Py_ssize_t length;
-	PyObject *function = helper("take_apart");
+	PyObject *function = key_helper(tree->key->core, "take_apart");
 	PyObject *parts = function ? PyObject_CallOneArg(function, object) : NULL;
 	int result = -1;
 
@@ -262,7 +272,7 @@ static int append_buffer(struct tree *tree, char tag, PyObject *object)
 	} else {
 		unsigned char digest[KEY_DIGEST_BYTES];
 		tree->digested = true;
-		result = digest_of(tag, object, digest);
+		result = digest_of(tree->key->core, tag, object, digest);
 		if (result == 0)
 			result = key_append(tree->key, 'D', digest, sizeof(digest));
 	}

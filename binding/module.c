@@ -43,6 +43,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(core->pickle_dumps);
 	Py_VISIT(core->pickle_loads);
 	Py_VISIT(core->uuid);
+	Py_VISIT(core->keys);
 	return core_visit_dtypes(core->dtypes, visit, arg);
 }
 
@@ -66,6 +67,7 @@ static void core_free(void *module)
 	Py_CLEAR(core->pickle_loads);
 	Py_CLEAR(core->read_only_text);
 	Py_CLEAR(core->uuid);
+	Py_CLEAR(core->keys);
 	core_free_dtypes(core->dtypes);
 	core->dtypes = NULL;
 }

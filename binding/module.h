@@ -30,6 +30,7 @@ struct core_state {
 	PyObject *read_only_text;
 	struct array_dtypes *dtypes; /* array.c */
 	PyObject *uuid;              /* random.c; set at the first call, atomically */
+	PyObject *keys;              /* droppable._keys; key_tree.c; set at the first call, atomically */
 };
 
 extern struct PyModuleDef core_module;

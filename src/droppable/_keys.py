@@ -104,6 +104,9 @@ def named(name: str) -> Any:
 
 def _name_of(value: Any, name: str | None) -> str:
     path = name if name is not None else value.__qualname__
+    module = getattr(value, "__module__", None)
+    if type(module) is str and getattr(sys.modules.get(module), path, None) is value:
+        return f"{module}:{path}"  # the common case, fast
     full = f"{pickle.whichmodule(value, path)}:{path}"  # type: ignore[attr-defined]
     if "<locals>" in path.split("."):
         raise pickle.PicklingError(f"{path} is local to a function, so it cannot be told by its name")
