@@ -44,6 +44,9 @@ static PyObject *kernel_probe(PyObject *Py_UNUSED(module), PyObject *name)
 	return Py_BuildValue("Osi", result.available ? Py_True : Py_False, finding_names[result.finding], result.error);
 }
 
+/* In the order of enum prim_unread. */
+static const char *const unread_names[] = {"", "membership", "outside", "group", "machine"};
+
 static PyObject *headroom(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
 	struct prim_headroom room;
@@ -61,6 +64,10 @@ static PyObject *headroom(PyObject *module, PyObject *Py_UNUSED(ignored))
 									   : PyLong_FromUnsignedLongLong(room.limit_bytes));
 	PyStructSequence_SetItem(result, 1, PyLong_FromUnsignedLongLong(room.usage_bytes));
 	PyStructSequence_SetItem(result, 2, PyLong_FromUnsignedLongLong(room.reclaimable_bytes));
+	PyStructSequence_SetItem(result, 3, PyBool_FromLong(room.slows));
+	PyStructSequence_SetItem(result, 4, PyBool_FromLong(room.is_free));
+	PyStructSequence_SetItem(result, 5, PyUnicode_FromString(unread_names[room.unread]));
+	PyStructSequence_SetItem(result, 6, PyLong_FromLong(room.unread_errno));
 	if (PyErr_Occurred())
 		Py_CLEAR(result);
 	return result;
@@ -70,6 +77,10 @@ static PyStructSequence_Field headroom_fields[] = {
 	{"limit_bytes", "the limit, or None where there is none"},
 	{"usage_bytes", "what counts against it now"},
 	{"reclaimable_bytes", "what of that sits on the file LRUs, where clean droppable memory is too"},
+	{"slows", "whether that limit is memory.high, which slows down instead of killing"},
+	{"is_free", "whether at every level much is free, or page cache that nobody misses"},
+	{"unread", "what could not be read, so that there may be another limit: membership, outside, group, machine; or empty"},
+	{"unread_errno", "why, or 0"},
 	{NULL, NULL},
 };
 
@@ -77,7 +88,7 @@ static PyStructSequence_Desc headroom_desc = {
 	.name = "droppable.lowlevel.Headroom",
 	.doc = "The tightest of what limits this process's memory: its cgroup, those above, and the machine.",
 	.fields = headroom_fields,
-	.n_in_sequence = 3,
+	.n_in_sequence = 7,
 };
 
 static PyMethodDef functions[] = {

@@ -83,12 +83,14 @@ class MemoryLimit:
         usage_bytes: what counts against it now.
         reclaimable_bytes: what of that is on the file LRUs; clean droppable memory is there too.
         version: of the cgroup that sets the limit, 1 or 2; 0 where the machine does.
+        unread: why not all of it could be read, so that there may be a tighter limit; else empty.
     """
 
     limit_bytes: int
     usage_bytes: int
     reclaimable_bytes: int
     version: int
+    unread: str = ""
 
     @property
     def left_bytes(self) -> int:
@@ -102,7 +104,19 @@ def current() -> MemoryLimit:
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit_bytes = machine_bytes if room.limit_bytes is None else room.limit_bytes
     version = controller_version() if limit_bytes < machine_bytes else 0
-    return MemoryLimit(limit_bytes, room.usage_bytes, room.reclaimable_bytes, version)
+    unread = _UNREAD[room.unread] if room.unread else ""
+    if room.unread and room.unread_errno:
+        name = errno.errorcode.get(room.unread_errno, room.unread_errno)
+        unread += f": {name} ({os.strerror(room.unread_errno)})"
+    return MemoryLimit(limit_bytes, room.usage_bytes, room.reclaimable_bytes, version, unread)
+
+
+_UNREAD = {
+    "membership": "/proc/self/cgroup cannot be read",
+    "outside": "the memory cgroup of this process cannot be seen from here",
+    "group": "the files of this process's memory cgroup, or of one above it, cannot be read",
+    "machine": "/proc/meminfo cannot be read",
+}
 
 
 def controller_version() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,10 +67,15 @@ def hierarchies() -> Iterator[tuple[int, Path, Path]]:
         if version not in memberships:
             continue
         # In a container the mount's root is often the own cgroup, under a name that only the host knows.
-        path = memberships[version]
-        inside = os.path.relpath(path, root) if path.startswith(root) else "."
+        path, mount = memberships[version], _unescape(mount)
+        inside = os.path.relpath(path, root) if path.startswith(root) and not path.startswith("/..") else "."
         own = Path(mount, inside)
-        yield version, Path(mount), own if own.is_dir() else Path(mount)
+        yield version, Path(mount), own if os.path.isdir(own) else Path(mount)
+
+
+def _unescape(text: str) -> str:
+    r"""A path as /proc/self/mountinfo spells it: \ooo for space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def _limited_v1(directory: Path) -> bool:
@@ -108,7 +114,7 @@ def delegate_memory(place: Path, home: Path, ours: tuple[int, int]) -> Path:
 
 def read(path: Path, default: str | None = None) -> str:
     try:
-        return path.read_text()
+        return os.fsdecode(path.read_bytes())  # a cgroup's name may be any bytes
     except OSError:
         if default is None:
             raise

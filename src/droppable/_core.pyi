@@ -104,14 +104,30 @@ class Census(structseq[int], tuple[int, int, int, int, bool]):
     def exact(self) -> bool: ...
 
 @final
-class Headroom(structseq[int | None], tuple[int | None, int, int]):
-    __match_args__: Final = ("limit_bytes", "usage_bytes", "reclaimable_bytes")
+class Headroom(structseq[int | str | None], tuple[int | None, int, int, bool, bool, str, int]):
+    __match_args__: Final = (
+        "limit_bytes",
+        "usage_bytes",
+        "reclaimable_bytes",
+        "slows",
+        "is_free",
+        "unread",
+        "unread_errno",
+    )
     @property
     def limit_bytes(self) -> int | None: ...
     @property
     def usage_bytes(self) -> int: ...
     @property
     def reclaimable_bytes(self) -> int: ...
+    @property
+    def slows(self) -> bool: ...
+    @property
+    def is_free(self) -> bool: ...
+    @property
+    def unread(self) -> str: ...
+    @property
+    def unread_errno(self) -> int: ...
 
 def headroom() -> Headroom: ...
 def probe(

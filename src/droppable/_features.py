@@ -147,12 +147,14 @@ def _memory() -> tuple[Feature, ...]:
 
     version, limit = controller_version(), current()
     without_cgroup = f"no cgroup is tighter than the machine, which has {limit.limit_bytes} bytes"
+    # A cache goes by the last limit that it could read, or the least, and by what it has itself (csrc/cache_room.c).
+    unread = f"there may be a tighter one, and caches stay small: {limit.unread}" if limit.unread else ""
     return (
         Feature("cgroup", True, f"v{version}") if version else
         Feature("cgroup", False, None, "no cgroup file system with a memory controller is mounted"),
-        Feature("memory_limit_bytes", True, limit.limit_bytes) if limit.version else
+        Feature("memory_limit_bytes", not unread, limit.limit_bytes, unread) if limit.version or unread else
         Feature("memory_limit_bytes", False, None, without_cgroup),
-        Feature("memory_left_bytes", True, limit.left_bytes),
+        Feature("memory_left_bytes", not unread, limit.left_bytes, unread),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -151,3 +152,29 @@ def test_an_unknown_probe_is_an_error() -> None:
         probe("ksm")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="str"):
         probe(1)  # type: ignore[arg-type]
+
+
+def test_a_limit_that_cannot_be_read_is_told() -> None:
+    """In a child whose descriptors are used up; nothing is raised, and when they are back all is read again."""
+    code = """
+import os, resource, droppable
+from droppable._cgroup import current
+droppable.features()
+before = current().unread
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+opened = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+try:
+    while True:
+        opened.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+features = droppable.features()
+limit, left = features["memory_limit_bytes"], features["memory_left_bytes"]
+for fd in opened:
+    os.close(fd)
+assert not limit.available and not left.available, (limit, left)
+assert "EMFILE" in limit.reason and "/proc/self/cgroup" in limit.reason, limit
+assert current().unread == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
