@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drp_assert.h"
 #include "droppable.h"
 
 enum {
@@ -13,6 +14,7 @@ enum {
 	BURY_STEP_BYTES = 16 << 20, /* given back at once: 2 ms */
 	KEPT_MAX = 1, /* segments of a kind kept with their pages while memory is short */
 	KEPT_WHOLES_MAX = 4, /* of WHOLE while it is not: some may be of a size that is not wanted again */
+	KEPT_LEAST = 4, KEPT_SHARE = 8, /* of the others while it is not: for each eight in use one, and some more */
 	WHOLE_CLASSES = 8, /* lengths of WHOLE between a power of two and the next, so that a dead one fits again */
 };
 
@@ -49,8 +51,47 @@ static void by_age_append(struct arena *arena, struct segment *segment)
 	log->newest = segment;
 }
 
+void arena_note_held(struct arena *arena, struct segment *segment, size_t pages)
+{
+	segment->held_pages += (uint32_t)pages;
+	arena->held_pages += pages;
+}
+
+void arena_note_given_back(struct arena *arena, struct segment *segment, size_t pages)
+{
+	DRP_ASSERT(pages <= segment->held_pages && pages <= arena->held_pages);
+	segment->held_pages -= (uint32_t)pages;
+	arena->held_pages -= pages;
+}
+
+void arena_note_appended(struct arena *arena, struct segment *segment, size_t used)
+{
+	const size_t page = prim_page_size(), pages = (used + page - 1) / page;
+
+	segment->used = used;
+	if (pages > segment->touched_pages) {
+		arena_note_held(arena, segment, pages - segment->touched_pages);
+		segment->touched_pages = (uint32_t)pages;
+	}
+}
+
+/* It has no pages any more. */
+static void note_emptied(struct arena *arena, struct segment *segment)
+{
+	arena_note_given_back(arena, segment, segment->held_pages);
+	segment->touched_pages = 0;
+}
+
+static void purge(struct arena *arena, struct segment *segment)
+{
+	/* Where it fails the kernel may have the pages anyhow: a dead segment is marked. */
+	prim_best_effort(prim_purge(segment->base, segment->length));
+	note_emptied(arena, segment);
+}
+
 static void doom(struct arena *arena, struct segment *segment)
 {
+	note_emptied(arena, segment);
 	arena->mapped_bytes -= segment->length;
 	segment->newer = arena->doomed;
 	arena->doomed = segment;
@@ -168,7 +209,7 @@ static struct segment *take_purged(struct arena *arena)
 	for (unsigned kind = 0; kind < SEGMENT_WHOLE && !segment; kind++)
 		segment = take_kept(arena, kind, 0);
 	if (segment)
-		(void)prim_purge(segment->base, segment->length);
+		purge(arena, segment);
 	return segment;
 }
 
@@ -325,7 +366,28 @@ static size_t written_pages(const struct segment *segment)
 	return pages - arena_directory_bytes(segment->length) / page + directory - segment->purged_pages;
 }
 
-int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out)
+/* It is no head any more. */
+static void leave_log(struct arena *arena, const struct segment *segment)
+{
+	struct arena_log *log = &arena->logs[segment->part];
+
+	if (log->entries[segment->life] == segment)
+		log->entries[segment->life] = NULL;
+	if (log->extents == segment)
+		log->extents = NULL;
+}
+
+void arena_seal(struct arena *arena, struct segment *head)
+{
+	leave_log(arena, head);
+	head->state = SEGMENT_SEALED;
+	arena_renew(arena, head->part, head); /* it is as old as what was appended to it last */
+	prim_best_effort(arena_mark(head, true)); /* what it did not mark is dropped later, or when the segment is retired */
+	arena_count(arena, head, written_pages(head));
+}
+
+int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum segment_kind kind, size_t length,
+	       struct segment **out)
 {
 	struct arena_log *log = &arena->logs[part];
 	struct segment *segment = NULL;
@@ -367,17 +429,19 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	segment->spared = false;
 	memset(segment->pages, 0, segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
 	segment->part = (uint8_t)part;
+	segment->life = (uint8_t)life;
+	if (log->lives <= life)
+		log->lives = life + 1;
+	segment->has_extents = false;
+	segment->expires_first_ns = UINT64_MAX;
+	segment->expires_last_ns = 0;
 	give_serial(arena, segment, serial);
 
-	struct segment **head = kind == SEGMENT_ENTRIES ? &log->entries
+	struct segment **head = kind == SEGMENT_ENTRIES ? &log->entries[life]
 				: kind == SEGMENT_EXTENTS ? &log->extents : NULL;
 	if (head) {
-		if (*head) {
-			(*head)->state = SEGMENT_SEALED;
-			arena_renew(arena, part, *head); /* it is as old as what was appended to it last */
-			(void)arena_mark(*head, true);
-			arena_count(arena, *head, written_pages(*head));
-		}
+		if (*head)
+			arena_seal(arena, *head);
 		*head = segment;
 	} else {
 		segment->state = SEGMENT_SEALED;
@@ -385,7 +449,7 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 	}
 	by_age_append(arena, segment);
 	if (kind == SEGMENT_EXTENTS)
-		segment->used = arena_directory_bytes(segment->length);
+		arena_note_appended(arena, segment, arena_directory_bytes(segment->length));
 	segment->judged = segment->used;
 	*out = segment;
 	return DRP_OK;
@@ -394,6 +458,12 @@ int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind
 static bool is_worth_keeping(const struct arena *arena, const struct segment *segment)
 {
 	return !arena->memory_is_short || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX);
+}
+
+/* Of one kind there are more with their pages than will be wanted soon: what many values left behind. */
+static bool keeps_too_many(const struct arena *arena, enum segment_kind kind)
+{
+	return arena->kept_count[kind] > KEPT_LEAST + arena->table_used / KEPT_SHARE;
 }
 
 /* A segment that nothing names and nobody uses: to the free ones, or away. */
@@ -411,11 +481,15 @@ static void dispose(struct arena *arena, struct segment *segment)
 		if (segment->kind == SEGMENT_WHOLE && arena->kept_count[SEGMENT_WHOLE] == KEPT_WHOLES_MAX)
 			(void)arena_trim_whole(arena);
 		(void)arena_mark(segment, true); /* what is left there is dead; the kernel may have it before it is used again */
+		arena_note_held(arena, segment, segment->touched_pages - segment->held_pages); /* will be, once it is used again */
 		segment->newer = arena->kept[segment->kind];
 		arena->kept[segment->kind] = segment;
 		arena->kept_count[segment->kind]++;
+		/* Two for one, for there may be fewer in use from now on. */
+		for (int i = 0; i < 2 && segment->kind != SEGMENT_WHOLE && keeps_too_many(arena, segment->kind); i++)
+			doom(arena, take_kept(arena, segment->kind, 0));
 	} else {
-		(void)prim_purge(segment->base, segment->length);
+		purge(arena, segment);
 		segment->newer = arena->free;
 		arena->free = segment;
 	}
@@ -429,15 +503,13 @@ void arena_retire(struct arena *arena, struct segment *segment)
 	segment->number = 0;
 	segment->serial = 0;
 	by_age_remove(arena, segment);
-	struct arena_log *log = &arena->logs[segment->part];
-	if (log->entries == segment)
-		log->entries = NULL;
-	if (log->extents == segment)
-		log->extents = NULL;
-	if (segment->users > 0)
+	leave_log(arena, segment);
+	if (segment->users > 0) {
 		segment->state = SEGMENT_ZOMBIE;
-	else
+		arena_note_given_back(arena, segment, segment->held_pages); /* they are its users' */
+	} else {
 		dispose(arena, segment);
+	}
 }
 
 void arena_release(struct arena *arena, struct segment *segment)

@@ -30,10 +30,12 @@
 #include "segment.h"
 
 enum arena_part { ARENA_MAIN, ARENA_PROBATION, ARENA_PARTS };
+enum { ARENA_LIVES = 6 }; /* heads of entries in each log, for entries that live about as long: cache_expire.c */
 
 struct arena_log {
 	struct segment *oldest, *newest;
-	struct segment *entries, *extents; /* heads, or NULL */
+	struct segment *entries[ARENA_LIVES], *extents; /* heads, or NULL */
+	unsigned lives; /* heads of entries from here on were never opened */
 };
 
 struct arena {
@@ -50,6 +52,7 @@ struct arena {
 	uint32_t number_mask; /* the serial's bits that are its number; tests take fewer, so that numbers go round soon */
 	struct arena_log logs[ARENA_PARTS];
 	size_t resident_pages;  /* of sealed segments, as last counted */
+	size_t held_pages;      /* of all segments but zombies: written and not given back */
 	struct segment *free;   /* without pages */
 	struct segment *kept[SEGMENT_KINDS]; /* with their pages, which are cheaper to write again than new ones; newest first */
 	unsigned kept_count[SEGMENT_KINDS];
@@ -92,9 +95,10 @@ static inline uint64_t arena_place(const struct segment *segment, size_t offset)
 
 /*
  * Opens a new head of the kind and seals the one before it. Takes a free segment, else maps one. WHOLE: of length bytes or
- * some more, and is born sealed. DRP_NO_MEMORY: no address space, or no number.
+ * some more, and is born sealed. life: of ENTRIES, else 0. DRP_NO_MEMORY: no address space, or no number.
  */
-int arena_open(struct arena *arena, enum arena_part part, enum segment_kind kind, size_t length, struct segment **out);
+int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum segment_kind kind, size_t length,
+	       struct segment **out);
 
 /* True if arena_open() would have to map beyond span_limit_bytes. length: of a WHOLE, else ignored. */
 bool arena_is_full(struct arena *arena, enum segment_kind kind, size_t length);
@@ -113,6 +117,12 @@ void arena_renew(struct arena *arena, enum arena_part part, struct segment *segm
 struct segment *arena_next(const struct arena *arena, const struct segment *segment);
 /* Notes how many pages of a sealed segment are resident. */
 void arena_count(struct arena *arena, struct segment *segment, size_t resident_pages);
+/* Notes that so much of a segment is used now; and that pages amid it were given back, or are written again. */
+void arena_note_appended(struct arena *arena, struct segment *segment, size_t used);
+void arena_note_given_back(struct arena *arena, struct segment *segment, size_t pages);
+void arena_note_held(struct arena *arena, struct segment *segment, size_t pages);
+/* Seals the head of a log, so that it can be emptied. */
+void arena_seal(struct arena *arena, struct segment *head);
 /* Notes that pages of a segment were given back, or will be: counting will not find them. */
 void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages);
 /* Notes that as many are written again. */

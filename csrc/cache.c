@@ -25,6 +25,7 @@
 enum {
 	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
 	GET_RETRIES = 3,
+	SHRINK_CALLS = 4, /* that set, of a shard, between two steps in making its index smaller */
 	WATCH_CALLS = 64, /* of a shard, between two looks at the room; values on pages of their own take longer: each looks */
 	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
 	PAGE_WASTE_SHARE = 8,
@@ -69,14 +70,14 @@ static unsigned choose_shards(const struct cache_config *config, uint64_t limit_
 }
 
 /*
- * Small enough that a bound is kept to an eighth; without one, that what is on probation, a share of what a shard holds, is
- * some segments, also if the memory limit is lowered much later. Large ones for much memory: a value of more than a
- * quarter is a mapping of its own, and there is a limit to their number.
+ * Small enough that two of them are an eighth of a bound (cache_evict.c); without one, that what is on probation, a share of
+ * what a shard holds, is some segments, also if the memory limit is lowered much later. Large ones for much memory: a value
+ * of more than a quarter is a mapping of its own, and there is a limit to their number.
  */
 static size_t choose_segment_bytes(uint64_t max_bytes, uint64_t limit_bytes, unsigned shards)
 {
 	const size_t least = max_bytes != 0 ? 8 * prim_page_size() : ARENA_SEGMENT_MAX / 4;
-	const uint64_t enough = max_bytes != 0 ? max_bytes / 8 : limit_bytes / shards / SEGMENTS_AT_LIMIT;
+	const uint64_t enough = max_bytes != 0 ? max_bytes / 16 : limit_bytes / shards / SEGMENTS_AT_LIMIT;
 	size_t bytes = ARENA_SEGMENT_MAX;
 
 	while (bytes > least && bytes > enough)
@@ -128,6 +129,7 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	if (cache->config.segment_bytes == 0)
 		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes, limit_bytes, shards);
 	cache->shard_count = shards;
+	atomic_init(&cache->expiry_look_ns, UINT64_MAX);
 	atomic_init(&cache->span_bytes, config->span_bytes ? config->span_bytes / shards : UINT64_MAX);
 	status = prim_random(cache->secret, sizeof(cache->secret));
 	if (status != DRP_OK)
@@ -411,6 +413,7 @@ out:
 		cache_watch_room(cache);
 	if (watch || copied_pages)
 		cache_yield();
+	expiry_pass(cache, EXPIRY_CALL_NS);
 	return status;
 }
 
@@ -435,6 +438,7 @@ int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
 	int there = shard->closed ? DRP_CLOSED : is_present(cache, shard, hash, key, key_bytes);
 
 	shard_unlock(shard);
+	expiry_pass(cache, EXPIRY_CALL_NS);
 	return there;
 }
 
@@ -606,7 +610,8 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 		const enum arena_part part = segment ? segment->part : probation_choose(shard, hash, item->cost_ns, stored_bytes);
 		if (!segment)
 			probation_judge(cache, shard, stored_bytes);
-		const struct segment *head = shard->arena.logs[part].entries;
+		const unsigned life = entry.flags & ENTRY_TTL ? expiry_life(cache, entry.expires_ns) : 0;
+		const struct segment *head = shard->arena.logs[part].entries[life];
 		bool urgent = !head || head->length - head->used < stored_bytes + prim_page_size();
 		shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
 		status = shard_append(cache, shard, part, &entry, parts, part_count, &place);
@@ -628,12 +633,15 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 	if (status == DRP_OK) {
 		shard->counts.sets++;
 		shard_mark(shard, false);
-		shard_evict(cache, shard);
+		shard_evict(cache, shard, place);
+		if (shard->counts.sets % SHRINK_CALLS == 0)
+			shard_shrink_index(shard);
 	}
 	const bool watch = segment || shard->counts.sets % WATCH_CALLS == 0;
 	shard_unlock(shard);
 	if (watch)
 		cache_yield();
+	expiry_pass(cache, EXPIRY_CALL_NS);
 	if (witnesses != on_stack)
 		free(witnesses);
 out_free:
@@ -669,9 +677,11 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 		   (place == 0 || place == found.cursor.place)) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_shrink_index(shard);
 		status = DRP_OK;
 	}
 	shard_unlock(shard);
+	expiry_pass(cache, EXPIRY_CALL_NS);
 	return status;
 }
 
@@ -694,6 +704,7 @@ int cache_clear(struct cache *cache)
 void cache_read_stats(struct cache *cache, struct cache_stats *out)
 {
 	*out = (struct cache_stats){0};
+	expiry_pass(cache, EXPIRY_COUNT_NS);
 	for (unsigned i = 0; i < cache->shard_count; i++) {
 		struct shard *shard = &cache->shards[i];
 		pthread_mutex_lock(&shard->lock);

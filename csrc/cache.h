@@ -33,7 +33,7 @@ struct cache_config {
 	bool one_by_one;           /* calls seldom meet, so that few shards are chosen */
 	size_t segment_bytes;      /* a power of two up to 2 MiB, or 0: chosen */
 	uint64_t span_bytes;       /* address space for all segments, or 0: from the memory limit, as it changes */
-	uint64_t max_bytes;        /* of entries, as stored; 0: no bound but memory */
+	uint64_t max_bytes;        /* of resident memory, but for what is pinned: cache_evict.c; 0: no bound but memory */
 };
 
 enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_CAUSES };

@@ -11,6 +11,7 @@
 
 #include "arena.h"
 #include "cache.h"
+#include "cache_expire.h"
 #include "cache_lease.h"
 #include "cache_probation.h"
 #include "cache_rewrite.h"
@@ -31,10 +32,14 @@ struct shard {
 	struct cache_stats counts; /* entries and bytes are kept here; hits, mapped, pinned and lost are filled in when read */
 	struct probation probation;
 	struct rewrite rewrite;
+	struct expiry expiry;
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	size_t dirty_pages_most;  /* of the index, between two marks */
 	uint64_t span_cap_bytes, span_cap_until_ns; /* address space that there turned out to be, until then; 0: enough */
-	bool making_space, closed;
+	bool making_space, evicting_thin, closed;
+	uint64_t evicting_serial; /* of the segment that is emptied to keep max_bytes */
+	uint64_t held_bytes;      /* as last added to the cache's */
+	uint64_t newest_place;    /* of the entry that all this is for, and that stays; 0: none */
 	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
 	uint32_t audit_round;
 	uint64_t audited_lost_pages;
@@ -50,13 +55,14 @@ struct cache {
 	struct cache_config config;
 	uint64_t secret[2];
 	_Atomic uint64_t skew_ns;
+	_Atomic uint64_t expiry_look_ns; /* calls look for what expired from then on; UINT64_MAX: nothing ever does */
 	unsigned shard_count;
 	/* What inserts write, away from what all read. Room before the limit, as last read and used up: cache_room.c */
 	_Atomic int64_t room_bytes __attribute__((aligned(128))), room_to_use_bytes, room_given_bytes;
 	_Atomic uint64_t room_until_ns;
 	_Atomic bool memory_is_free; /* as last read, at every level; false where nobody can tell */
 	_Atomic uint64_t span_bytes; /* of one shard */
-	_Atomic uint64_t bytes; /* over all shards; only kept where config.max_bytes is set */
+	_Atomic uint64_t held_bytes; /* by all shards; only kept where config.max_bytes is set: cache_evict.c */
 	struct shard shards[];
 };
 
@@ -70,9 +76,21 @@ static inline enum segment_kind shard_extent_kind(const struct shard *shard, siz
 {
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
-/* cache_sweep.c: evicts until max_bytes is kept. */
-void shard_evict(struct cache *cache, struct shard *shard);
-/* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
+/* cache_expire.c, without a lock: calls that come along let some of what expired leave. One load where nothing ever does. */
+static inline void expiry_pass(struct cache *cache, uint64_t budget_ns)
+{
+	if (atomic_load_explicit(&cache->expiry_look_ns, memory_order_relaxed) != UINT64_MAX)
+		expiry_look(cache, budget_ns);
+}
+
+/*
+ * cache_evict.c, where there is a max_bytes: evicts until it is kept; is more held than that, though what is dead was given
+ * back; tells the cache what is held.
+ */
+void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place);
+bool shard_is_over(struct cache *cache, struct shard *shard);
+void cache_account(struct cache *cache, struct shard *shard);
+/* cache_sweep.c. If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
 
 /* cache_pin.c. Both take the lock over and give it back, but not in between. PIN_RETRY: look the entry up once more. */

@@ -68,6 +68,7 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 		shard_count_left(cache, shard, place, old_bytes, LEAVE_DROPPED);
 	}
 	shard_count_left(cache, shard, old_place, old_bytes, LEAVE_REPLACED);
+	found->cursor.place = place;
 	moved = true;
 out:
 	free(copy);

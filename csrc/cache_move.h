@@ -16,6 +16,7 @@ enum sweep_reason {
 	SWEEP_CLEAN, /* the segment is needed again */
 	SWEEP_JUDGE, /* its entries' probation is over */
 	SWEEP_TIDY,  /* few of its entries live */
+	SWEEP_EXPIRED, /* some expired; the others stay where they are */
 };
 
 /* The entry that begins at start, if the index still leads to it. */
@@ -25,7 +26,10 @@ bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *s
 bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
 			  struct found *found, struct entry_extent *extent);
 
-/* Copies an entry to the head of a log; its extent stays where it is, if none is given. False: it stays altogether. */
+/*
+ * Copies an entry to the head of a log; its extent stays where it is, if none is given. Its cursor
+ * tells the new place. False: it stays altogether.
+ */
 bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
 		      const struct entry_extent *extent);
 /* Copies a value and its entry to the heads of the main log. False: it has to go. */
@@ -41,6 +45,14 @@ void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment 
 
 /* cache_sweep.c: a part of a segment of entries is gone through; at its end, a sealed one is retired. */
 void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
+/* The same for what expired; swept: how far. True: it came to the end, and the segment is there still. */
+bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept);
+
+/*
+ * Dropped entries leave values of a page or more behind that are counted and that nothing leads to: after signs of drops the
+ * counts of a few segments are put right.
+ */
+void shard_audit_some(struct cache *cache, struct shard *shard);
 
 /*
  * cache_census.c: counts the pages of a sealed segment that nobody uses. A value that lost some is forgotten; a segment

@@ -63,6 +63,15 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 	return true;
 }
 
+size_t rewrite_dead_pages(const struct rewrite *rewrite)
+{
+	size_t pages = 0;
+
+	for (unsigned i = 0; i < rewrite->resident_count; i++)
+		pages += rewrite->resident[i].pages;
+	return pages;
+}
+
 void rewrite_note_absent(struct shard *shard, const struct segment *segment, size_t page, size_t pages)
 {
 	struct rewrite *rewrite = &shard->rewrite;
@@ -77,20 +86,22 @@ void rewrite_note_absent(struct shard *shard, const struct segment *segment, siz
 	rewrite->absent[rewrite->absent_count++] = (struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
 }
 
-void rewrite_give_back(struct shard *shard)
+bool rewrite_give_back(struct shard *shard)
 {
 	struct rewrite *rewrite = &shard->rewrite;
 	const size_t page = prim_page_size();
 
 	if (rewrite->resident_count == 0)
-		return;
+		return false;
 	const struct free_extent dead = rewrite->resident[--rewrite->resident_count];
 	struct segment *segment = arena_find(&shard->arena, dead.segment);
 	DRP_ASSERT(segment && segment->part == ARENA_MAIN);
 	if (prim_purge(segment->base + dead.page * page, dead.pages * page) != DRP_OK)
-		return; /* they are marked: the kernel takes them; the place is found again when its segment is retired */
+		return true; /* they are marked: the kernel takes them; the place is found again when its segment is retired */
 	arena_note_purged(&shard->arena, segment, dead.pages);
+	arena_note_given_back(&shard->arena, segment, dead.pages);
 	rewrite_note_absent(shard, segment, dead.page, dead.pages);
+	return true;
 }
 
 static void leave(struct free_extent *list, unsigned *count, uint64_t serial)
@@ -182,8 +193,10 @@ bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segme
 		return false;
 	listed->hash = hash;
 	note_written(shard, *out);
-	if (!*resident)
+	if (!*resident) {
 		arena_note_written(&shard->arena, *out, pages);
+		arena_note_held(&shard->arena, *out, pages);
+	}
 	*page = listed->page;
 	return true;
 }

@@ -32,8 +32,9 @@ struct rewrite {
 bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages);
 /* These pages were given back. */
 void rewrite_note_absent(struct shard *shard, const struct segment *segment, size_t page, size_t pages);
-/* Memory is short: gives the pages of one dead value back, if any stayed. */
-void rewrite_give_back(struct shard *shard);
+/* On how many pages that stayed dead values lie; and gives those of one value back. False: there is none. */
+size_t rewrite_dead_pages(const struct rewrite *rewrite);
+bool rewrite_give_back(struct shard *shard);
 /*
  * A free place of as many pages, for a value whose key has that hash. *resident: its pages are there. False: there is none.
  */

@@ -24,6 +24,7 @@ enum {
 	INDEX_DIRTY_PAGES = 256,
 	SHARD_DIRTY_LEAST = 64,
 	SHARD_DIRTY_MOST = 128,
+	INDEX_SPARSE_SHARE = 8, /* of the slots are taken: a third to two thirds are, as a rule */
 	SPAN_CAP_NS = 100000000, /* between two tries to get more address space than there was */
 };
 
@@ -76,6 +77,7 @@ int shard_init(struct cache *cache, struct shard *shard)
 		shard->dirty_pages_most = SHARD_DIRTY_MOST;
 	shard->index.let_go = shard_let_go;
 	shard->index.context = shard;
+	atomic_init(&shard->expiry.due_ns, UINT64_MAX);
 	init_lock(&shard->lock);
 	pthread_cond_init(&shard->pin_changed, NULL);
 	return DRP_OK;
@@ -118,41 +120,46 @@ void shard_unlock_emptied(struct shard *shard)
 	index_bury(doomed);
 }
 
-static void subtract_bytes(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
+void shard_shrink_index(struct shard *shard)
+{
+	const size_t slots = index_pages(&shard->index) * index_slots_per_page();
+
+	if (shard->counts.entries < slots / INDEX_SPARSE_SHARE)
+		index_shrink(&shard->index);
+}
+
+static void subtract_bytes(struct shard *shard, struct segment *segment, size_t bytes)
 {
 	if (bytes > segment->live_bytes)
 		bytes = segment->live_bytes;
 	segment->live_bytes -= bytes;
 	shard->counts.bytes -= bytes;
-	if (cache->config.max_bytes)
-		atomic_fetch_sub_explicit(&cache->bytes, bytes, memory_order_relaxed);
 }
 
-static void add_bytes(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
+static void add_bytes(struct shard *shard, struct segment *segment, size_t bytes)
 {
 	segment->live_bytes += bytes;
 	segment->live_count++;
 	shard->counts.bytes += bytes;
-	if (cache->config.max_bytes)
-		atomic_fetch_add_explicit(&cache->bytes, bytes, memory_order_relaxed);
 }
 
-void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count)
+void shard_set_live(struct shard *shard, struct segment *segment, size_t bytes, size_t count)
 {
-	subtract_bytes(cache, shard, segment, segment->live_bytes);
-	add_bytes(cache, shard, segment, bytes);
+	subtract_bytes(shard, segment, segment->live_bytes);
+	add_bytes(shard, segment, bytes);
 	segment->live_count = count;
 }
 
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	subtract_bytes(cache, shard, segment, segment->live_bytes);
+	subtract_bytes(shard, segment, segment->live_bytes);
 	if (segment->kind == SEGMENT_ENTRIES)
 		shard->counts.entries -= segment->live_count;
 	segment->live_count = 0;
 	if (segment->kind == SEGMENT_EXTENTS)
 		rewrite_leave(shard, segment->serial);
 	arena_retire(&shard->arena, segment);
+	cache_account(cache, shard);
 }
 
 void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment *segment)
@@ -171,12 +178,13 @@ void shard_empty(struct cache *cache, struct shard *shard)
 		shard_retire(cache, shard, segment);
 	arena_end_emptying(&shard->arena);
 	shard->rewrite = (struct rewrite){0};
+	cache_account(cache, shard);
 }
 
 /* One live entry or extent less in a segment; the last one takes the segment along. */
 static void leave_segment(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
 {
-	subtract_bytes(cache, shard, segment, bytes);
+	subtract_bytes(shard, segment, bytes);
 	if (segment->live_count > 0)
 		segment->live_count--;
 	if (segment->live_count == 0 && segment->state == SEGMENT_SEALED)
@@ -205,6 +213,7 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 		if (to_give && prim_purge(address, bytes) == DRP_OK)
 			rewrite_note_absent(shard, segment, extent->page, bytes / page);
 		arena_note_purged(&shard->arena, segment, bytes / page);
+		arena_note_given_back(&shard->arena, segment, bytes / page);
 	}
 	leave_segment(cache, shard, segment, bytes);
 }
@@ -423,17 +432,17 @@ static size_t missing_space(size_t length)
  * is tried again after a while, for the limit may be lifted. Where a large part of the cache would have to go for one value, it
  * does not get in, and nothing changes.
  */
-static int open_segment(struct cache *cache, struct shard *shard, enum arena_part part, enum segment_kind kind,
-			size_t length, struct segment **out)
+static int open_segment(struct cache *cache, struct shard *shard, enum arena_part part, unsigned life,
+			enum segment_kind kind, size_t length, struct segment **out)
 {
 	struct arena *arena = &shard->arena;
-	struct segment *head = kind == SEGMENT_ENTRIES ? arena->logs[part].entries : NULL;
+	struct segment *head = kind == SEGMENT_ENTRIES ? arena->logs[part].entries[life] : NULL;
 	int status;
 
 	if (head)
 		mark_entries(shard, head, true);
 	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : arena->segment_bytes);
-	status = arena_open(arena, part, kind, length, out);
+	status = arena_open(arena, part, life, kind, length, out);
 	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || arena->mapped_bytes == 0)
 		return status;
 	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes, missing = missing_space(wanted);
@@ -443,7 +452,7 @@ static int open_segment(struct cache *cache, struct shard *shard, enum arena_par
 	shard->span_cap_until_ns = prim_now_ns() + SPAN_CAP_NS;
 	shard_make_space(cache, shard, kind, length, true);
 	arena_bury(arena_take_doomed(arena)); /* under the lock for once: the address space is needed now */
-	status = arena_open(arena, part, kind, length, out);
+	status = arena_open(arena, part, life, kind, length, out);
 	shard->span_cap_bytes = arena->mapped_bytes;
 	return status;
 }
@@ -462,13 +471,14 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 {
 	const size_t bytes = entry->bytes;
 	const bool in_order = cache->config.backing == PRIM_DROPPABLE;
+	const unsigned life = entry->flags & ENTRY_TTL ? expiry_life(cache, entry->expires_ns) : 0;
 	size_t start = 0, end;
 
 	for (int tries = 0; tries < APPEND_RETRIES; tries++) {
-		struct segment *head = shard->arena.logs[part].entries;
+		struct segment *head = shard->arena.logs[part].entries[life];
 		end = head ? entry_place(head->used, bytes, &start) : SIZE_MAX;
 		if (!head || end > head->length || is_spent(head)) {
-			int status = open_segment(cache, shard, part, SEGMENT_ENTRIES, 0, &head);
+			int status = open_segment(cache, shard, part, life, SEGMENT_ENTRIES, 0, &head);
 			if (status != DRP_OK)
 				return status;
 			end = entry_place(0, bytes, &start);
@@ -476,11 +486,15 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		unsigned cpu = in_order ? prim_cpu() : 0;
 		entry_write(head->base, start, arena_stamp(head->number), entry, parts, part_count);
 		probation_note_appended(shard, head, end - head->used);
-		head->used = end;
+		arena_note_appended(&shard->arena, head, end);
 		if (in_order && prim_cpu() != cpu && !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
-		add_bytes(cache, shard, head, end - start);
+		add_bytes(shard, head, end - start);
 		shard->counts.entries++;
+		if (entry->flags & ENTRY_EXTENT)
+			head->has_extents = true;
+		if (life > 0)
+			expiry_note_appended(cache, shard, head, entry->expires_ns);
 		*place = arena_place(head, start);
 		return DRP_OK;
 	}
@@ -497,7 +511,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 	int status;
 
 	if (shard_extent_kind(shard, length) == SEGMENT_WHOLE) {
-		status = open_segment(cache, shard, part, SEGMENT_WHOLE, length, &segment);
+		status = open_segment(cache, shard, part, 0, SEGMENT_WHOLE, length, &segment);
 		if (status != DRP_OK)
 			return status;
 		segment->hash = hash;
@@ -506,7 +520,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 		goto taken;
 	} else {
 		if (!segment || segment->used + length > segment->length) {
-			status = open_segment(cache, shard, part, SEGMENT_EXTENTS, 0, &segment);
+			status = open_segment(cache, shard, part, 0, SEGMENT_EXTENTS, 0, &segment);
 			if (status != DRP_OK)
 				return status;
 		}
@@ -515,13 +529,13 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 			.hash = hash, .page = (uint32_t)(offset / page), .stamp = arena_stamp(segment->number)};
 	}
 	probation_note_appended(shard, segment, offset + length - segment->used);
-	segment->used = offset + length;
+	arena_note_appended(&shard->arena, segment, offset + length);
 	*resident = segment->reused;
 	first = offset / page;
 taken:
 	segment->users++;
 	shard->unmarked_extent_bytes[part] += length;
-	add_bytes(cache, shard, segment, length);
+	add_bytes(shard, segment, length);
 	*extent = (struct entry_extent){.segment = segment->serial, .value_bytes = bytes, .page = (uint16_t)first};
 	*out = segment;
 	return DRP_OK;
@@ -531,8 +545,9 @@ void shard_mark(struct shard *shard, bool all)
 {
 	for (int part = 0; part < ARENA_PARTS; part++) {
 		const struct arena_log *log = &shard->arena.logs[part];
-		if (log->entries)
-			mark_entries(shard, log->entries, all);
+		for (unsigned life = 0; life < log->lives; life++)
+			if (log->entries[life])
+				mark_entries(shard, log->entries[life], all);
 		if (all && log->extents)
 			(void)arena_mark(log->extents, true);
 	}

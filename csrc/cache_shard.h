@@ -36,8 +36,10 @@ void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *
 void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
 /* Gives an extent's pages back, or keeps them to be written again; LEAVE_DROPPED: some are gone, or may be. */
 void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why);
-void shard_set_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes, size_t count);
+void shard_set_live(struct shard *shard, struct segment *segment, size_t bytes, size_t count);
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
+/* While few of the slots of the index are taken: a step in making it smaller. It ends all searches. */
+void shard_shrink_index(struct shard *shard);
 /* Forgets everything. The memory, but for what is held, goes when the lock is given back: with the second of them. */
 void shard_empty(struct cache *cache, struct shard *shard);
 void shard_unlock_emptied(struct shard *shard);

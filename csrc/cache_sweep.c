@@ -1,8 +1,7 @@
 /*
- * cache_sweep.c - segments are emptied, for four reasons that share one walk:
+ * cache_sweep.c - segments are emptied, for five reasons that share one walk:
  *
- *   evict    max_bytes is exceeded: entries leave in the order they came, but for those used since the last sweep, which
- *            get a second chance at the head of the log (CLOCK, on the hot bit of the index)
+ *   evict    max_bytes is exceeded: cache_evict.c
  *   clean    the span of address space is used up: the oldest segment is to be reused. Whatever the kernel left in it is
  *            what it holds to be in use. A segment that is mostly there is spared and becomes the newest; of others, what
  *            is there is copied forward. Both on credit, earned with each segment that is gained: when everything is
@@ -13,6 +12,7 @@
  *
  *   judge    the probation of what lies in it is over: cache_probation.c
  *   tidy     few of its entries live: cache_tidy.c
+ *   expired  some of its entries expired, and those alone leave: cache_expire.c
  *
  * A step is bounded, so that no insert pays for a whole segment while there is still room at the head.
  */
@@ -41,6 +41,7 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 {
 	const struct entry *entry = &found->entry;
 	const size_t bytes = found_end(found) - found->offset;
+	const bool newest = found->cursor.place == shard->newest_place;
 	enum arena_part to = ARENA_MAIN;
 	enum leave why = LEAVE_EVICTED;
 	bool keep;
@@ -48,8 +49,11 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 	if ((entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache)) {
 		keep = false;
 		why = LEAVE_EXPIRED;
+	} else if (reason == SWEEP_EXPIRED) {
+		expiry_note_live(shard, entry->expires_ns);
+		return;
 	} else if (reason == SWEEP_EVICT) {
-		keep = index_is_hot(&found->cursor);
+		keep = index_is_hot(&found->cursor) || newest;
 	} else if (reason == SWEEP_JUDGE) {
 		keep = probation_passed(cache, shard, found, bytes, &to);
 	} else if (reason == SWEEP_TIDY) {
@@ -60,6 +64,8 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 	if (keep && shard_move_entry(cache, shard, to, found, NULL)) {
 		if (reason == SWEEP_CLEAN)
 			shard->copy_credit_bytes -= bytes;
+		if (newest)
+			shard->newest_place = found->cursor.place;
 		return;
 	}
 	entry_copy(&found->reader, NULL, entry->meta_bytes);
@@ -67,12 +73,13 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 }
 
 /*
- * One step through a segment of entries; stops early when enough bytes are gone. A head that is evicted from is gone
- * through again and again: its entries lose their hot bit on the way.
+ * One step through a segment of entries; stops early when that is enough for max_bytes. True: it came to the end, and the
+ * segment is there.
  */
-void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
+static bool step(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept,
+		 enum sweep_reason reason)
 {
-	const size_t page = prim_page_size(), first = segment->swept & ~(page - 1);
+	const size_t page = prim_page_size(), first = *swept & ~(page - 1);
 	const uint64_t serial = segment->serial;
 	unsigned char states[STEP_PAGES + 1];
 	size_t step = STEP_PAGES * page, start, entries = 0;
@@ -85,29 +92,38 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 	if (prim_census(segment->base + first, step, states, &census) != DRP_OK)
 		memset(states, PRIM_RESIDENT, sizeof(states));
 	size_t end = first + step < segment->used ? first + step : segment->used;
-	while (segment->swept < end && entries++ < STEP_ENTRIES) {
-		if (states[(segment->swept - first) / page] != PRIM_RESIDENT) {
+	while (*swept < end && entries++ < STEP_ENTRIES) {
+		if (states[(*swept - first) / page] != PRIM_RESIDENT) {
 			shard->audit_due += AUDIT_DUE;
-			segment->swept = (segment->swept & ~(page - 1)) + page;
+			*swept = (*swept & ~(page - 1)) + page;
 			continue;
 		}
-		if (!entry_next(segment->base, &segment->swept, end, arena_stamp(segment->number), &start))
+		if (!entry_next(segment->base, swept, end, arena_stamp(segment->number), &start))
 			break;
 		if (!shard_find_live(cache, shard, segment, start, &found))
 			continue;
 		sweep_entry(cache, shard, &found, reason);
 		if (arena_find(&shard->arena, serial) != segment)
-			return; /* that was its last live entry */
-		if (reason == SWEEP_EVICT &&
-		    atomic_load_explicit(&cache->bytes, memory_order_relaxed) <= cache->config.max_bytes)
-			return;
+			return false; /* that was its last live entry */
+		if (segment->serial == shard->evicting_serial && !shard_is_over(cache, shard))
+			return *swept >= segment->used;
 	}
-	if (segment->swept < segment->used)
+	return *swept >= segment->used;
+}
+
+void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
+{
+	if (!step(cache, shard, segment, &segment->swept, reason))
 		return;
 	if (segment->state == SEGMENT_SEALED)
 		shard_retire_gone(cache, shard, segment);
 	else
 		segment->swept = 0;
+}
+
+bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept)
+{
+	return step(cache, shard, segment, swept, SWEEP_EXPIRED);
 }
 
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
@@ -263,7 +279,7 @@ static void audit(struct cache *cache, struct shard *shard, struct segment *segm
 		live_bytes += witness_count((size_t)extent.value_bytes) * prim_page_size();
 		live_count++;
 	}
-	shard_set_live(cache, shard, segment, live_bytes, live_count);
+	shard_set_live(shard, segment, live_bytes, live_count);
 	if (live_count == 0 && segment->state == SEGMENT_SEALED)
 		shard_retire(cache, shard, segment);
 }
@@ -272,7 +288,7 @@ static void audit(struct cache *cache, struct shard *shard, struct segment *segm
  * Dropped entries leave values of a page or more behind that are counted and that nothing leads to. Before live entries
  * are evicted for them, the counts are put right: a few segments at a time, after signs of drops.
  */
-static void audit_some(struct cache *cache, struct shard *shard)
+void shard_audit_some(struct cache *cache, struct shard *shard)
 {
 	unsigned audits = 0;
 
@@ -293,26 +309,5 @@ static void audit_some(struct cache *cache, struct shard *shard)
 		segment->audited = shard->audit_round;
 		audit(cache, shard, segment);
 		audits++;
-	}
-}
-
-void shard_evict(struct cache *cache, struct shard *shard)
-{
-	const uint64_t max_bytes = cache->config.max_bytes;
-	size_t rounds = 0;
-
-	if (max_bytes == 0)
-		return;
-	if (atomic_load_explicit(&cache->bytes, memory_order_relaxed) > max_bytes)
-		audit_some(cache, shard);
-	while (atomic_load_explicit(&cache->bytes, memory_order_relaxed) > max_bytes && shard->counts.entries > 0) {
-		struct segment *segment = arena_next(&shard->arena, NULL);
-		while (segment && segment->kind != SEGMENT_ENTRIES)
-			segment = arena_next(&shard->arena, segment);
-		if (!segment)
-			break;
-		if (segment->state == SEGMENT_OPEN && segment->swept == 0 && rounds++ == 2)
-			break; /* twice through all there is: the rest is dropped entries whose size is not known */
-		shard_sweep_entries(cache, shard, segment, SWEEP_EVICT);
 	}
 }

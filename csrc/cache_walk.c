@@ -2,7 +2,7 @@
  * cache_walk.c - going through the keys: one page of the index at a time, copied out under the lock, given to the caller
  * without it.
  *
- *   cursor   | shard 16 | page of its index 48 |
+ *   cursor   | shard 16 | how the next hash begins, 48 |
  */
 #include <stdlib.h>
 #include <string.h>
@@ -37,9 +37,9 @@ static int add_key(struct key_batch *batch, struct found *found)
 	return DRP_OK;
 }
 
-static int read_batch(struct cache *cache, struct shard *shard, size_t page, uint64_t *places, struct key_batch *batch)
+static int read_batch(struct cache *cache, struct shard *shard, uint32_t *prefix, uint64_t *places, struct key_batch *batch)
 {
-	size_t count = index_list(&shard->index, page, places);
+	size_t count = index_list(&shard->index, prefix, places);
 	struct found found;
 	int status = DRP_OK;
 
@@ -64,17 +64,18 @@ int cache_walk(struct cache *cache, uint64_t *cursor, int (*take)(void *context,
 	uint64_t *places = malloc(index_slots_per_page() * sizeof(*places));
 	if (!places)
 		return DRP_NO_MEMORY;
+	expiry_pass(cache, EXPIRY_CALL_NS);
 	while (status == DRP_MISS && *cursor >> 48 < cache->shard_count) {
 		struct shard *shard = &cache->shards[*cursor >> 48];
-		const size_t page = (size_t)(*cursor & ((UINT64_C(1) << 48) - 1));
+		uint32_t prefix = (uint32_t)(*cursor & ((UINT64_C(1) << 48) - 1));
 		pthread_mutex_lock(&shard->lock);
 		if (shard->closed) {
 			status = DRP_CLOSED;
-		} else if (page >= shard->index.page_count) {
+		} else if (prefix >= INDEX_PREFIXES) {
 			*cursor = ((*cursor >> 48) + 1) << 48;
 		} else {
-			status = read_batch(cache, shard, page, places, &batch);
-			++*cursor;
+			status = read_batch(cache, shard, &prefix, places, &batch);
+			*cursor = *cursor >> 48 << 48 | prefix;
 		}
 		shard_unlock(shard);
 	}

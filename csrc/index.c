@@ -19,6 +19,7 @@ enum {
 	CHUNK_PAGES = 64,
 	MARK_RANGES = 64,
 	BUCKET_SLOTS = 8,
+	MERGE_SHARE = 2, /* of a page's slots are taken at most when two become one */
 	DEPTH_SHIFT = 27,
 	MAX_RETRIES = 4,
 };
@@ -31,7 +32,7 @@ enum {
 #define GUARD UINT64_MAX     /* no slot ever looks like this: place 0 with a tag is a tombstone, all ones is neither */
 #define TOMBSTONE HOT_BIT    /* place 0: no entry, but a search goes on */
 
-enum index_page_state { PAGE_USED = 1, PAGE_DIRTY = 2 };
+enum index_page_state { PAGE_USED = 1, PAGE_DIRTY = 2, PAGE_FREE = 4 /* no cell names it */ };
 
 static uint64_t load(const uint64_t *slot)
 {
@@ -132,6 +133,13 @@ static int add_chunk(struct index *index)
 
 static int add_page(struct index *index, uint32_t *number)
 {
+	if (index->free_count > 0) {
+		for (*number = 0; !(index->states[*number] & PAGE_FREE);)
+			++*number;
+		index->states[*number] = 0;
+		index->free_count--;
+		return DRP_OK;
+	}
 	if (index->page_count == index->chunk_count * CHUNK_PAGES) {
 		int status = add_chunk(index);
 		if (status != DRP_OK)
@@ -144,7 +152,7 @@ static int add_page(struct index *index, uint32_t *number)
 int index_init(struct index *index, enum prim_backing backing, unsigned map_flags)
 {
 	uint32_t first;
-	*index = (struct index){.backing = backing, .map_flags = map_flags};
+	*index = (struct index){.backing = backing, .map_flags = map_flags, .deepest_count = 1};
 	index->directory = calloc(1, sizeof(*index->directory));
 	if (!index->directory)
 		return DRP_NO_MEMORY;
@@ -244,11 +252,12 @@ static int double_directory(struct index *index)
 	free(index->directory);
 	index->directory = directory;
 	index->depth++;
+	index->deepest_count = 0;
 	return DRP_OK;
 }
 
-/* Puts an old slot into a page under construction, at home if there is room. */
-static void rehome(uint64_t *page, uint64_t slot, size_t home)
+/* Puts an old slot into a page under construction, at home if there is room. False: there is none where a search goes. */
+static bool rehome(uint64_t *page, uint64_t slot, size_t home)
 {
 	const size_t buckets = buckets_per_page();
 
@@ -258,10 +267,10 @@ static void rehome(uint64_t *page, uint64_t slot, size_t home)
 		for (unsigned i = 0; i < BUCKET_SLOTS; i++)
 			if (bucket[i] == 0) {
 				bucket[i] = slot | (uint64_t)distance << DISTANCE_SHIFT;
-				return;
+				return true;
 			}
 	}
-	/* Cannot happen: the halves hold a subset of what the whole page held. If it did, the entry would be a miss. */
+	return false;
 }
 
 /* Splits the page of hash in two by the next bit of the tags. DRP_TOO_LARGE: the tags have no more bits. */
@@ -297,7 +306,10 @@ static int split(struct index *index, uint64_t hash)
 			    (index->let_go && index->let_go(index->context, slot & PLACE_MASK)))
 				continue;
 			size_t home = (i / BUCKET_SLOTS - distance) & (buckets - 1);
-			rehome(halves + (slot >> (63 - depth) & 1) * slots, slot, home);
+			/* There is room: the halves hold a subset of what the whole page held. Else the entry would be a miss. */
+			bool housed = rehome(halves + (slot >> (63 - depth) & 1) * slots, slot, home);
+			DRP_ASSERT(housed);
+			(void)housed;
 		}
 	/* The cells of one page lie side by side: the lower half of them keeps it, the upper half takes the added one. */
 	const size_t cells = (size_t)1 << (index->depth - depth);
@@ -305,6 +317,8 @@ static int split(struct index *index, uint64_t hash)
 	for (size_t i = 0; i < cells; i++)
 		index->directory[first + i] = (i < cells / 2 ? number : added) | (depth + 1) << DEPTH_SHIFT;
 
+	if (depth + 1 == index->depth)
+		index->deepest_count += 2;
 	begin_page(index, added);
 	for (size_t i = 1; i < slots; i++)
 		store(&page_address(index, added)[i], halves[slots + i]);
@@ -319,6 +333,110 @@ static int split(struct index *index, uint64_t hash)
 out_free:
 	free(halves);
 	return status;
+}
+
+static unsigned depth_at(const struct index *index, size_t cell)
+{
+	return index->directory[cell] >> DEPTH_SHIFT;
+}
+
+/* Half the cells, as long as no page needs all of them. */
+static void halve_directory(struct index *index)
+{
+	while (index->deepest_count == 0) {
+		const size_t cells = (size_t)1 << --index->depth;
+		for (size_t i = 0; i < cells; i++) {
+			index->directory[i] = index->directory[2 * i];
+			index->deepest_count += depth_at(index, i) == index->depth;
+		}
+		/* Smaller than it is, it may stay where it is. */
+		uint32_t *directory = realloc(index->directory, cells * sizeof(*directory));
+		if (directory)
+			index->directory = directory;
+	}
+}
+
+/* What lives in a page, to a page under construction. False: there is no room for all of it, or the page was dropped. */
+static bool gather(const struct index *index, uint32_t number, uint64_t *to, size_t *count)
+{
+	const size_t slots = index_slots_per_page(), buckets = buckets_per_page();
+	const uint64_t *page = page_address(index, number);
+
+	if (!(index->states[number] & PAGE_USED))
+		return true; /* nothing was ever written there */
+	for (unsigned distance = 0; distance < INDEX_REACH; distance++)
+		for (size_t i = 1; i < slots; i++) {
+			const uint64_t slot = load(&page[i]);
+			if (!has_entry(slot) || (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance)
+				continue;
+			if (++*count > slots / MERGE_SHARE || !rehome(to, slot, (i / BUCKET_SLOTS - distance) & (buckets - 1)))
+				return false;
+		}
+	return page_stands(page);
+}
+
+static void free_page(struct index *index, uint32_t number)
+{
+	if (index->states[number] & PAGE_DIRTY)
+		index->dirty_pages--;
+	index->states[number] = PAGE_FREE;
+	index->free_count++;
+	/* What stays of it is written over when it is used again. */
+	prim_best_effort(prim_purge(page_address(index, number), prim_page_size()));
+}
+
+/* What is gone leaves a page first; it may be all. */
+static void ready(struct index *index, uint32_t number)
+{
+	if ((index->states[number] & PAGE_USED) && !page_stands(page_address(index, number)))
+		begin_page(index, number);
+	index_scrub(index, number);
+}
+
+/* Two pages whose hashes differ in their last bit become one. */
+static void merge(struct index *index, size_t first, unsigned depth)
+{
+	const size_t slots = index_slots_per_page(), cells = (size_t)2 << (index->depth - depth);
+	const uint32_t low = index->directory[first] & PAGE_MASK, high = index->directory[first + cells / 2] & PAGE_MASK;
+	uint64_t *page = page_address(index, low), *merged;
+	size_t count = 0;
+
+	ready(index, low);
+	ready(index, high);
+	merged = calloc(slots, sizeof(*merged));
+	if (!merged)
+		return;
+	merged[0] = GUARD; /* taken */
+	if (!gather(index, low, merged, &count) || !gather(index, high, merged, &count))
+		goto out;
+	if (!(index->states[low] & PAGE_USED))
+		begin_page(index, low);
+	for (size_t i = 1; i < slots; i++)
+		store(&page[i], merged[i]);
+	note_dirty(index, low);
+	for (size_t i = 0; i < cells; i++)
+		index->directory[first + i] = low | (depth - 1) << DEPTH_SHIFT;
+	if (!page_stands(page))
+		begin_page(index, low);
+	free_page(index, high);
+	if (depth == index->depth)
+		index->deepest_count -= 2;
+	halve_directory(index);
+out:
+	free(merged);
+}
+
+void index_shrink(struct index *index)
+{
+	const size_t cell = index->shrink_cell & (((size_t)1 << index->depth) - 1);
+	const unsigned depth = depth_at(index, cell);
+	const size_t cells = (size_t)1 << (index->depth - depth), first = cell & ~(2 * cells - 1);
+
+	if (depth == 0)
+		return;
+	index->shrink_cell = first + 2 * cells;
+	if (depth_at(index, first) == depth && depth_at(index, first + cells) == depth)
+		merge(index, first, depth);
 }
 
 int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *displaced)
@@ -426,8 +544,8 @@ void index_clear(struct index *index)
 		index->directory = directory;
 	index->directory[0] = 0;
 	index->depth = 0;
-	index->page_count = 1;
-	index->dirty_pages = 0;
+	index->page_count = index->deepest_count = 1;
+	index->free_count = index->dirty_pages = 0;
 }
 
 struct index_chunks index_take_doomed(struct index *index)
@@ -457,7 +575,7 @@ void index_scrub(struct index *index, size_t page_number)
 {
 	uint64_t *page = page_address(index, page_number);
 
-	if (load(page) != GUARD)
+	if (!(index->states[page_number] & PAGE_USED) || load(page) != GUARD)
 		return;
 	for (size_t i = 1; i < index_slots_per_page(); i++) {
 		uint64_t slot = load(&page[i]);
@@ -515,19 +633,19 @@ int index_mark(struct index *index)
 	return status;
 }
 
-size_t index_list(struct index *index, size_t page_number, uint64_t *places)
+size_t index_list(const struct index *index, uint32_t *prefix, uint64_t *places)
 {
-	const size_t slots = index_slots_per_page();
+	const uint32_t cell = index->directory[*prefix >> (INDEX_TAG_BITS - index->depth)], from = *prefix;
+	const unsigned depth = cell >> DEPTH_SHIFT;
+	const uint64_t *page = page_address(index, cell & PAGE_MASK);
 	size_t count = 0;
 
-	if (page_number >= index->page_count)
-		return 0;
-	const uint64_t *page = page_address(index, page_number);
+	*prefix = ((from >> (INDEX_TAG_BITS - depth)) + 1) << (INDEX_TAG_BITS - depth);
 	if (load(page) != GUARD)
 		return 0;
-	for (size_t i = 1; i < slots; i++) {
-		uint64_t slot = load(&page[i]);
-		if (has_entry(slot))
+	for (size_t i = 1; i < index_slots_per_page(); i++) {
+		const uint64_t slot = load(&page[i]);
+		if (has_entry(slot) && slot >> TAG_SHIFT >= from)
 			places[count++] = slot & PLACE_MASK;
 	}
 	return count;

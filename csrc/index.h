@@ -11,7 +11,7 @@
  * The first slot of a page is its guard, never 0 once the page is in use: a page that was dropped reads 0 there, and all
  * its entries are gone at once, which is misses and nothing else. An entry lies in its home bucket or in one of the
  * three behind it; a search ends at a bucket with an empty slot. A page that is full splits in two by the next bit of
- * the hash, which the tag holds, so that growing touches one page and no entry.
+ * the hash, which the tag holds, so that growing touches one page and no entry. Two that are nearly empty become one.
  *
  * The slots say where an entry may be, never that it is the one: the caller compares the key. Ordinary memory: five bytes
  * for each page of about 350 entries.
@@ -38,6 +38,9 @@ struct index {
 	uint64_t **chunks;       /* mappings of CHUNK_PAGES pages each */
 	unsigned char *states;   /* a byte a page: enum index_page_state */
 	size_t chunk_count, page_count;
+	size_t free_count;       /* of those pages, are not used any more */
+	size_t deepest_count;    /* pages that need all of the directory's cells */
+	size_t shrink_cell;      /* where index_shrink() goes on */
 	size_t dirty_pages;      /* written since they were marked */
 	uint64_t lost_pages;     /* found dropped, since the start */
 	_Atomic unsigned users;  /* who knows addresses of pages without the lock: no mapping ends meanwhile */
@@ -109,14 +112,23 @@ void index_release(struct index *index);
 /* Where chunk number lies, for drops on order. */
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);
 
+/* Makes one page of two, if their entries have room in half of it: one step; they follow one another through the directory. */
+void index_shrink(struct index *index);
+static inline size_t index_pages(const struct index *index)
+{
+	return index->page_count - index->free_count;
+}
+
 /* Clears the slots of a page whose entries are gone for sure, so that no place outlives its segment's number for long. */
 void index_scrub(struct index *index, size_t page_number);
 
 /*
- * Places in page number page_number, for walks; fills places and returns how many (at most
- * index_slots_per_page()). The page may change between two calls: a walk may miss or repeat what changes meanwhile.
+ * Places for walks, in the order of hashes: those in the page of the hashes that begin with prefix, but for the hashes before;
+ * returns how many (at most index_slots_per_page()), and moves prefix behind that page, at last to INDEX_PREFIXES. However
+ * the index grows and shrinks between two calls, an entry that stays is listed once.
  */
+enum { INDEX_PREFIXES = 1 << INDEX_TAG_BITS };
 size_t index_slots_per_page(void);
-size_t index_list(struct index *index, size_t page_number, uint64_t *places);
+size_t index_list(const struct index *index, uint32_t *prefix, uint64_t *places);
 
 #endif

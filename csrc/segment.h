@@ -34,15 +34,20 @@ struct segment {
 	uint32_t judged_extents;
 	uint32_t resident_pages; /* when last counted; of a sealed segment */
 	uint32_t purged_pages;   /* given back while it was open */
+	uint32_t held_pages;     /* that may be resident: written and not given back; those that the kernel took among them */
+	uint32_t touched_pages;  /* from its start, some of which were given back since */
 	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
 	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
+	uint64_t expires_first_ns, expires_last_ns; /* ENTRIES: of what expires in it; last 0: nothing does */
 	uint64_t serial;   /* which of all segments of its arena this is, from 1; never given again. 0: it is in no use */
 	uint32_t number;   /* the serial's low bits: what an index slot has room for; see place.h */
 	uint32_t users, resting; /* resting: users among them that give way when they are asked to (cache_window.h) */
 	uint32_t extents; /* EXTENTS: entries of the directory in use */
 	uint8_t kind, state;
 	uint8_t part;      /* enum arena_part: the log that it belongs to */
+	uint8_t life;      /* ENTRIES: which of the log's heads it is or was */
+	bool has_extents;  /* ENTRIES: some stand for values on pages of their own */
 	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
 	/* A bit a page, of WHOLE the first alone; side by side, for a look-up asks for both. */
 	struct segment_pages {

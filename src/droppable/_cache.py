@@ -54,6 +54,8 @@ class CacheStats:
     evicted: int
     """Entries that left because of `max_bytes`, unasked for while memory was short, or for want of address space."""
     expired: int
+    """Entries whose time to live passed, looked up since or not. One that shares a segment with entries that live on
+    may be counted some seconds late, and later while there are very many of those."""
     dropped: int
     """Entries found dropped by the kernel."""
     entries: int
@@ -119,8 +121,10 @@ class Cache(CoreCache):
     caching: each `get` misses, each `set` is accepted (True), counted, and evicted at once.
 
     Args:
-        max_bytes: bound on what is stored, heads and padding included; None: memory alone is the bound. For
-            fairness between caches; safety does not need it.
+        max_bytes: bound on the memory that the cache takes, with what is dead of it and not written again yet; None:
+            memory alone is the bound. Up to 3/16 more, and at least 96 KiB, may be resident: what is just being
+            emptied or written again, and an index. Arrays that are held beyond their entries' lives are not counted.
+            For fairness between caches; safety does not need it.
         ttl: seconds until an entry expires, unless `set()` says otherwise; None: never.
         backing: "lazyfree" (what "auto" chooses): private memory marked with MADV_FREE; can be pinned, works on every
             kernel since 4.12. "droppable": MAP_DROPPABLE, Linux 6.11 and newer: never in swap or a core dump; nothing
