@@ -10,26 +10,11 @@
 #include <string.h>
 
 #include "cache.h"
+#include "cache_lease.h"
 #include "cache_object.h"
 #include "key.h"
 #include "module.h"
 #include "value.h"
-
-/*
- * cache is NULL until __init__() has done everything else, and stays from then on. Of several __init__() at once, or one
- * within the other, the one that moves made from false goes on.
- */
-typedef struct {
-	PyObject_HEAD
-	_Atomic(struct cache *) cache;
-	PyObject *encode, *decode;
-	uint64_t default_ttl_ns;
-	struct core_state *core;
-	PyObject *module; /* whose state core is */
-	atomic_bool made;
-	bool is_disabled; /* DROPPABLE_DISABLE: what is set is accepted and counted, and not kept */
-	_Atomic(unsigned long long) accepted;
-} CacheObject;
 
 static const double NS_PER_SECOND = 1e9;
 static const double LONGEST_SECONDS = 9e9; /* 285 years: what 63 bits of nanoseconds hold */
@@ -37,16 +22,6 @@ static const double LONGEST_SECONDS = 9e9; /* 285 years: what 63 bits of nanosec
 static PyObject *raise_closed(void)
 {
 	return core_raise(DRP_CLOSED, "this cache");
-}
-
-/* The core's cache; NULL with an exception if there is none. */
-static struct cache *core_cache(CacheObject *self)
-{
-	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
-
-	if (!cache)
-		core_raise_unmade("this cache");
-	return cache;
 }
 
 /* Calls that unmap or mark as much as there is, a third of a second for 4 GB: other threads run meanwhile. */
@@ -125,17 +100,45 @@ static int read_arguments(const char *function, PyObject *const *arguments, Py_s
 	return 0;
 }
 
+/*
+ * The value is there, but nothing can be made of it: its class is gone, or wants other arguments than pickle has for it. It
+ * is forgotten, and a miss: 0, or -1 with an exception.
+ */
+static int give_up(CacheObject *self, struct cache *cache, const struct key *key, uint64_t place, struct value_sink *sink)
+{
+	PyObject *type, *error, *traceback, *told = NULL;
+
+	PyErr_Fetch(&type, &error, &traceback);
+	PyErr_NormalizeException(&type, &error, &traceback);
+	int status = cache_reject(cache, key->data, key->bytes, place);
+	PyObject *meta = PyBytes_FromStringAndSize((const char *)sink->meta, (Py_ssize_t)sink->meta_bytes);
+	if (status == DRP_CLOSED)
+		raise_closed();
+	else if (meta && self->unloadable)
+		told = PyObject_CallFunction(self->unloadable, "iOOO", (int)sink->kind, meta, sink->object, error);
+	Py_XDECREF(meta);
+	value_sink_clear(sink);
+	Py_XDECREF(type);
+	Py_XDECREF(error);
+	Py_XDECREF(traceback);
+	Py_XDECREF(told);
+	return told ? 0 : -1;
+}
+
 /* 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, buffer), instead of the value. */
-static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *place, PyObject **result)
+static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *place_out, PyObject **result)
 {
 	struct value_sink sink;
 	struct cache_pin pin;
+	uint64_t place;
 
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	if (!cache)
 		return -1;
 	value_sink_init(&sink);
-	int status = cache_get(cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, place);
+	int status = cache_get(cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, &place);
+	if (place_out)
+		*place_out = place;
 	if (status == DRP_OK && raw) {
 		PyObject *buffer = pin.cache ? pin_object(self->core, &pin) : Py_NewRef(sink.object);
 		*result = buffer ? Py_BuildValue("iN", sink.kind, buffer) : NULL;
@@ -143,7 +146,10 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 		return *result ? 1 : -1;
 	}
 	if (status == DRP_OK) {
-		*result = value_finish(self->core, &sink, &pin, self->decode);
+		bool failed_twice;
+		*result = value_finish(self->core, &sink, &pin, self->decode, &failed_twice);
+		if (failed_twice)
+			return give_up(self, cache, key, place, &sink);
 		return *result ? 1 : -1;
 	}
 	value_sink_clear(&sink);
@@ -198,19 +204,38 @@ static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 	return found > 0 ? result : NULL;
 }
 
-/* A disabled cache, as if the value had been evicted at once. */
-static int accept_only(CacheObject *self, struct cache *cache, const struct key *key)
+int cache_object_read_item(CacheObject *self, struct value *value, PyObject *object, PyObject *ttl, PyObject *cost)
 {
-	if (cache_contains(cache, key->data, key->bytes) == DRP_CLOSED)
-		return DRP_CLOSED;
-	atomic_fetch_add_explicit(&self->accepted, 1, memory_order_relaxed);
-	return DRP_OK;
+	if (value_encode(self->core, value, object, self->encode) < 0 ||
+	    read_seconds(ttl, "ttl", self->default_ttl_ns, &value->item.ttl_ns) < 0)
+		return -1;
+	if (!cost || cost == Py_None)
+		return 0;
+	double seconds = PyFloat_AsDouble(cost);
+	if (seconds == -1.0 && PyErr_Occurred())
+		return -1;
+	if (!(seconds >= 0)) {
+		PyErr_Format(PyExc_ValueError, "cost must be 0 seconds or more, or None; you gave %R", cost);
+		return -1;
+	}
+	value->item.cost_ns = seconds >= LONGEST_SECONDS ? UINT64_MAX : (uint64_t)(seconds * NS_PER_SECOND);
+	return 0;
+}
+
+/* A disabled cache, as if the value had been evicted at once. */
+int cache_object_accept(CacheObject *self, struct cache *cache, const struct key *key)
+{
+	const int status = cache_revoke(cache, key->data, key->bytes);
+
+	if (status == DRP_OK)
+		atomic_fetch_add_explicit(&self->accepted, 1, memory_order_relaxed);
+	return status;
 }
 
 /* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception. */
 static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyObject *ttl, PyObject *cost, bool if_absent)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	struct value value;
 	struct key key;
 	PyThreadState *saved = NULL;
@@ -219,23 +244,12 @@ static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyOb
 	key.data = key.inline_data; /* for key_free(); not an initializer, which would clear the rest too */
 	if (!cache)
 		return -1;
-	if (value_encode(self->core, &value, object, self->encode) < 0 || key_encode(self->core, &key, key_object) < 0 ||
-	    read_seconds(ttl, "ttl", self->default_ttl_ns, &value.item.ttl_ns) < 0)
+	if (cache_object_read_item(self, &value, object, ttl, cost) < 0 || key_encode(self->core, &key, key_object) < 0)
 		goto out;
-	if (cost && cost != Py_None) {
-		double seconds = PyFloat_AsDouble(cost);
-		if (seconds == -1.0 && PyErr_Occurred())
-			goto out;
-		if (!(seconds >= 0)) {
-			PyErr_Format(PyExc_ValueError, "cost must be 0 seconds or more, or None; you gave %R", cost);
-			goto out;
-		}
-		value.item.cost_ns = seconds >= LONGEST_SECONDS ? UINT64_MAX : (uint64_t)(seconds * NS_PER_SECOND);
-	}
 	if (value.bytes >= GIL_RELEASE_BYTES)
 		saved = PyEval_SaveThread();
 	if (self->is_disabled)
-		status = accept_only(self, cache, &key);
+		status = cache_object_accept(self, cache, &key);
 	else
 		status = cache_set(cache, key.data, key.bytes, &value.item, if_absent ? SET_IF_ABSENT : SET_ALWAYS);
 	if (saved)
@@ -284,7 +298,7 @@ static PyObject *cache_object_add(CacheObject *self, PyObject *const *arguments,
 /* 1: gone; 0: was not there; -1 with an exception. */
 static int discard(CacheObject *self, PyObject *key_object, uint64_t place)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	struct key key;
 
 	if (!cache)
@@ -295,6 +309,25 @@ static int discard(CacheObject *self, PyObject *key_object, uint64_t place)
 	if (status == DRP_CLOSED)
 		raise_closed();
 	return status == DRP_OK ? 1 : status == DRP_MISS ? 0 : -1;
+}
+
+/* A hit is one call in C; at a miss Python goes on with the encoded key: _create() in src/droppable/_cache.py. */
+static PyObject *cache_object_get_or_create(CacheObject *self, PyObject *const *arguments, Py_ssize_t count,
+					    PyObject *keywords)
+{
+	static const char *const names[] = {"key", "factory", "ttl"};
+	PyObject *slots[3] = {NULL}, *result = NULL;
+	struct key key;
+
+	if (read_arguments("get_or_create", arguments, count, keywords, names, 2, slots, 3) < 0)
+		return NULL;
+	int found = key_encode(self->core, &key, slots[0]) < 0 ? -1 : find(self, &key, false, NULL, &result);
+	PyObject *encoded = found == 0 ? key_as_object(&key) : NULL;
+	key_free(&key);
+	if (encoded)
+		result = PyObject_CallMethod((PyObject *)self, "_create", "NOO", encoded, slots[1],
+					     slots[2] ? slots[2] : Py_None);
+	return result;
 }
 
 static int cache_object_setitem(CacheObject *self, PyObject *key, PyObject *value)
@@ -325,8 +358,11 @@ static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments,
 		int found = look_up(self, slots[0], false, &place, &result);
 		if (found < 0)
 			return NULL;
-		if (found == 0)
+		if (found == 0) {
+			if (discard(self, slots[0], 0) < 0) /* a computation of it, if there is one, is out of date */
+				return NULL;
 			break;
+		}
 		int gone = discard(self, slots[0], place);
 		if (gone > 0)
 			return result;
@@ -342,7 +378,7 @@ static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments,
 
 static int cache_object_contains(CacheObject *self, PyObject *key_object)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	struct key key;
 	int there = -1;
 
@@ -366,15 +402,16 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 		cache_read_stats(cache, &stats);
 	stats.sets += self->accepted;
 	stats.evicted += self->accepted;
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
 			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
 			     "misses_evicted", (unsigned long long)stats.misses[MISS_EVICTED],
 			     "misses_dropped", (unsigned long long)stats.misses[MISS_DROPPED],
+			     "misses_unloadable", (unsigned long long)stats.misses[MISS_REJECTED],
 			     "sets", (unsigned long long)stats.sets,
 			     "deletes", (unsigned long long)stats.deletes,
-			     "refused", (unsigned long long)stats.refused,
+			     "refused", (unsigned long long)stats.refused + atomic_load(&self->uncached),
 			     "evicted", (unsigned long long)stats.evicted,
 			     "expired", (unsigned long long)stats.expired,
 			     "dropped", (unsigned long long)stats.dropped,
@@ -389,7 +426,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 
 static Py_ssize_t cache_object_length(CacheObject *self)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	struct cache_stats stats;
 
 	if (!cache)
@@ -403,13 +440,30 @@ struct walk {
 	PyObject *keys;
 };
 
+struct encoded {
+	struct core_state *core;
+	const void *data;
+	size_t bytes;
+};
+
+static PyObject *decode_key(const void *context)
+{
+	const struct encoded *encoded = context;
+	return key_decode(encoded->core, encoded->data, encoded->bytes);
+}
+
 static int append_key(void *context, const void *data, size_t bytes)
 {
 	const struct walk *walk = context;
-
 	if (key_is_digest(data))
 		return DRP_OK;
-	PyObject *key = key_decode(walk->core, data, bytes);
+	const struct encoded encoded = {walk->core, data, bytes};
+	bool failed_twice;
+	PyObject *key = core_try_twice(decode_key, &encoded, &failed_twice);
+	if (failed_twice) {
+		PyErr_Clear(); /* nobody can make this key any more: its class is gone, say */
+		return DRP_OK;
+	}
 	int result = key ? PyList_Append(walk->keys, key) : -1;
 	Py_XDECREF(key);
 	return result < 0 ? DRP_INVALID : DRP_OK;
@@ -417,7 +471,7 @@ static int append_key(void *context, const void *data, size_t bytes)
 
 static PyObject *cache_object_walk(CacheObject *self, PyObject *argument)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	if (!cache)
 		return NULL;
 	uint64_t cursor = PyLong_AsUnsignedLongLong(argument);
@@ -438,7 +492,7 @@ static PyObject *cache_object_walk(CacheObject *self, PyObject *argument)
 static PyObject *cache_object_clear(CacheObject *self, PyObject *unused)
 {
 	(void)unused;
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	if (!cache)
 		return NULL;
 	if (without_gil(cache, cache_clear) == DRP_CLOSED)
@@ -465,7 +519,7 @@ static PyObject *cache_object_close(CacheObject *self, PyObject *unused)
 static PyObject *cache_object_settle(CacheObject *self, PyObject *unused)
 {
 	(void)unused;
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	if (!cache)
 		return NULL;
 	if (without_gil(cache, cache_settle) == DRP_CLOSED)
@@ -475,7 +529,7 @@ static PyObject *cache_object_settle(CacheObject *self, PyObject *unused)
 
 static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	struct cache_drop drop;
 	unsigned long long seed;
 	double share;
@@ -494,7 +548,7 @@ static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
 
 static PyObject *cache_object_advance_clock(CacheObject *self, PyObject *argument)
 {
-	struct cache *cache = core_cache(self);
+	struct cache *cache = cache_object_core(self);
 	uint64_t ns;
 
 	if (!cache || read_seconds(argument, "seconds", 0, &ns) < 0)
@@ -514,6 +568,7 @@ static PyObject *cache_object_new(PyTypeObject *type, PyObject *arguments, PyObj
 		return NULL;
 	atomic_init(&self->cache, NULL);
 	atomic_init(&self->made, false);
+	atomic_init(&self->uncached, 0);
 	self->core = core_of_module(module);
 	self->module = Py_NewRef(module);
 	return (PyObject *)self;
@@ -522,16 +577,17 @@ static PyObject *cache_object_new(PyTypeObject *type, PyObject *arguments, PyObj
 static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"backing", "share_on_fork", "max_bytes", "ttl", "shards", "segment_bytes", "span_bytes",
-				"encode", "decode", "disabled", NULL};
+				"encode", "decode", "unloadable", "disabled", NULL};
 	struct cache_config config = {0};
-	PyObject *max_bytes, *ttl, *shards_object, *segment_object, *span_bytes, *encode, *decode;
+	PyObject *max_bytes, *ttl, *shards_object, *segment_object, *span_bytes, *encode, *decode, *unloadable;
 	uint64_t shards, segment_bytes, default_ttl_ns;
 	struct cache *cache;
 	int backing, share_on_fork, is_disabled;
 	bool made = false;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOOp", names, &backing, &share_on_fork, &max_bytes,
-					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode, &is_disabled))
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOOOp", names, &backing, &share_on_fork, &max_bytes,
+					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode, &unloadable,
+					 &is_disabled))
 		return -1;
 	if (read_seconds(ttl, "ttl", 0, &default_ttl_ns) < 0 ||
 	    read_unsigned(max_bytes, "max_bytes", UINT64_MAX, &config.max_bytes) < 0 ||
@@ -561,6 +617,7 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	self->is_disabled = is_disabled;
 	self->encode = encode == Py_None ? NULL : Py_NewRef(encode);
 	self->decode = Py_NewRef(decode);
+	self->unloadable = Py_NewRef(unloadable);
 	atomic_store_explicit(&self->cache, cache, memory_order_release);
 	return 0;
 }
@@ -571,6 +628,7 @@ static int cache_object_traverse(CacheObject *self, visitproc visit, void *arg)
 	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->encode);
 	Py_VISIT(self->decode);
+	Py_VISIT(self->unloadable);
 	Py_VISIT(self->module);
 	return 0;
 }
@@ -584,6 +642,7 @@ static int cache_object_tp_clear(CacheObject *self)
 		without_gil(cache, close_core);
 	Py_CLEAR(self->encode);
 	Py_CLEAR(self->decode);
+	Py_CLEAR(self->unloadable);
 	return 0;
 }
 
@@ -605,6 +664,7 @@ static void cache_object_dealloc(CacheObject *self)
 		without_gil(cache, end_core);
 	Py_CLEAR(self->encode);
 	Py_CLEAR(self->decode);
+	Py_CLEAR(self->unloadable);
 	Py_DECREF(self->module);
 	type->tp_free(self);
 	Py_DECREF(type);
@@ -632,6 +692,17 @@ static PyMethodDef cache_methods[] = {
 	{"add", FAST(cache_object_add),
 	 "add($self, key, value, ttl=None, cost=None)\n--\n\n"
 	 "As set(), but only if key is not there: True if it was stored. One of several threads wins."},
+	{"get_or_create", FAST(cache_object_get_or_create),
+	 "get_or_create($self, key, factory, ttl=None)\n--\n\n"
+	 "The value of key, or factory()'s, which is stored. One caller computes, the others wait for it.\n\n"
+	 "The time that factory() takes is stored as the entry's cost. Those who waited get values of their own, as from a\n"
+	 "hit. An exception in factory() reaches everybody who waits, each a copy of his own, and nothing is stored. Neither\n"
+	 "is a result whose key was set, deleted or cleared while factory() ran: it is returned to those who waited for it,\n"
+	 "and later callers compute anew. A result that cannot be stored for its size or for want of memory is returned all\n"
+	 "the same. A factory that asks for the same key, itself, in child tasks or in threads that it waits for, computes it\n"
+	 "there: no deadlock; as a backstop nobody waits longer than the cache's wait_seconds.\n\n"
+	 "Raises:\n    TypeError: the result cannot be pickled, the key cannot be hashed or pickled.\n"
+	 "    Whatever factory() raises."},
 	{"pop", FAST(cache_object_pop),
 	 "pop($self, key, default=..., /)\n--\n\n"
 	 "Takes the value of key out of the cache and returns it; default, or KeyError, when it is not there."},
@@ -642,6 +713,12 @@ static PyMethodDef cache_methods[] = {
 	{"close", (PyCFunction)cache_object_close, METH_NOARGS,
 	 "close($self, /)\n--\n\nAs clear(), and for good: every later call raises ClosedError. May be called again."},
 	{"_raw", (PyCFunction)cache_object_raw, METH_O, "_raw($self, key, /)\n--\n\n(kind, buffer), or None."},
+	{"_lease", (PyCFunction)cache_object_lease, METH_O,
+	 "_lease($self, key, /)\n--\n\nA Lease: stale once key was set, deleted or cleared."},
+	{"_keep", (PyCFunction)(void (*)(void))cache_object_keep, METH_FASTCALL,
+	 "_keep($self, lease, key, value, ttl, cost, copies, /)\n--\n\n"
+	 "Stores what was computed under lease and ends it. With copies: a Copy for those who waited, or None where it\n"
+	 "would be large: they find it in the cache."},
 	{"_counts", (PyCFunction)cache_object_counts, METH_NOARGS, "_counts($self, /)\n--\n\nStatistics as a dict."},
 	{"_walk", (PyCFunction)cache_object_walk, METH_O,
 	 "_walk($self, cursor, /)\n--\n\n(next cursor, list of keys), or None at the end. Begin with 0."},
@@ -656,7 +733,8 @@ static PyMethodDef cache_methods[] = {
 
 static PyType_Slot cache_slots[] = {
 	{Py_tp_doc,
-	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode, disabled)\n--\n\n"
+	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode, unloadable,"
+	 " disabled)\n--\n\n"
 	 "The C core's cache. Use droppable.Cache."},
 	{Py_tp_new, cache_object_new},
 	{Py_tp_init, cache_object_init},

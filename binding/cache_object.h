@@ -1,15 +1,58 @@
 /*
- * cache_object.h - what _core.Cache offers to the rest of the binding.
+ * cache_object.h - _core.Cache, as the files of the binding see it: its fields, and what they call of one another.
  *
- * Callers: binding/memo.c.
+ * Callers: binding/cache.c, binding/lease.c, binding/memo.c.
  */
 #ifndef DRP_CACHE_OBJECT_H
 #define DRP_CACHE_OBJECT_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cache.h"
 #include "key.h"
 #include "module.h"
+#include "value.h"
 
-/* cache is of core_state.cache_type or a class that derives from it. 1 and a new reference in *result; 0: a miss, counted; -1 with an exception. */
+/*
+ * cache is NULL until __init__() has done everything else, and stays from then on. Of several __init__() at once, or one
+ * within the other, the one that moves made from false goes on.
+ */
+typedef struct {
+	PyObject_HEAD
+	_Atomic(struct cache *) cache;
+	PyObject *encode, *decode, *unloadable;
+	uint64_t default_ttl_ns;
+	_Atomic uint64_t uncached; /* results that were returned, but not kept for their size or for want of memory */
+	struct core_state *core;
+	PyObject *module; /* whose state core is */
+	atomic_bool made;
+	bool is_disabled; /* DROPPABLE_DISABLE: what is set is accepted and counted, and not kept */
+	_Atomic(unsigned long long) accepted;
+} CacheObject;
+
+/* The core's cache; NULL with an exception if there is none. */
+static inline struct cache *cache_object_core(CacheObject *self)
+{
+	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
+
+	if (!cache)
+		core_raise_unmade("this cache");
+	return cache;
+}
+
+/* cache is of core_state.cache_type or derives from it. 1 and a new reference in *result; 0: a miss, counted; or -1. */
 int cache_object_find(PyObject *cache, const struct key *key, PyObject **result);
+
+/* Encodes a value, and reads what is said with it; ttl and cost may be NULL or None. 0 or -1; value_free() either way. */
+int cache_object_read_item(CacheObject *self, struct value *value, PyObject *object, PyObject *ttl, PyObject *cost);
+
+/* What a disabled cache does in the place of a set, or of a keep. DRP_CLOSED. */
+int cache_object_accept(CacheObject *self, struct cache *cache, const struct key *key);
+
+/* lease.c: methods of Cache. */
+PyObject *cache_object_lease(CacheObject *self, PyObject *key);
+PyObject *cache_object_keep(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
 
 #endif

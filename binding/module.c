@@ -17,7 +17,7 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_pickle(module) < 0 || core_add_pin(module) < 0 || core_add_array(module) < 0)
 		return -1;
-	if (core_add_key(module) < 0 || core_add_cache(module) < 0 || core_add_memo(module) < 0)
+	if (core_add_key(module) < 0 || core_add_cache(module) < 0 || core_add_lease(module) < 0 || core_add_memo(module) < 0)
 		return -1;
 	if (core_add_prim(module) < 0 || core_add_exec(module) < 0)
 		return -1;
@@ -40,6 +40,8 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(core->census_type);
 	Py_VISIT(core->headroom_type);
 	Py_VISIT(core->encoded_key_type);
+	Py_VISIT(core->lease_type);
+	Py_VISIT(core->copy_type);
 	Py_VISIT(core->pickle_dumps);
 	Py_VISIT(core->pickle_loads);
 	Py_VISIT(core->uuid);
@@ -63,6 +65,8 @@ static void core_free(void *module)
 	Py_CLEAR(core->census_type);
 	Py_CLEAR(core->headroom_type);
 	Py_CLEAR(core->encoded_key_type);
+	Py_CLEAR(core->lease_type);
+	Py_CLEAR(core->copy_type);
 	Py_CLEAR(core->pickle_dumps);
 	Py_CLEAR(core->pickle_loads);
 	Py_CLEAR(core->read_only_text);

@@ -16,6 +16,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdbool.h>
+
 #ifdef PYPY_VERSION
 #error "droppable needs CPython: it stands on how CPython keeps modules, types and buffers"
 #endif
@@ -25,7 +27,7 @@ struct array_dtypes;
 /* All owned. Set while the module is executed and never changed after, but for what says otherwise. */
 struct core_state {
 	PyTypeObject *cache_type, *pin_type, *hold_type, *census_type, *headroom_type;
-	PyTypeObject *encoded_key_type;
+	PyTypeObject *encoded_key_type, *lease_type, *copy_type;
 	PyObject *pickle_dumps, *pickle_loads;
 	PyObject *read_only_text;
 	struct array_dtypes *dtypes; /* array.c */
@@ -53,12 +55,19 @@ PyObject *core_raise_dropped(const char *what, PyObject *offsets);
 /* pickle.c: bytes of an object, or TypeError that names what ("key", "value") could not be pickled and why. */
 PyObject *core_pickle_dumps(struct core_state *core, PyObject *object, const char *what);
 PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_t bytes);
+/*
+ * make(context), and once more if that raised an Exception that is no MemoryError. If it succeeds then, the first one had
+ * nothing to do with the object (a signal handler's time limit, say) and is raised as it was. Else it stays set, and
+ * *failed_twice is true.
+ */
+PyObject *core_try_twice(PyObject *(*make)(const void *context), const void *context, bool *failed_twice);
 
 int core_add_array(PyObject *module);
 int core_add_cache(PyObject *module);
 int core_add_errors(PyObject *module);
 int core_add_exec(PyObject *module);
 int core_add_key(PyObject *module);
+int core_add_lease(PyObject *module);
 int core_add_memo(PyObject *module);
 int core_add_pickle(PyObject *module);
 int core_add_pin(PyObject *module);

@@ -215,32 +215,44 @@ static PyObject *decode_coded(struct core_state *core, struct value_sink *sink, 
 	return result;
 }
 
-PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode)
-{
-	PyObject *object = sink->object, *result = NULL;
+struct load {
+	struct core_state *core;
+	struct value_sink *sink;
+	PyObject *decode;
+};
 
-	sink->object = NULL;
-	if (pin->cache) {
-		Py_XDECREF(object);
-		object = pin_object(core, pin);
-		if (!object)
-			goto out;
-	}
-	switch (sink->kind) {
-	case VALUE_BYTES:
-	case VALUE_ASCII:
-		return object; /* VALUE_BYTES from a pin: the caller asked for the memory itself */
+static PyObject *load(const void *context)
+{
+	const struct load *of = context;
+	PyObject *memory = of->sink->object;
+
+	switch (of->sink->kind) {
 	case VALUE_STR:
-		result = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object), "surrogatepass");
-		break;
+		return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(memory), PyBytes_GET_SIZE(memory), "surrogatepass");
 	case VALUE_PICKLE:
-		result = core_pickle_loads(core, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object));
-		break;
+		return core_pickle_loads(of->core, PyBytes_AS_STRING(memory), PyBytes_GET_SIZE(memory));
 	default:
-		result = decode_coded(core, sink, object, decode);
+		return decode_coded(of->core, of->sink, memory, of->decode);
 	}
-out:
-	Py_XDECREF(object);
-	value_sink_clear(sink);
+}
+
+PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode,
+		       bool *failed_twice)
+{
+	const struct load of = {core, sink, decode};
+	PyObject *result = NULL;
+
+	*failed_twice = false;
+	if (pin->cache)
+		Py_XSETREF(sink->object, pin_object(core, pin));
+	if (sink->kind == VALUE_BYTES || sink->kind == VALUE_ASCII) {
+		result = sink->object; /* VALUE_BYTES from a pin: the caller asked for the memory itself */
+		sink->object = NULL;
+		return result;
+	}
+	if (sink->object)
+		result = core_try_twice(load, &of, failed_twice);
+	if (!*failed_twice)
+		value_sink_clear(sink);
 	return result;
 }

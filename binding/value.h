@@ -49,8 +49,13 @@ struct value_sink {
 
 void value_sink_init(struct value_sink *sink);
 void value_sink_clear(struct value_sink *sink);
-/* The finished object; pin->cache is taken over if it is set. */
-PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode);
+/*
+ * The finished object; pin->cache is taken over if it is set. It is loaded a second time where the first raised: see
+ * core_try_twice(). If that fails too, *failed_twice is true and the exception set, and the caller calls value_sink_clear()
+ * when he has looked at what would not load: sink->object.
+ */
+PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode,
+		       bool *failed_twice);
 
 /* array.c. 1 and *array; 0: nothing is known of such a meta, decode() is to be asked; -1 with an exception. */
 int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array);

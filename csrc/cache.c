@@ -685,6 +685,26 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	return status;
 }
 
+int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_t place)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = lock_shard(cache, hash);
+	struct found found;
+	int status = DRP_OK;
+
+	DRP_ASSERT(shard->hits > 0);
+	shard->hits--;
+	shard->counts.misses[MISS_REJECTED]++;
+	if (shard->closed) {
+		status = DRP_CLOSED;
+	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && place == found.cursor.place) {
+		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+	}
+	shard_unlock(shard);
+	return status;
+}
+
 int cache_clear(struct cache *cache)
 {
 	int status = DRP_OK;

@@ -24,8 +24,6 @@
 #include "droppable.h"
 #include "prim.h"
 
-struct cache;
-
 struct cache_config {
 	enum prim_backing backing; /* PRIM_LAZYFREE or PRIM_DROPPABLE */
 	bool share_on_fork;        /* lazyfree only */
@@ -36,7 +34,7 @@ struct cache_config {
 	uint64_t max_bytes;        /* of resident memory, but for what is pinned: cache_evict.c; 0: no bound but memory */
 };
 
-enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_CAUSES };
+enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_REJECTED, MISS_CAUSES };
 
 /* Counted since the start, but for entries, bytes and mapped_bytes, which are of this moment. */
 struct cache_stats {
@@ -116,8 +114,10 @@ int cache_contains(struct cache *cache, const void *key, size_t key_bytes);
 int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 	      enum cache_set_mode mode);
 
-/* DRP_MISS: it was not there. place: only the entry that cache_get() found there; 0: any. */
+/* DRP_MISS: it was not there. place: only the entry that cache_get() found there; 0: any. Reject: it is of no use to the
+ * caller, and the hit of that get becomes a miss. */
 int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_t place);
+int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_t place);
 
 int cache_clear(struct cache *cache);
 void cache_read_stats(struct cache *cache, struct cache_stats *out);

@@ -1,15 +1,14 @@
 """`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
 
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from droppable import _values
-from droppable._flight import Flights
-from droppable.lowlevel import CoreCache, EncodedKey, Layout, ValueTooLargeError
+from droppable._flight import MISSING, Flights
+from droppable.lowlevel import CoreCache, EncodedKey, Layout
 
 T = TypeVar("T")
 
@@ -20,8 +19,6 @@ _BACKINGS: Final = {"auto": 0, "lazyfree": 0, "droppable": 1}
 _FORKS: Final = {"wipe": False, "share": True}
 DISABLE: Final = "DROPPABLE_DISABLE"
 """This variable of the environment, set to 1, makes every cache that is made empty for good."""
-MISSING: Final = object()
-"""What `get` gives back for "no value" where None is a value."""
 _VIEWABLE: Final = frozenset({_values.KIND_BYTES, _values.KIND_ARRAY})
 
 
@@ -47,6 +44,8 @@ class CacheStats:
     misses_expired: int
     misses_evicted: int
     misses_dropped: int
+    misses_unloadable: int
+    """Values that were there, but could not be loaded (their class is gone, say), and were deleted for that."""
     sets: int
     deletes: int
     refused: int
@@ -74,7 +73,21 @@ class CacheStats:
     @property
     def misses(self) -> int:
         """Misses of all causes."""
-        return self.misses_absent + self.misses_expired + self.misses_evicted + self.misses_dropped
+        return (
+            self.misses_absent
+            + self.misses_expired
+            + self.misses_evicted
+            + self.misses_dropped
+            + self.misses_unloadable
+        )
+
+
+def check_waits(wait_seconds: float, linger_seconds: float) -> None:
+    """Raises ValueError or TypeError unless both are seconds."""
+    if not wait_seconds > 0:
+        raise ValueError(f"wait_seconds must be more than 0 seconds; you gave {wait_seconds!r}")
+    if not linger_seconds >= 0:
+        raise ValueError(f"linger_seconds must be 0 seconds or more; you gave {linger_seconds!r}")
 
 
 class View:
@@ -131,6 +144,10 @@ class Cache(CoreCache):
             can be pinned, so arrays are copies.
         serializer: used instead of pickle for values that have no native form.
         fork: "share": the child keeps reading what was cached before the fork, copy-on-write ("lazyfree" only).
+        wait_seconds: so long, at most, somebody waits for a value that somebody else computes; then he computes it
+            too. A backstop: where a wait could never end, that is seen much earlier as a rule.
+        linger_seconds: for so long a task's computation goes on when everybody who waited for it was cancelled;
+            0: it is cancelled with the last one.
         layout: sizes inside, for tests and small machines; see `droppable.lowlevel.Layout`.
 
     Raises:
@@ -147,6 +164,8 @@ class Cache(CoreCache):
         serializer: Serializer | None = None,
         *,
         fork: Fork = "wipe",
+        wait_seconds: float = 30.0,
+        linger_seconds: float = 1.0,
         layout: Layout | None = None,
     ) -> None:
         if backing not in _BACKINGS:
@@ -157,6 +176,7 @@ class Cache(CoreCache):
             raise ValueError("fork='share' needs backing='lazyfree': the kernel wipes droppable memory on fork")
         if max_bytes is not None and max_bytes <= 0:
             raise ValueError(f"max_bytes must be more than 0, or None; you gave {max_bytes!r}")
+        check_waits(wait_seconds, linger_seconds)
         layout = layout or Layout()
         encode, decode = _values.coder(serializer)
         super().__init__(
@@ -169,11 +189,11 @@ class Cache(CoreCache):
             span_bytes=layout.span_bytes,
             encode=encode,
             decode=decode,
+            unloadable=_values.unloadable,
             disabled=os.environ.get(DISABLE, "") not in ("", "0"),
         )
         self._max_bytes = max_bytes
-        self._flights = Flights()
-        self._uncached = 0
+        self._flights = Flights(wait_seconds, linger_seconds)
 
     @property
     def max_bytes(self) -> int | None:
@@ -198,61 +218,23 @@ class Cache(CoreCache):
             raise TypeError(f"the value of {key!r} is neither bytes nor an array; use get()")
         return View(buffer)
 
-    def get_or_create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
-        """The value of key, or factory()'s, which is stored. One caller computes, the others wait for it.
-
-        The time that factory() takes is stored as the entry's cost. An exception in it reaches everybody who waits, and
-        nothing is stored. A result that cannot be stored for its size or for want of memory is returned all the same.
-        A factory that asks for the same key computes it itself: no deadlock.
-
-        Raises:
-            TypeError: the result cannot be pickled, the key cannot be hashed or pickled. Whatever factory() raises.
-        """
-        value = self.get(key, MISSING)
-        if value is not MISSING:
-            return value  # type: ignore[no-any-return]
-        return self._create(key, factory, ttl)
-
-    def _create(self, key: object, factory: Callable[[], T], ttl: float | None = None) -> T:
-        # The rest of get_or_create(), also for the decorator, which has just seen a miss.
-        encoded = EncodedKey(key)  # once: the factory may change what the key is made of
-        return self._flights.do(encoded, lambda: self._compute(encoded, factory, ttl))
+    def _create(self, key: EncodedKey, factory: Callable[[], T], ttl: float | None) -> T:
+        # The rest of get_or_create(), which has just seen a miss.
+        return self._flights.do(self, key, factory, ttl)
 
     async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
-        """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop."""
-        value = self.get(key, MISSING)
-        if value is not MISSING:
-            return value  # type: ignore[no-any-return]
+        """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop.
+
+        The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
+        waits for it, whoever of them is cancelled, and for `linger_seconds` after the last one left.
+        """
         encoded = EncodedKey(key)  # once: the factory may change what the key is made of
-        return await self._flights.do_async(encoded, lambda: self._acompute(encoded, factory, ttl))
-
-    def _present(self, key: object) -> Any:
-        # Somebody may have stored it between our miss and our turn; asking first counts no second miss.
-        return self.get(key, MISSING) if key in self else MISSING
-
-    def _compute(self, key: object, factory: Callable[[], T], ttl: float | None) -> T:
-        value = self._present(key)
+        value = self.get(encoded, MISSING)
         if value is not MISSING:
             return value  # type: ignore[no-any-return]
-        start = time.perf_counter()
-        created = factory()
-        self._keep(key, created, ttl, time.perf_counter() - start)
-        return created
+        from droppable._flight import tasks  # which imports asyncio
 
-    async def _acompute(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None) -> T:
-        value = self._present(key)
-        if value is not MISSING:
-            return value  # type: ignore[no-any-return]
-        start = time.perf_counter()
-        created = await factory()
-        self._keep(key, created, ttl, time.perf_counter() - start)
-        return created
-
-    def _keep(self, key: object, value: object, ttl: float | None, cost_seconds: float) -> None:
-        try:
-            self.set(key, value, ttl, cost_seconds)
-        except (ValueTooLargeError, MemoryError):
-            self._uncached += 1
+        return await tasks.do(self._flights, self, encoded, factory, ttl)
 
     def stats(self) -> CacheStats:
         """Counts of this moment; each is exact, and they may be of slightly different moments."""
@@ -260,7 +242,6 @@ class Cache(CoreCache):
         return CacheStats(
             stored_bytes=counts.pop("bytes"),
             dropped_index_pages=counts.pop("index_lost_pages"),
-            refused=counts.pop("refused") + self._uncached,
             **counts,
         )
 

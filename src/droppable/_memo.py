@@ -5,10 +5,11 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from droppable._cache import Backing, Cache
-from droppable.lowlevel import CoreMemo
+from droppable.lowlevel import CoreMemo, EncodedKey
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,12 +62,12 @@ def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] |
     is_async = inspect.iscoroutinefunction(function)
     if is_async:
 
-        def miss(key: object, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return cache.aget_or_create(key, lambda: function(*args, **kwargs))  # type: ignore[arg-type,return-value]
+        def miss(key: EncodedKey, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+            return cache.aget_or_create(key, partial(function, *args, **kwargs))  # type: ignore[arg-type]
     else:
 
-        def miss(key: object, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return cache._create(key, lambda: function(*args, **kwargs))
+        def miss(key: EncodedKey, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+            return cache._flights.do(cache, key, partial(function, *args, **kwargs), None)
 
     memo = CoreMemo(cache, miss, _info, key, looks_up=not is_async, by_name=not _takes_any_keyword(function))
     functools.update_wrapper(memo, function)
@@ -87,6 +88,8 @@ def cache(
     key: Callable[..., Hashable] | None = None,
     max_bytes: int | None = None,
     backing: Backing = "auto",
+    wait_seconds: float = 30.0,
+    linger_seconds: float = 1.0,
 ) -> Callable[[Callable[P, R]], Memo[P, R]]: ...
 def cache(
     function: Callable[P, R] | None = None,
@@ -96,6 +99,8 @@ def cache(
     key: Callable[..., Hashable] | None = None,
     max_bytes: int | None = None,
     backing: Backing = "auto",
+    wait_seconds: float = 30.0,
+    linger_seconds: float = 1.0,
 ) -> Memo[P, R] | Callable[[Callable[P, R]], Memo[P, R]]:
     """Keeps a function's results, for as long as nobody needs the memory more: `@droppable.cache`.
 
@@ -108,6 +113,8 @@ def cache(
         key: from the arguments to what identifies the result; None: all arguments, by type and value.
         max_bytes: bound on the results' memory; None: memory itself is the bound.
         backing: as for `Cache`.
+        wait_seconds: as for `Cache`.
+        linger_seconds: as for `Cache`.
 
     Returns:
         The function with `cache_info()`, `cache_clear()`, `cache` and `__wrapped__`.
@@ -117,9 +124,12 @@ def cache(
         that cannot be pickled.
     """
 
+    def made() -> Cache:
+        return Cache(max_bytes, ttl, backing, wait_seconds=wait_seconds, linger_seconds=linger_seconds)
+
     def decorate(function: Callable[P, R]) -> Memo[P, R]:
         if not callable(function):
             raise TypeError(f"@droppable.cache decorates functions; you gave {function!r}")
-        return _memo(function, Cache(max_bytes=max_bytes, ttl=ttl, backing=backing), key)
+        return _memo(function, made(), key)
 
     return decorate if function is None else decorate(function)

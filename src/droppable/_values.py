@@ -20,13 +20,18 @@ _SERIALIZED: Final = 2
 
 KIND_BYTES: Final = 0
 """The binding's own kinds end at 3 (binding/value.h); ours follow."""
-KIND_ARRAY: Final = 4 + _ARRAY
+_BINDINGS_PICKLE: Final = 3
+_BINDINGS_KINDS: Final = 4
+KIND_ARRAY: Final = _BINDINGS_KINDS + _ARRAY
 
 _ALIGN_BYTES: Final = 64
 _PADDING: Final = bytes(_ALIGN_BYTES)
 _IN_PLACE_BYTES: Final = 32 * 1024
 """A pickle of so much lies on pages of its own anyway, and can be read there: a copy less."""
 _SCALARS: Final = frozenset({int, float, bool, complex, type(None)})
+
+_TOLD_MOST: Final = 1000
+_told: set[str] = set()  # names of types that cannot be loaded
 
 Coded = tuple[int, bytes, tuple[Any, ...]]
 Encode = Callable[[Any], bytes | Coded]
@@ -62,11 +67,22 @@ def encode(value: Any) -> bytes | Coded:
         head = _dumps(value, buffers)
     except MemoryError:
         raise
-    except Exception as error:
-        raise TypeError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
+    except Exception:
+        _explain(value)
+        raise  # it can be pickled: the exception has nothing to do with it (a signal handler's time limit, say)
     if not buffers and len(head) < _IN_PLACE_BYTES:
         return head
     return _encode_parts(head, buffers)
+
+
+def _explain(value: Any) -> None:
+    """Pickles a value once more, which failed before: TypeError if it fails again."""
+    try:
+        _dumps(value, [])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
 
 
 def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
@@ -161,11 +177,54 @@ def _encode_parts(head: bytes, buffers: list[pickle.PickleBuffer]) -> Coded:
 
 
 def _decode_parts(meta: bytes, memory: Any) -> Any:
+    parts = _take_apart(meta, memory)
+    head = parts.pop()
+    return pickle.loads(head, buffers=parts)
+
+
+def _take_apart(meta: bytes, memory: Any) -> list[memoryview]:
     view = memoryview(memory)
     parts = []
     at = 0
     for (length,) in struct.iter_unpack("<Q", meta):
         parts.append(view[at : at + length])
         at += -(-length // _ALIGN_BYTES) * _ALIGN_BYTES
-    head = parts.pop()
-    return pickle.loads(head, buffers=parts)
+    return parts
+
+
+def unloadable(kind: int, meta: bytes, memory: Any, error: BaseException) -> None:
+    """Tells the logger `droppable`, once a type, that a value was stored and cannot be loaded: it counts as a miss."""
+    if kind == _BINDINGS_PICKLE:
+        name = _pickled_name(memory)
+    elif kind == _BINDINGS_KINDS + _PARTS:
+        name = _pickled_name(_take_apart(meta, memory)[-1])
+    else:
+        name = "a type of the serializer's"
+    if name in _told or len(_told) >= _TOLD_MOST:
+        return
+    _told.add(name)
+    import logging
+
+    logging.getLogger("droppable").warning(
+        "a value of %s was stored, but cannot be loaded (%s: %s): each time it counts as a miss and is computed anew; "
+        "give its class a __reduce__() that fits its __init__(), or keep another type",
+        name,
+        type(error).__name__,
+        error,
+    )
+
+
+def _pickled_name(pickled: Any) -> str:
+    """The class or function that a pickle begins with, as far as that can be told without loading it."""
+    import pickletools
+
+    texts: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(bytes(pickled)):
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(texts[-2:])
+            if isinstance(argument, str):
+                texts.append(argument)
+    except ValueError:
+        pass  # it is cut short
+    return "an unknown type"

@@ -15,6 +15,7 @@ from droppable._core import DroppableError as DroppableError
 from droppable._core import Dropped as Dropped
 from droppable._core import EncodedKey as EncodedKey
 from droppable._core import Headroom as Headroom
+from droppable._core import Lease as Lease
 from droppable._core import Mapping as Mapping
 from droppable._core import RawRegion as RawRegion
 from droppable._core import RefusedError as RefusedError

@@ -311,19 +311,6 @@ def test_a_buffer_that_is_released(cache: Cache) -> None:
     assert "k" not in cache
 
 
-def test_unpickling_that_fails_is_the_callers_error(cache: Cache) -> None:
-    class Fussy:
-        def __reduce__(self) -> Any:
-            return (int, ("no number",))
-
-    cache["k"] = Fussy()
-    with pytest.raises(ValueError, match="no number"):
-        cache.get("k")
-    assert "k" in cache
-    cache["k"] = 1
-    assert cache["k"] == 1
-
-
 def test_pickling_may_use_the_cache(cache: Cache, numpy: Any) -> None:
     """Nothing is locked while Python code runs."""
 

@@ -1,0 +1,190 @@
+"""The side of tasks: as `Flights.do()`, for coroutine functions, without blocking an event loop.
+
+    first caller ---- future <----- woken ------ the computation: a task of its own, in a copy of his context
+    other tasks  ---- future <-----/
+    threads      ---- lock   <----/
+
+The computation has a task of its own because the first caller may be cancelled while others wait. Whoever wakes a task
+sets its future to None and no more: the outcome is read from the flight, so that no future holds an exception that
+nobody retrieves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Awaitable, Callable
+from functools import partial
+from threading import get_ident
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from droppable._flight.flight import Flight, Outcome, failure
+from droppable._flight.table import Flights, Store, Verdict
+from droppable._flight.told import MISSING, told_error, told_value
+from droppable._flight.waiting import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    Seat,
+    is_interrupting,
+    leads_back,
+)
+
+if TYPE_CHECKING:
+    from droppable.lowlevel import EncodedKey, Lease
+
+T = TypeVar("T")
+
+
+def _set(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _wake(loop: AbstractEventLoop, thread: int, future: Future[None]) -> None:
+    # Within the loop's own thread without the system call that interrupts its select(). A handler that runs within that
+    # call makes the waiter sleep until his next look.
+    if get_ident() == thread:
+        _set(future)
+    else:
+        loop.call_soon_threadsafe(_set, future)
+
+
+def _ended(future: Future[None], task: asyncio.Task[None]) -> None:
+    # Whatever became of the computation: its first caller goes on, and no exception of it counts as never retrieved.
+    _set(future)
+    if not task.cancelled():
+        task.exception()
+
+
+async def do(
+    flights: Flights, store: Store, key: EncodedKey, factory: Callable[[], Awaitable[T]], ttl: float | None
+) -> T:
+    """As `Flights.do()`; factory() gives a coroutine."""
+    loop = asyncio.get_running_loop()
+    thread = get_ident()
+    flight: Flight | None = None
+    elder: Flight | None = None
+    mine: Flight | None = None
+    task: asyncio.Task[None] | None = None
+    outcome: Outcome | None = None
+    alone = False
+    try:
+        while True:
+            flight = None if alone else flights.table.get(key)
+            future: Future[None] = loop.create_future()
+            result: list[T] = []
+            task = None
+            if flight is None:
+                mine = Flight(key, loop)
+                # His seat comes first: who joins and leaves at once must not find that nobody waits.
+                mine.waiters[future] = partial(_wake, loop, thread, future)
+                with mine.claim():
+                    flight = mine if alone else flights.table.setdefault(key, mine)
+                    if flight is mine:
+                        task = loop.create_task(_fly(flights, mine, elder, store, factory, ttl, result))
+                        task.add_done_callback(partial(_ended, future))
+                        mine.task = weakref.ref(task)
+            if task is None and (flight.is_over() or flight.is_stale()):
+                flights.remove(flight)
+                continue
+            verdict = await _wait(flights, flight, loop, future, task)
+            if verdict is Verdict.ALONE:
+                alone = True
+            elif verdict is Verdict.TAKE_OVER:
+                elder = flight
+            elif (outcome := flight.outcome) is not None and not outcome.is_called_off:
+                if outcome.error is not None:
+                    raise outcome.error if task is not None else told_error(outcome)
+                return result[0] if result else told_value(outcome, store, key)
+            elif task is not None and task.done():
+                task.result()  # cancelled or interrupted from within: that is the first caller's alone
+    finally:
+        # The frame may live on in a traceback.
+        flight = elder = mine = task = outcome = None
+
+
+async def _fly(
+    flights: Flights,
+    flight: Flight,
+    elder: Flight | None,
+    store: Store,
+    factory: Callable[[], Awaitable[T]],
+    ttl: float | None,
+    result: list[T],
+) -> None:
+    """The computation. result: where the first caller finds the value itself."""
+    lease: Lease | None = None
+    try:
+        flights.take_off(flight, elder)  # in a context of its own: nothing to reset
+        flight.lease = lease = store._lease(flight.key)
+        copy = None
+        value: Any = store.get(flight.key, MISSING) if flight.key in store else MISSING
+        if value is MISSING:
+            start = perf_counter()
+            value = await factory()
+            spent = perf_counter() - start
+            copy = store._keep(lease, flight.key, value, ttl, spent, len(flight.waiters) > 1)
+        result.append(value)
+        flight.land(Outcome(value, copy))
+    except BaseException as error:
+        flight.land(failure(error))
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        flights.remove(flight)
+        flight = elder = lease = None  # type: ignore[assignment]
+
+
+async def _wait(
+    flights: Flights,
+    flight: Flight,
+    loop: AbstractEventLoop,
+    future: Future[None],
+    own: asyncio.Task[None] | None,
+) -> Verdict:
+    """Until flight is over, or something else is to be done. own: the computation's task, for the one who began it.
+
+    He has no patience with it, and needs no looks: its end wakes him whatever happens in it.
+    """
+    if own is None and is_interrupting():
+        return Verdict.ALONE
+    thread = get_ident()
+    task = own if flight.task is None else flight.task()  # held: an event loop does not hold its tasks
+    try:
+        with Seat(flight, future, partial(_wake, loop, thread, future), False, flights.leave) as seat:
+            if own is not None:
+                if not flight.is_over():
+                    await future
+                return Verdict.LOOK
+            pause = FIRST_PAUSE_SECONDS
+            deadline = time.monotonic() + flights.wait_seconds
+            while not flight.is_over():
+                if pause == FIRST_PAUSE_SECONDS and leads_back(flight, loop):
+                    return Verdict.ALONE
+                timer = loop.call_later(max(0.0, min(pause, deadline - time.monotonic())), _set, future)
+                try:
+                    await future
+                finally:
+                    timer.cancel()
+                if flight.is_over():
+                    break
+                verdict = flights.look_again(flight, loop, seat, pause == FIRST_PAUSE_SECONDS, deadline)
+                if verdict is not None:
+                    return verdict
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                future = loop.create_future()
+                place = seat()
+                if place is not None:
+                    place.sit_on(future, partial(_wake, loop, thread, future))
+                place = None
+        return Verdict.LOOK
+    except asyncio.CancelledError:
+        is_here = flight.loop is not None and flight.loop() is loop
+        if task is not None and is_here and not flight.waiters and flights.linger_seconds == 0:
+            await asyncio.wait((task,))  # as if it had run in the caller's own task: it cleans up before he goes on
+        raise
+    finally:
+        flight = task = own = None  # type: ignore[assignment]

@@ -1,0 +1,67 @@
+"""What those get who waited: each a value or an exception of his own."""
+
+from __future__ import annotations
+
+import copy
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from droppable._flight.flight import Outcome
+
+if TYPE_CHECKING:
+    from droppable._flight.table import Store
+    from droppable.lowlevel import EncodedKey
+
+MISSING = object()
+"""What a look-up gives back for "no value" where None is a value."""
+
+
+def told_value(outcome: Outcome, store: Store, key: EncodedKey) -> Any:
+    """A value of one's own, as from a hit. What cannot be stored or loaded is the same object for all who waited."""
+    if outcome.copy is not None:
+        try:
+            return outcome.copy.load()
+        except MemoryError:
+            raise
+        except Exception:
+            return outcome.value
+    if key in store and (value := store.get(key, MISSING)) is not MISSING:
+        return value
+    return outcome.value
+
+
+def told_error(outcome: Outcome) -> Exception:
+    """An exception of one's own, with the traceback as it was when the computation failed: none grows by others'.
+
+    The same object where its class does not let itself be copied.
+    """
+    error = outcome.error
+    assert error is not None
+    try:
+        told = _copied(error)
+    except Exception:
+        told = error
+    if type(told) is not type(error):
+        told = error
+    if told is not error:
+        told.__cause__, told.__context__ = error.__cause__, error.__context__
+        told.__suppress_context__ = error.__suppress_context__
+        if outcome.notes:
+            told.__notes__ = list(outcome.notes)
+    return told.with_traceback(outcome.traceback)
+
+
+def _copied(error: Exception) -> Exception:
+    kind = type(error)
+    if isinstance(kind.__reduce__, FunctionType) or not isinstance(kind.__init__, FunctionType):
+        return copy.copy(error)
+    # The class has an __init__ in Python, which may take other arguments, or do things: only what C set up is copied.
+    reduced: Any = error.__reduce__()
+    _, arguments, *state = reduced
+    told: Any = kind.__new__(kind, *arguments)
+    bases: tuple[Any, ...] = kind.__mro__
+    base = next(base for base in bases if not isinstance(base.__init__, FunctionType))
+    base.__init__(told, *arguments)
+    if state and state[0]:
+        told.__setstate__(state[0])
+    return told  # type: ignore[no-any-return]
