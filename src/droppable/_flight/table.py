@@ -27,6 +27,7 @@ from droppable._flight.waiting import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
     from asyncio import AbstractEventLoop
 
     from droppable.lowlevel import EncodedKey, Lease
@@ -194,7 +195,8 @@ class Flights:
         """Nobody waits for flight's task any more: it goes on for a while, for latecomers, and is cancelled."""
         flight.departures += 1
         loop = None if flight.loop is None else flight.loop()
-        if loop is None:
+        task = None if flight.task is None else flight.task()
+        if loop is None or task is None:
             return
         try:
             if self.linger_seconds > 0:
@@ -204,18 +206,18 @@ class Flights:
                     self._cancel,
                     flight,
                     flight.departures,
-                    None if flight.task is None else flight.task(),  # held for so long
+                    task,  # held for so long
                 )
             else:
-                loop.call_soon_threadsafe(self._cancel, flight, flight.departures, None)
                 self.remove(flight)
+                loop.call_soon_threadsafe(
+                    task.cancel
+                )  # no bytecode, at which it could be interrupted: the last one waits
         except RuntimeError:
             pass  # the loop is closed, and its task with it
 
-    def _cancel(self, flight: Flight, departures: int, held: object) -> None:
+    def _cancel(self, flight: Flight, departures: int, task: asyncio.Task[Any]) -> None:
         if flight.waiters or flight.departures != departures or flight.is_over():
             return
-        task = None if flight.task is None else flight.task()
         self.remove(flight)
-        if task is not None:
-            task.cancel()
+        task.cancel()
