@@ -457,6 +457,8 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 
 static bool is_worth_keeping(const struct arena *arena, const struct segment *segment)
 {
+	if (segment->dirty || segment->unwiped)
+		return false;
 	return !arena->memory_is_short || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX);
 }
 
@@ -471,7 +473,7 @@ static void dispose(struct arena *arena, struct segment *segment)
 {
 	const bool ends = arena->closed || arena->emptying, kept = !ends && is_worth_keeping(arena, segment);
 
-	if (ends || (segment->kind == SEGMENT_WHOLE && !kept)) {
+	if (ends || segment->dirty || segment->unwiped || (segment->kind == SEGMENT_WHOLE && !kept)) {
 		doom(arena, segment);
 		return;
 	}
@@ -507,15 +509,38 @@ void arena_retire(struct arena *arena, struct segment *segment)
 	if (segment->users > 0) {
 		segment->state = SEGMENT_ZOMBIE;
 		arena_note_given_back(arena, segment, segment->held_pages); /* they are its users' */
+		segment->newer = arena->zombies;
+		if (arena->zombies)
+			arena->zombies->older = segment;
+		arena->zombies = segment;
 	} else {
 		dispose(arena, segment);
 	}
 }
 
+static void dispose_zombie(struct arena *arena, struct segment *segment)
+{
+	*(segment->older ? &segment->older->newer : &arena->zombies) = segment->newer;
+	if (segment->newer)
+		segment->newer->older = segment->older;
+	dispose(arena, segment);
+}
+
 void arena_release(struct arena *arena, struct segment *segment)
 {
+	DRP_ASSERT(segment->users > segment->resting || segment->resting == 0);
+	DRP_ASSERT(segment->users > 0);
 	if (--segment->users == 0 && segment->state == SEGMENT_ZOMBIE)
-		dispose(arena, segment);
+		dispose_zombie(arena, segment);
+}
+
+void arena_bury_zombies(struct arena *arena)
+{
+	for (struct segment *segment = arena->zombies, *next; segment; segment = next) {
+		next = segment->newer;
+		if (segment->users == 0)
+			dispose_zombie(arena, segment);
+	}
 }
 
 int arena_mark(struct segment *segment, bool part_pages)

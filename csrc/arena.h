@@ -58,6 +58,7 @@ struct arena {
 	unsigned kept_count[SEGMENT_KINDS];
 	bool memory_is_short; /* set by the caller: what the main log retires gives its pages back (cache_probation.h) */
 	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */
+	struct segment *zombies; /* retired, and still in use */
 };
 
 /* segment_bytes: a power of two, from one page to ARENA_SEGMENT_MAX. Maps nothing yet. */
@@ -111,6 +112,8 @@ void arena_retire(struct arena *arena, struct segment *segment);
 
 /* One user less; the last one of a zombie gives its memory back. */
 void arena_release(struct arena *arena, struct segment *segment);
+/* Gives the memory of zombies back whose users are gone without a release. */
+void arena_bury_zombies(struct arena *arena);
 /* Makes the segment the newest of a log; a head stays in its own. */
 void arena_renew(struct arena *arena, enum arena_part part, struct segment *segment);
 /* Goes through all segments in use: the first after NULL, NULL after the last. */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_fork.h"
 #include "cache_internal.h"
 #include "cache_room.h"
 #include "cache_window.h"
@@ -169,12 +170,8 @@ void cache_close(struct cache *cache)
 
 void cache_unref(struct cache *cache)
 {
-	if (atomic_fetch_sub_explicit(&cache->references, 1, memory_order_acq_rel) != 1)
-		return;
-	cache_unregister(cache);
-	for (unsigned i = 0; i < cache->shard_count; i++)
-		shard_destroy(&cache->shards[i]);
-	free(cache);
+	cache_close(cache); /* what rests in the window has references too */
+	cache_release(cache);
 }
 
 static struct shard *lock_shard(struct cache *cache, uint64_t hash)
@@ -231,12 +228,11 @@ static int get_inline(struct found *found, struct cache_sink *sink)
  * would be memory that nobody asked room for.
  */
 static bool copy_extent(const unsigned char *from, size_t bytes, const uint16_t *witnesses, struct cache_sink *sink,
-			unsigned char *value)
+			unsigned char *value, struct shard *shard, struct segment *segment)
 {
 	bool intact = true;
 
-	if (sink->begin_copy)
-		sink->begin_copy(sink, bytes);
+	cache_begin_copy(sink, bytes, shard, segment, NULL);
 	for (size_t at = 0, length; intact && at < bytes; at += length) {
 		const uint16_t *those = witnesses + at / prim_page_size();
 		length = bytes - at < WITNESS_STEP_BYTES ? bytes - at : WITNESS_STEP_BYTES;
@@ -246,8 +242,7 @@ static bool copy_extent(const unsigned char *from, size_t bytes, const uint16_t 
 			memcpy(value + at, from + at, length);
 		intact = intact && witness_intact(from + at, length, those);
 	}
-	if (sink->end_copy)
-		sink->end_copy(sink);
+	cache_end_copy(sink, shard, segment);
 	return intact;
 }
 
@@ -319,7 +314,7 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	pthread_mutex_unlock(&shard->lock);
 	if (value_bytes >= LARGE_BYTES)
 		cache_promise_room(value_bytes);
-	bool intact = copy_extent(address, value_bytes, witnesses, sink, value);
+	bool intact = copy_extent(address, value_bytes, witnesses, sink, value, shard, segment);
 	if (value_bytes >= LARGE_BYTES)
 		cache_promise_kept(cache, value_bytes, true);
 	pthread_mutex_lock(&shard->lock);
@@ -760,7 +755,7 @@ int cache_settle(struct cache *cache)
 			status = DRP_CLOSED;
 		else
 			shard_mark(shard, true);
-		window_leave(shard, NULL, true);
+		window_let_all_go(shard);
 		shard_unlock(shard);
 	}
 	return status;

@@ -90,7 +90,7 @@ enum cache_set_mode { SET_ALWAYS, SET_IF_ABSENT };
 int cache_create(const struct cache_config *config, struct cache **out);
 /* Forgets everything and gives memory back, but for pins. Every later call but cache_unpin() answers DRP_CLOSED. */
 void cache_close(struct cache *cache);
-/* The creator's reference; the memory of the cache itself goes with it and the last pin. */
+/* The creator's reference, and cache_close(); the memory of the cache itself goes with it and the last pin. */
 void cache_unref(struct cache *cache);
 
 /*

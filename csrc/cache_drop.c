@@ -114,10 +114,13 @@ int cache_drop(struct cache *cache, double share, uint64_t seed, struct cache_dr
 		size_t count = 0;
 
 		pthread_mutex_lock(&shard->lock);
+		window_let_all_go(shard);
+		shard_unlock(shard); /* which marks their pages */
+
+		pthread_mutex_lock(&shard->lock);
 		if (shard->closed)
 			status = DRP_CLOSED;
 		if (status == DRP_OK) {
-			window_leave(shard, NULL, true);
 			shard_mark(shard, true);
 			status = list_mappings(shard, &list, &count);
 		}

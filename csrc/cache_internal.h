@@ -1,7 +1,7 @@
 /*
  * cache_internal.h - what the files of the cache (csrc/cache*.c) share. Each says at its top what it does.
  *
- * Lock order: registry of cache_fork.c, shards by number, the window's. Else a shard's lock is a leaf.
+ * Lock order: registry of cache_fork.c, graves of cache_shard.c, shards by number, the window's. Else a shard's lock is a leaf.
  */
 #ifndef DRP_CACHE_INTERNAL_H
 #define DRP_CACHE_INTERNAL_H
@@ -90,7 +90,9 @@ static inline void expiry_pass(struct cache *cache, uint64_t budget_ns)
 void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place);
 bool shard_is_over(struct cache *cache, struct shard *shard);
 void cache_account(struct cache *cache, struct shard *shard);
-/* cache_sweep.c. If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
+/* cache_sweep.c. Counts what is live in a segment of values anew, and retires it if that is nothing. */
+void shard_audit(struct cache *cache, struct shard *shard, struct segment *segment);
+/* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
 
 /* cache_pin.c. Both take the lock over and give it back, but not in between. PIN_RETRY: look the entry up once more. */
@@ -98,11 +100,5 @@ enum { PIN_RETRY = 1 };
 int cache_share_pin(struct cache *cache, struct shard *shard, struct pin *of, size_t value_bytes, struct cache_pin *pin);
 int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *segment, unsigned char *address,
 		   size_t value_bytes, const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin);
-
-/* cache_fork.c. The try: the first of all caches; none comes or goes until registry_unlock(). False: it is locked already. */
-int cache_register(struct cache *cache);
-void cache_unregister(struct cache *cache);
-bool registry_try_lock(struct cache **first);
-void registry_unlock(void);
 
 #endif

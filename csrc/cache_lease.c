@@ -3,6 +3,7 @@
  */
 #include "cache_lease.h"
 
+#include "cache_fork.h"
 #include "cache_internal.h"
 #include "drp_assert.h"
 #include "hash.h"
@@ -55,7 +56,7 @@ void cache_lease_end(struct cache_lease *lease)
 		shard->leases.open--;
 	}
 	shard_unlock(shard);
-	cache_unref(cache);
+	cache_release(cache);
 }
 
 bool leases_hold(const struct leases *leases, const struct cache_lease *lease)

@@ -7,6 +7,7 @@
  */
 #include <stdlib.h>
 
+#include "cache_fork.h"
 #include "cache_internal.h"
 #include "cache_window.h"
 #include "witness.h"
@@ -58,11 +59,10 @@ int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *seg
 	segment->users++;
 	pthread_mutex_unlock(&shard->lock);
 
-	if (sink->begin_copy)
-		sink->begin_copy(sink, value_bytes);
-	bool intact = dirty_and_check(address, value_bytes, witnesses);
-	if (!intact)
-		(void)prim_purge(address, of->bytes); /* dirty zeros, of no use to anybody */
+	cache_begin_copy(sink, value_bytes, shard, segment, of);
+	bool intact = dirty_and_check(address, value_bytes, witnesses), dirty = false;
+	if (!intact) /* dirty zeros, and what was left, of no use to anybody */
+		dirty = prim_purge(address, of->bytes) != DRP_OK && prim_mark(address, of->bytes) != DRP_OK;
 
 	/* Waiters are told before end_copy(), which may itself wait for one of them. */
 	pthread_mutex_lock(&shard->lock);
@@ -70,12 +70,13 @@ int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *seg
 		of->state = PIN_HELD;
 		hand_out(cache, of, value_bytes, pin);
 	} else {
+		segment->dirty |= dirty;
 		pins_remove(&shard->pins, of);
 		arena_release(&shard->arena, segment);
 		atomic_fetch_sub_explicit(&cache->references, 1, memory_order_relaxed); /* the caller has one too */
 	}
 	pthread_cond_broadcast(&shard->pin_changed);
-	if (sink->end_copy) {
+	if (sink->end_copy) { /* nothing is under way any more that a fork would have to know of */
 		pthread_mutex_unlock(&shard->lock);
 		sink->end_copy(sink);
 		pthread_mutex_lock(&shard->lock);
@@ -106,11 +107,13 @@ void cache_unpin(struct cache_pin *pin)
 	pin->cache = NULL;
 	pthread_mutex_lock(&shard->lock);
 	const bool last = --of->count == 0, kept = last && window_keep(shard, of);
-	if (last && !kept)
-		of->state = PIN_FREEING;
+	if (last && !kept) {
+		pins_begin_free(of);
+		of->ring_next = NULL;
+	}
 	pthread_mutex_unlock(&shard->lock);
 	if (kept)
 		window_trim();
 	else if (last)
-		window_give_back(&of, 1);
+		window_give_back(of);
 }

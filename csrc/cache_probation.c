@@ -324,7 +324,8 @@ static size_t judge_segment(struct cache *cache, struct shard *shard, struct seg
 	const uint64_t serial = segment->serial;
 	const size_t used = segment->used, before = segment->judged;
 
-	window_leave(shard, segment, true);
+	if (segment->kind != SEGMENT_WHOLE) /* which stays where it is, or goes */
+		window_leave(shard, segment);
 	shard->probation.judging = true;
 	switch (segment->kind) {
 	case SEGMENT_ENTRIES:

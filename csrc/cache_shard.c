@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_fork.h"
 #include "cache_internal.h"
 #include "cache_move.h"
 #include "cache_window.h"
@@ -98,26 +99,91 @@ void shard_destroy(struct shard *shard)
 	pthread_mutex_destroy(&shard->lock);
 }
 
+/*
+ * Segments on their way to be unmapped are in this list while no shard names them, so that a forked child finds them: only the
+ * thread that has the lock unmaps, and a fork takes it.
+ */
+static struct {
+	pthread_mutex_t lock;
+	_Atomic(struct segment *) first; /* by newer */
+} graves = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void graves_lock(void)
+{
+	pthread_mutex_lock(&graves.lock);
+}
+
+bool graves_try_lock(void)
+{
+	return pthread_mutex_trylock(&graves.lock) == 0;
+}
+
+void graves_unlock(void)
+{
+	pthread_mutex_unlock(&graves.lock);
+}
+
+/* Under the lock of the shard that they were in. */
+static void carry_out(struct segment *doomed)
+{
+	struct segment *last = doomed;
+
+	while (last->newer)
+		last = last->newer;
+	last->newer = atomic_load_explicit(&graves.first, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&graves.first, &last->newer, doomed, memory_order_release,
+						      memory_order_relaxed))
+		;
+}
+
+/* One at a time, for a fork may wait. Who finds the lock taken leaves them to its owner, who looks again. */
+void graves_close(void)
+{
+	while (atomic_load_explicit(&graves.first, memory_order_relaxed) && graves_try_lock()) {
+		struct segment *segment = atomic_load_explicit(&graves.first, memory_order_acquire);
+		/* Others put some before it, but only here one is taken. */
+		while (segment && !atomic_compare_exchange_weak_explicit(&graves.first, &segment, segment->newer,
+									 memory_order_acquire, memory_order_acquire))
+			;
+		if (segment) {
+			segment->newer = NULL;
+			arena_bury(segment);
+		}
+		graves_unlock();
+	}
+}
+
 void shard_unlock(struct shard *shard)
 {
 	struct segment *doomed = arena_take_doomed(&shard->arena);
+	struct pin *leaving = shard->pins.leaving;
 	struct iovec dirty[SHARD_DIRTY_MOST];
 	size_t count = 0;
 
 	if (shard->index.dirty_pages >= shard->dirty_pages_most)
 		count = index_take_dirty(&shard->index, dirty, SHARD_DIRTY_MOST);
+	if (doomed)
+		carry_out(doomed);
+	if (leaving)
+		shard->pins.leaving = NULL;
 	pthread_mutex_unlock(&shard->lock);
-	arena_bury(doomed);
+	if (doomed)
+		graves_close();
+	if (leaving)
+		window_give_back(leaving);
 	if (count > 0)
 		(void)index_mark_taken(&shard->index, dirty, count);
 }
 
 void shard_unlock_emptied(struct shard *shard)
 {
-	const struct index_chunks doomed = index_take_doomed(&shard->index);
-
 	shard_unlock(shard);
+	graves_lock();
+	pthread_mutex_lock(&shard->lock);
+	const struct index_chunks doomed = index_take_doomed(&shard->index);
+	pthread_mutex_unlock(&shard->lock);
 	index_bury(doomed);
+	graves_unlock();
 }
 
 void shard_shrink_index(struct shard *shard)
@@ -158,6 +224,8 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	segment->live_count = 0;
 	if (segment->kind == SEGMENT_EXTENTS)
 		rewrite_leave(shard, segment->serial);
+	if (segment->resting > 0)
+		window_retire(shard, segment);
 	arena_retire(&shard->arena, segment);
 	cache_account(cache, shard);
 }
@@ -171,7 +239,7 @@ void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment 
 
 void shard_empty(struct cache *cache, struct shard *shard)
 {
-	window_leave(shard, NULL, false);
+	window_empty(shard);
 	index_clear(&shard->index);
 	arena_begin_emptying(&shard->arena);
 	for (struct segment *segment; (segment = arena_next(&shard->arena, NULL)) != NULL;)
@@ -200,18 +268,25 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	if (!segment)
 		return;
 	struct pin *pin = pins_find(&shard->pins, address);
-	const bool rested = pin && pin->resting; /* its pages are not marked */
-	if (rested) {
+	bool rested = false;
+	if (pin) {
+		pin->forgotten = true; /* seen to by who lets it go */
+		rested = pin->resting && shard->making_space; /* the space is needed now */
+		if (pin->resting && !rested)
+			window_let_go(shard, pin);
+	}
+	if (rested) { /* its pages are not marked */
 		window_forget(shard, pin);
 		pin = NULL;
+		segment->dirty |= segment->kind == SEGMENT_WHOLE;
 	}
-	if (pin)
-		pin->forgotten = true; /* purged by who lets it go */
-	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && !shard->probation.judging;
+	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && (rested || !shard->probation.judging);
 	const bool may_stay = to_give && !rested && why != LEAVE_DROPPED;
 	if (!may_stay || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
 		if (to_give && prim_purge(address, bytes) == DRP_OK)
 			rewrite_note_absent(shard, segment, extent->page, bytes / page);
+		else if (to_give && rested && prim_mark(address, bytes) != DRP_OK) /* others were marked long ago */
+			segment->dirty = true;
 		arena_note_purged(&shard->arena, segment, bytes / page);
 		arena_note_given_back(&shard->arena, segment, bytes / page);
 	}

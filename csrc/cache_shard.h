@@ -18,7 +18,7 @@ struct shard;
 
 int shard_init(struct cache *cache, struct shard *shard);
 void shard_destroy(struct shard *shard);
-void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks the index */
+void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks, gives pins back */
 bool shard_let_go(void *shard, uint64_t place); /* for struct index */
 
 /* Why an entry leaves; the count that it goes to. */

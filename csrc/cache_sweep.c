@@ -241,7 +241,8 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 			break;
 		if (spare(shard, victim))
 			continue;
-		window_leave(shard, victim, true);
+		if (victim->kind != SEGMENT_WHOLE) /* a large value that rests is spared or goes, and may be a lot to mark */
+			window_leave(shard, victim);
 		earn_credit(shard, victim);
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
@@ -261,7 +262,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 }
 
 /* Counts what is live of a value's or many values' own pages anew; what nothing leads to any more is given back. */
-static void audit(struct cache *cache, struct shard *shard, struct segment *segment)
+void shard_audit(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	const uint64_t serial = segment->serial;
 	const uint32_t stamp = arena_stamp(segment->number), count = segment->kind == SEGMENT_WHOLE ? 1 : segment->extents;
@@ -305,9 +306,8 @@ void shard_audit_some(struct cache *cache, struct shard *shard)
 		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->resting ||
 		    segment->audited == shard->audit_round)
 			continue;
-		window_leave(shard, segment, true);
 		segment->audited = shard->audit_round;
-		audit(cache, shard, segment);
+		shard_audit(cache, shard, segment);
 		audits++;
 	}
 }

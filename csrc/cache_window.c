@@ -10,6 +10,7 @@
  */
 #include "cache_window.h"
 
+#include "cache_fork.h"
 #include "cache_internal.h"
 
 enum {
@@ -121,30 +122,82 @@ void window_forget(struct shard *shard, struct pin *pin)
 	end_pin(shard, pin);
 }
 
-static void mark_and_touch(unsigned char *address, size_t bytes)
+static int mark_and_touch(unsigned char *address, size_t bytes)
 {
-	(void)prim_mark(address, bytes);
+	const int status = prim_mark(address, bytes);
+
 	prim_touch(address, bytes);
+	return status;
 }
 
-void window_leave(struct shard *shard, const struct segment *segment, bool mark)
+void window_let_go(struct shard *shard, struct pin *pin)
+{
+	window_lock();
+	unlink_pin(pin);
+	window_unlock();
+	pins_wake(&shard->pins, pin);
+	pins_begin_free(pin);
+	pin->ring_next = shard->pins.leaving;
+	shard->pins.leaving = pin;
+}
+
+void window_let_all_go(struct shard *shard)
+{
+	const struct pins *pins = &shard->pins;
+
+	for (size_t i = 0; i < pins->bucket_count && pins->resting_bytes > 0; i++)
+		for (struct pin *pin = pins->buckets[i]; pin; pin = pin->next)
+			if (pin->resting)
+				window_let_go(shard, pin);
+}
+
+void window_retire(struct shard *shard, const struct segment *segment)
+{
+	const struct pins *pins = &shard->pins;
+
+	for (size_t i = 0; i < pins->bucket_count && segment->resting > 0; i++)
+		for (struct pin *pin = pins->buckets[i]; pin; pin = pin->next)
+			if (pin->resting && pin->segment == segment) {
+				pin->forgotten = true;
+				window_let_go(shard, pin);
+			}
+}
+
+void window_leave(struct shard *shard, struct segment *segment)
 {
 	struct pins *pins = &shard->pins;
 
-	if (pins->resting_bytes == 0 || (segment && segment->resting == 0))
-		return;
-	for (size_t i = 0; i < pins->bucket_count; i++)
+	for (size_t i = 0; i < pins->bucket_count && segment->resting > 0; i++)
 		for (struct pin *pin = pins->buckets[i], *next; pin; pin = next) {
 			next = pin->next;
-			if (!pin->resting || (segment && pin->segment != segment))
+			if (!pin->resting || pin->segment != segment)
 				continue;
-			if (mark)
-				mark_and_touch(pin->address, pin->bytes);
+			if (mark_and_touch(pin->address, pin->bytes) != DRP_OK)
+				segment->dirty = true;
 			window_forget(shard, pin);
 		}
 }
 
-void window_give_back(struct pin **pins, size_t count)
+void window_empty(struct shard *shard)
+{
+	struct pins *pins = &shard->pins;
+
+	for (size_t i = 0; i < pins->bucket_count && pins->resting_bytes > 0; i++)
+		for (struct pin *pin = pins->buckets[i], *next; pin; pin = next) {
+			next = pin->next;
+			if (!pin->resting)
+				continue;
+			if (pin->segment->users == pin->segment->resting) {
+				pin->segment->dirty = true;
+				window_forget(shard, pin);
+			} else {
+				pin->forgotten = true;
+				window_let_go(shard, pin);
+			}
+		}
+}
+
+static void sort_by_address(struct pin **pins, size_t count)
 {
 	for (size_t i = 1; i < count; i++) /* few: by insertion */
 		for (size_t k = i; k > 0 && pins[k]->address < pins[k - 1]->address; k--) {
@@ -152,27 +205,76 @@ void window_give_back(struct pin **pins, size_t count)
 			pins[k] = pins[k - 1];
 			pins[k - 1] = swapped;
 		}
+}
+
+static void mark_runs(struct pin **pins, size_t count, bool *marked)
+{
 	for (size_t i = 0, end; i < count; i = end) {
 		size_t bytes = pins[i]->bytes;
-		for (end = i + 1; end < count && pins[end]->segment == pins[i]->segment &&
-				  pins[end]->address == pins[i]->address + bytes; end++)
+		for (end = i + 1; end < count && pins[end]->segment == pins[i]->segment && !pins[i]->useless &&
+				  !pins[end]->useless && pins[end]->address == pins[i]->address + bytes; end++)
 			bytes += pins[end]->bytes;
-		mark_and_touch(pins[i]->address, bytes);
+		const bool done = !pins[i]->useless && mark_and_touch(pins[i]->address, bytes) == DRP_OK;
+		for (size_t k = i; k < end; k++)
+			marked[k] = done;
 	}
-	for (size_t i = 0; i < count; i++) {
-		struct pin *pin = pins[i];
-		struct cache *cache = pin->cache;
-		struct shard *shard = &cache->shards[pin->shard];
+}
+
+/*
+ * Under the shard's lock, which is given up in between: ends a pin, or lets it rest again. What is of no use to anybody goes at
+ * once, but for a large value, whose mapping may be written again. True: it ended.
+ */
+static bool finish_pin(struct shard *shard, struct pin *pin, bool marked)
+{
+	struct segment *segment = pin->segment;
+
+	if (!marked && !pin->forgotten && window_keep(shard, pin)) {
+		pin->state = PIN_HELD;
+		return false;
+	}
+	/* forgotten: before, or while its pages were marked */
+	if (!marked || (pin->forgotten && segment->kind == SEGMENT_EXTENTS)) {
+		pthread_mutex_unlock(&shard->lock);
+		const bool purged = prim_purge(pin->address, pin->bytes) == DRP_OK;
 		pthread_mutex_lock(&shard->lock);
-		if (pin->forgotten) { /* before, or while its pages were marked; the pages are of no use to anybody */
-			pthread_mutex_unlock(&shard->lock);
-			(void)prim_purge(pin->address, pin->bytes);
-			pthread_mutex_lock(&shard->lock);
-		}
-		end_pin(shard, pin);
+		if (!purged && !marked)
+			segment->dirty = true;
+		if (purged && pin->forgotten && segment->kind == SEGMENT_EXTENTS && segment->state != SEGMENT_ZOMBIE)
+			rewrite_note_absent(shard, segment, (size_t)(pin->address - segment->base) / prim_page_size(),
+					  pin->bytes / prim_page_size());
+	}
+	end_pin(shard, pin);
+	return true;
+}
+
+static void give_back(struct pin **pins, size_t count)
+{
+	bool marked[STEP_PINS];
+
+	sort_by_address(pins, count);
+	mark_runs(pins, count, marked);
+	for (size_t i = 0; i < count; i++) {
+		struct cache *cache = pins[i]->cache;
+		struct shard *shard = &cache->shards[pins[i]->shard];
+		pthread_mutex_lock(&shard->lock);
+		const bool ended = finish_pin(shard, pins[i], marked[i]);
 		pthread_cond_broadcast(&shard->pin_changed);
 		shard_unlock(shard);
-		cache_unref(cache);
+		if (ended)
+			cache_release(cache);
+	}
+}
+
+void window_give_back(struct pin *pins)
+{
+	while (pins) {
+		struct pin *some[STEP_PINS];
+		size_t count = 0, bytes = 0;
+		for (; pins && count < STEP_PINS && bytes < STEP_BYTES; pins = pins->ring_next) {
+			bytes += pins->bytes;
+			some[count++] = pins;
+		}
+		give_back(some, count);
 	}
 }
 
@@ -205,14 +307,14 @@ static size_t step(uint64_t bytes, bool all, size_t *pins)
 		} else {
 			unlink_pin(pin);
 			pins_wake(&shard->pins, pin);
-			pin->state = PIN_FREEING;
+			pins_begin_free(pin);
 			taken_bytes += pin->bytes;
 			taken[count++] = pin;
 		}
 		pthread_mutex_unlock(&shard->lock);
 	}
 	window_unlock();
-	window_give_back(taken, count);
+	give_back(taken, count);
 	*pins = looked;
 	return count;
 }

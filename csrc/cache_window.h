@@ -30,16 +30,31 @@ struct shard;
 bool window_keep(struct shard *shard, struct pin *pin);
 /* Under the shard's lock: a pin that rests has a holder again. */
 void window_use(struct shard *shard, struct pin *pin);
+/* Under the shard's lock: a pin that rests goes; its pages are given back by whoever gives up the lock. */
+void window_let_go(struct shard *shard, struct pin *pin);
+/* Under the shard's lock: all that rest in the shard go so. */
+void window_let_all_go(struct shard *shard);
 /* Under the shard's lock: forgets a pin that rests. Its pages are left as they are, dirty: the caller sees to them. */
 void window_forget(struct shard *shard, struct pin *pin);
-/* Under the shard's lock: forgets all that rest in a segment, or, if it is NULL, in the shard; mark: their pages are marked. */
-void window_leave(struct shard *shard, const struct segment *segment, bool mark);
+/*
+ * Under the shard's lock, for a segment of many values that is about to be emptied, and cannot wait: marks the pages of those
+ * that rest in it, 40 us for a whole segment, and forgets them.
+ */
+void window_leave(struct shard *shard, struct segment *segment);
+/* Under the shard's lock: a segment is retired, and what rests in it goes; its pages are of no use. */
+void window_retire(struct shard *shard, const struct segment *segment);
+/*
+ * Under the shard's lock, for a shard that is about to be emptied: forgets what rests in segments that nobody uses, pages and
+ * all, for those are unmapped; what rests beside something held is let go.
+ */
+void window_empty(struct shard *shard);
 
 /*
- * Without a lock: marks the pages of pins that are FREEING and in no ring, adjacent ones in one call, and ends them: the
- * table forgets them, the segment has a user less, the cache a reference. Sorts the list.
+ * Without a lock: marks the pages of a list of pins (by ring_next) that are FREEING and in no ring, adjacent ones in one
+ * call, and ends them: the table forgets them, the segment has a user less, the cache a reference. A pin whose pages
+ * could not be marked rests again, if it may: what is not marked is counted.
  */
-void window_give_back(struct pin **pins, size_t count);
+void window_give_back(struct pin *pins);
 
 /* Bytes that rest or did when they were last used, over all caches. */
 uint64_t window_bytes(void);

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_fork.h"
 #include "cache_internal.h"
 #include "cache_move.h"
 

@@ -88,6 +88,13 @@ static void note_dirty(struct index *index, uint32_t page_number)
 	}
 }
 
+void index_note_all_dirty(struct index *index)
+{
+	for (size_t number = 0; number < index->page_count; number++)
+		if (index->states[number] & PAGE_USED)
+			note_dirty(index, (uint32_t)number);
+}
+
 /* True if the page's guard stands; see the top of the file. */
 static bool page_stands(const uint64_t *page)
 {

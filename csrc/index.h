@@ -109,6 +109,9 @@ int index_mark_taken(struct index *index, const struct iovec *ranges, size_t cou
 void index_hold(struct index *index);
 void index_release(struct index *index);
 
+/* Nobody knows which pages are marked: all that are in use count as written. */
+void index_note_all_dirty(struct index *index);
+
 /* Where chunk number lies, for drops on order. */
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "arena.h"
+#include "drp_assert.h"
 
 enum { FIRST_BUCKETS = 16 };
 
@@ -65,6 +66,8 @@ struct pin *pins_add(struct pins *pins, struct segment *segment, void *address, 
 void pins_remove(struct pins *pins, struct pin *pin)
 {
 	struct pin **at = bucket_of(pins, pin->address);
+
+	DRP_ASSERT(!pin->resting && !pin->in_window && pins->pin_count > 0 && pins->pinned_bytes >= pin->bytes);
 	while (*at != pin)
 		at = &(*at)->next;
 	*at = pin->next;
@@ -75,6 +78,7 @@ void pins_remove(struct pins *pins, struct pin *pin)
 
 void pins_rest(struct pins *pins, struct pin *pin)
 {
+	DRP_ASSERT(!pin->resting && pins->pinned_bytes >= pin->bytes);
 	pin->resting = true;
 	pin->segment->resting++;
 	pins->pinned_bytes -= pin->bytes;
@@ -83,14 +87,23 @@ void pins_rest(struct pins *pins, struct pin *pin)
 
 void pins_wake(struct pins *pins, struct pin *pin)
 {
+	DRP_ASSERT(pin->resting && pin->segment->resting > 0 && pins->resting_bytes >= pin->bytes);
 	pin->resting = false;
 	pin->segment->resting--;
 	pins->pinned_bytes += pin->bytes;
 	pins->resting_bytes -= pin->bytes;
 }
 
+void pins_begin_free(struct pin *pin)
+{
+	DRP_ASSERT(pin->count == 0 && !pin->resting);
+	pin->state = PIN_FREEING;
+	pin->useless = pin->forgotten && pin->segment->kind == SEGMENT_EXTENTS;
+}
+
 void pins_destroy(struct pins *pins)
 {
+	DRP_ASSERT(pins->pin_count == 0);
 	free(pins->buckets);
 	*pins = (struct pins){0};
 }

@@ -9,6 +9,7 @@
  *
  * While a pin is PINNING or FREEING, its pages are touched outside the lock by the one who set that state; others wait
  * for the shard's condition variable. So a page is never marked droppable under somebody who was told that it is held.
+ * In a forked child there is nobody to finish what another thread of the parent had begun: see cache_fork.c.
  *
  * Callers: cache, under the shard's lock.
  */
@@ -26,7 +27,8 @@ enum pin_state { PIN_PINNING, PIN_HELD, PIN_FREEING };
 
 struct pin {
 	struct pin *next;
-	struct pin *ring_next, *ring_previous; /* of the window, under its lock too */
+	struct pin *ring_next, *ring_previous; /* of the window, under its lock too; the first also of those that leave */
+	void *copy;                            /* while a fork is under way: of its pages, where they could not be kept */
 	struct cache *cache;                   /* the pin has a reference to it */
 	struct segment *segment;
 	unsigned char *address;
@@ -38,6 +40,7 @@ struct pin {
 	bool resting;   /* HELD, and in the ring, without holders */
 	bool used;      /* was taken up again since the window's hand came by */
 	bool forgotten; /* the entry is gone: give the pages back when the last holder lets go */
+	bool useless;   /* FREEING: it was so from the start, and its pages need not be marked first */
 };
 
 struct pins {
@@ -45,6 +48,7 @@ struct pins {
 	size_t bucket_count; /* a power of two, or 0 before the first pin */
 	size_t pin_count;
 	size_t pinned_bytes, resting_bytes;
+	struct pin *leaving; /* FREEING, out of the window: whoever gives up the lock gives their pages back (shard_unlock()) */
 };
 
 struct pin *pins_find(const struct pins *pins, const void *address);
@@ -54,6 +58,8 @@ void pins_remove(struct pins *pins, struct pin *pin);
 /* Its last holder left and it stays; it has one again, or is to be freed. */
 void pins_rest(struct pins *pins, struct pin *pin);
 void pins_wake(struct pins *pins, struct pin *pin);
+/* Nobody holds it any more: FREEING from now on. */
+void pins_begin_free(struct pin *pin);
 void pins_destroy(struct pins *pins);
 
 #endif

@@ -19,6 +19,7 @@
 
 enum segment_kind { SEGMENT_ENTRIES, SEGMENT_EXTENTS, SEGMENT_WHOLE, SEGMENT_KINDS };
 enum segment_state { SEGMENT_FREE, SEGMENT_OPEN, SEGMENT_SEALED, SEGMENT_ZOMBIE };
+enum fork_plan { FORK_NONE, FORK_KEEP, FORK_COPY }; /* what is held in it: how does it come to the child? */
 
 struct segment {
 	struct segment *older, *newer; /* by age; in the list of free segments, newer alone */
@@ -49,6 +50,10 @@ struct segment {
 	uint8_t life;      /* ENTRIES: which of the log's heads it is or was */
 	bool has_extents;  /* ENTRIES: some stand for values on pages of their own */
 	bool reused;       /* its pages were resident when it was opened: they keep their place in the reclaim order */
+	bool dirty;        /* pages of it that nothing counts could not be marked: it is unmapped, never used again */
+	bool unwiped;      /* its content would be in a forked child: to be put right, or unmapped; see cache_fork.c */
+	uint8_t fork_plan; /* while a fork is under way: enum fork_plan */
+	bool left_behind;  /* in a forked child: other threads of the parent were in it */
 	/* A bit a page, of WHOLE the first alone; side by side, for a look-up asks for both. */
 	struct segment_pages {
 		uint64_t used; /* asked for since cache_yield.c came by */

@@ -3,10 +3,12 @@
  *
  *   mapping -> pages: { marked, checksum of the content when it was marked,
  *                       absent: in signal mode, the empty file is mapped there, not to be touched,
+ *                       kept: in a forked child; what is not is zeros there
  *                       seen: tracking told of it, with the checksum of what it was then }
  */
 #include "prim_fake.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,6 +20,7 @@
 
 struct page {
 	bool marked, absent, seen;
+	bool kept; /* over a fork */
 	uint64_t checksum, seen_checksum;
 };
 
@@ -37,6 +40,8 @@ static struct {
 	size_t handles, marked_pages;
 	int last_handle;
 	bool moves;
+	void (*hook)(void);
+	bool in_hook, fails_keeping;
 	unsigned cpu;
 	struct prim_headroom headroom;
 	uint64_t resident_bytes;
@@ -46,6 +51,25 @@ static struct {
 	void *lock_context;
 	size_t given_under_lock;
 } fake = {.headroom = {.limit_bytes = UINT64_MAX, .hard_left_bytes = UINT64_MAX}, .random = 1};
+
+static void point(void)
+{
+	if (!fake.hook || fake.in_hook)
+		return;
+	fake.in_hook = true;
+	fake.hook();
+	fake.in_hook = false;
+}
+
+void fake_at_each_point(void (*hook)(void))
+{
+	fake.hook = hook;
+}
+
+void fake_fail_keeping(bool fails)
+{
+	fake.fails_keeping = fails;
+}
 
 static uint64_t checksum(const unsigned char *at)
 {
@@ -126,6 +150,38 @@ bool fake_page_in_use(size_t n)
 		n -= mapping->page_count;
 	}
 	return false;
+}
+
+static struct mapping *mapping_of_page(size_t *n)
+{
+	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next) {
+		if (*n < mapping->page_count)
+			return mapping;
+		*n -= mapping->page_count;
+	}
+	abort();
+}
+
+const void *fake_page_at(size_t n)
+{
+	const struct mapping *mapping = mapping_of_page(&n);
+	return mapping->address + n * prim_page_size();
+}
+
+bool fake_page_is_dirty(size_t n)
+{
+	const struct mapping *mapping = mapping_of_page(&n);
+	const unsigned char *at = mapping->address + n * prim_page_size();
+	const struct page *page = &mapping->pages[n];
+
+	return mapping->backing == PRIM_LAZYFREE && !page->absent && !is_zero(at) &&
+	       !(page->marked && page->checksum == checksum(at));
+}
+
+bool fake_page_is_kept(size_t n)
+{
+	const struct mapping *mapping = mapping_of_page(&n);
+	return mapping->pages[n].kept;
 }
 
 size_t fake_pages(void)
@@ -244,6 +300,7 @@ void prim_step(void)
 {
 	if (++fake.steps == fake.drop_step)
 		fake_drop(fake.drop_page);
+	point();
 }
 
 bool fake_fails(void)
@@ -271,9 +328,26 @@ void fake_drop_at(const void *address)
 	drop_page(mapping, page);
 }
 
+/* Before any handler of the code under test: children's handlers run in the order in which they were installed. */
+static void wipe_in_child(void)
+{
+	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next)
+		for (size_t i = 0; i < mapping->page_count; i++)
+			if (!mapping->pages[i].kept)
+				empty_page(mapping, i);
+}
+
+static void install_fork_handler(void)
+{
+	if (pthread_atfork(NULL, NULL, wipe_in_child) != 0)
+		abort();
+}
+
 int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **out)
 {
-	(void)flags;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, install_fork_handler);
 	size_t pages = length / prim_page_size();
 	if (fake_fails() || (fake.space_pages != 0 && fake_pages() + pages > fake.space_pages))
 		return DRP_NO_MEMORY;
@@ -288,6 +362,8 @@ int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **ou
 	mapping->address = address;
 	mapping->page_count = pages;
 	mapping->backing = backing;
+	for (size_t i = 0; i < pages; i++)
+		mapping->pages[i].kept = backing == PRIM_PLAIN || (flags & PRIM_KEEP_ON_FORK);
 	struct mapping **at = &fake.first;
 	while (*at)
 		at = &(*at)->next;
@@ -317,6 +393,7 @@ static void note_given_back(size_t length)
 /* All of a mapping, which cannot fail, or its end. */
 int prim_unmap(void *address, size_t length)
 {
+	point();
 	note_given_back(length);
 	for (struct mapping **at = &fake.first; *at; at = &(*at)->next) {
 		struct mapping *mapping = *at;
@@ -340,6 +417,7 @@ int prim_unmap(void *address, size_t length)
 int prim_mark(void *address, size_t length)
 {
 	size_t first;
+	point();
 	if (fake_fails())
 		return DRP_NO_MEMORY;
 	struct mapping *mapping = mapping_of(address, &first);
@@ -350,6 +428,7 @@ int prim_mark(void *address, size_t length)
 		mapping->pages[i].marked = true;
 		mapping->pages[i].checksum = checksum(mapping->address + i * prim_page_size());
 	}
+	point();
 	return DRP_OK;
 }
 
@@ -368,18 +447,21 @@ int prim_mark_ranges(const struct iovec *ranges, size_t count)
 int prim_purge(void *address, size_t length)
 {
 	size_t first;
+	point();
 	note_given_back(length);
 	if (fake_fails())
 		return DRP_NO_MEMORY;
 	struct mapping *mapping = mapping_of(address, &first);
 	for (size_t i = first; i < first + length / prim_page_size(); i++)
 		empty_page(mapping, i);
+	point();
 	return DRP_OK;
 }
 
 int prim_page_out(void *address, size_t length)
 {
 	size_t first;
+	point();
 	struct mapping *mapping = mapping_of(address, &first);
 	for (size_t i = first; i < first + length / prim_page_size(); i++)
 		drop_page(mapping, i);
@@ -396,11 +478,13 @@ int prim_cold(void *address, size_t length)
 void prim_pin(void *address, size_t length)
 {
 	size_t first;
+	point();
 	struct mapping *mapping = mapping_of(address, &first);
 	for (size_t i = first; i < first + (length + prim_page_size() - 1) / prim_page_size(); i++) {
 		(void)*(volatile unsigned char *)(mapping->address + i * prim_page_size()); /* SIGBUS, if it is absent */
 		mapping->pages[i].marked = mapping->pages[i].seen = false;
 	}
+	point();
 }
 
 void prim_touch(const void *address, size_t length)
@@ -411,10 +495,14 @@ void prim_touch(const void *address, size_t length)
 
 int prim_fork_content(void *address, size_t length, bool keep)
 {
-	(void)address;
-	(void)length;
-	(void)keep;
-	return DRP_OK;
+	const size_t pages = length / prim_page_size();
+	size_t first;
+	struct mapping *mapping = mapping_of(address, &first);
+	const bool fails = fake_fails() || (keep && fake.fails_keeping);
+
+	for (size_t i = first; i < first + (fails ? pages / 2 : pages); i++) /* failing, it may have come some way */
+		mapping->pages[i].kept = keep;
+	return fails ? DRP_NO_MEMORY : DRP_OK;
 }
 
 int prim_census(const void *address, size_t length, unsigned char *states, struct prim_census *out)
@@ -461,18 +549,24 @@ int prim_random(void *buffer, size_t length)
 
 int prim_headroom(struct prim_headroom *out)
 {
+	if (fake_fails())
+		return DRP_SYSTEM;
 	*out = fake.headroom;
 	return DRP_OK;
 }
 
 int prim_headroom_again(struct prim_headroom *room)
 {
+	if (fake_fails())
+		return DRP_SYSTEM;
 	*room = fake.headroom;
 	return DRP_OK;
 }
 
 int prim_resident(uint64_t *bytes)
 {
+	if (fake_fails())
+		return DRP_SYSTEM;
 	*bytes = fake.resident_bytes;
 	return DRP_OK;
 }

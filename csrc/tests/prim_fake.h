@@ -39,7 +39,25 @@ void fake_drop_at_step(size_t step, size_t n);
 size_t fake_steps(void);
 
 /*
- * Makes the Nth call from now that can fail fail: prim_map, prim_mark, prim_purge, prim_census, prim_random,
+ * A hook that is called at each step, and before and after each call that changes or reads pages: where another thread
+ * could fork, say. NULL: none. It is not called from within itself.
+ *
+ * A forked child has the fake's memory as it would have the kernel's: wiped, but for mappings and parts that are kept.
+ */
+void fake_at_each_point(void (*hook)(void));
+
+/* Address of page n of all mapped pages; has it content that the kernel could not take at this moment? */
+const void *fake_page_at(size_t n);
+bool fake_page_is_dirty(size_t n);
+/* Would a forked child have its content? */
+bool fake_page_is_kept(size_t n);
+
+/* From now on nothing can be kept over a fork, as when the process has no mapping left. */
+void fake_fail_keeping(bool fails);
+
+/*
+ * Makes the Nth call from now that can fail fail: prim_map, prim_mark, prim_purge, prim_fork_content, prim_census,
+ * prim_headroom, prim_headroom_again, prim_resident, prim_random,
  * prim_signal_*, prim_track_*, each page of a refill, and what else asks fake_fails(); 0: none.
  */
 void fake_fail_call(size_t call);

@@ -1,0 +1,82 @@
+/*
+ * cache_pages.h - the equation of a cache's pages on prim_fake: each that the kernel could not take is in exactly one count.
+ *
+ *   dirty pages  =  pinned (held, being taken or given back, resting)  +  tails of logs that are not marked yet
+ *                   +  directories that are not marked yet  +  pages of the index that count as dirty
+ *
+ * For the thread that works with the cache, between two of its calls.
+ */
+#ifndef DRP_CACHE_PAGES_H
+#define DRP_CACHE_PAGES_H
+
+#include "cache_internal.h"
+#include "check.h"
+#include "prim_fake.h"
+
+static inline bool page_in(const unsigned char *at, const unsigned char *from, size_t bytes)
+{
+	return at >= from && at < from + bytes;
+}
+
+static inline bool counted_in_segment(const struct shard *shard, const struct segment *segment, const unsigned char *at)
+{
+	const size_t page = prim_page_size();
+
+	if (segment->kind == SEGMENT_ENTRIES)
+		return segment->state == SEGMENT_OPEN && at >= segment->base + (segment->marked & ~(page - 1));
+	if (segment->kind != SEGMENT_EXTENTS || !page_in(at, segment->base, arena_directory_bytes(segment->length)))
+		return false;
+	for (unsigned i = 0; i < shard->rewrite.directory_count; i++)
+		if (shard->rewrite.directories[i] == segment->serial)
+			return true;
+	return segment->state == SEGMENT_OPEN;
+}
+
+/* How many counts of a shard the page is in. */
+static inline unsigned counted_in_shard(const struct shard *shard, const unsigned char *at)
+{
+	const size_t page = prim_page_size();
+	unsigned counts = 0;
+
+	for (size_t i = 0; i < shard->pins.bucket_count; i++)
+		for (const struct pin *pin = shard->pins.buckets[i]; pin; pin = pin->next)
+			counts += page_in(at, pin->address, pin->bytes);
+	for (const struct segment *segment = arena_next(&shard->arena, NULL); segment;
+	     segment = arena_next(&shard->arena, segment))
+		if (page_in(at, segment->base, segment->length))
+			counts += counted_in_segment(shard, segment, at);
+	for (size_t i = 0; i < shard->index.chunk_count; i++) {
+		void *chunk;
+		size_t bytes;
+		index_chunk(&shard->index, i, &chunk, &bytes);
+		if (page_in(at, chunk, bytes)) /* 2: dirty, as index.c has it */
+			counts += shard->index.states[(bytes * i + (size_t)(at - (unsigned char *)chunk)) / page] >> 1 & 1;
+	}
+	return counts;
+}
+
+/* False: a page is dirty and in no count, or in two; or the counts of pinned bytes are not their pins'. */
+static inline bool pages_are_counted(struct cache *cache)
+{
+	bool right = true;
+
+	for (size_t n = 0; n < fake_pages(); n++) {
+		unsigned counts = 0;
+		if (!fake_page_is_dirty(n))
+			continue;
+		for (unsigned i = 0; i < cache->shard_count; i++)
+			counts += counted_in_shard(&cache->shards[i], fake_page_at(n));
+		right &= CHECK_EQ(counts, 1) != 0;
+	}
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		const struct pins *pins = &cache->shards[i].pins;
+		size_t pinned = 0, resting = 0;
+		for (size_t k = 0; k < pins->bucket_count; k++)
+			for (const struct pin *pin = pins->buckets[k]; pin; pin = pin->next)
+				*(pin->resting ? &resting : &pinned) += pin->bytes;
+		right &= CHECK_EQ(pinned, pins->pinned_bytes) && CHECK_EQ(resting, pins->resting_bytes);
+	}
+	return right;
+}
+
+#endif
