@@ -82,10 +82,23 @@ static void note_emptied(struct arena *arena, struct segment *segment)
 	segment->touched_pages = 0;
 }
 
+/*
+ * What was written to a retired segment and not marked yet is dead; the kernel may have it. The directory of values is written
+ * again after it was marked, where places of dead values were.
+ */
+static void mark_dead(struct segment *segment)
+{
+	const bool is_directory = segment->kind == SEGMENT_EXTENTS;
+	const size_t bytes = is_directory ? arena_directory_bytes(segment->length) : segment->used;
+
+	if ((is_directory ? prim_mark(segment->base, bytes) : arena_mark(segment, true)) != DRP_OK)
+		segment->dirty = true;
+}
+
 static void purge(struct arena *arena, struct segment *segment)
 {
-	/* Where it fails the kernel may have the pages anyhow: a dead segment is marked. */
-	prim_best_effort(prim_purge(segment->base, segment->length));
+	if (prim_purge(segment->base, segment->length) != DRP_OK)
+		mark_dead(segment); /* the rest is marked already */
 	note_emptied(arena, segment);
 }
 
@@ -471,8 +484,11 @@ static bool keeps_too_many(const struct arena *arena, enum segment_kind kind)
 /* A segment that nothing names and nobody uses: to the free ones, or away. */
 static void dispose(struct arena *arena, struct segment *segment)
 {
-	const bool ends = arena->closed || arena->emptying, kept = !ends && is_worth_keeping(arena, segment);
+	const bool ends = arena->closed || arena->emptying;
 
+	if (!ends && is_worth_keeping(arena, segment))
+		mark_dead(segment);
+	const bool kept = !ends && is_worth_keeping(arena, segment);
 	if (ends || segment->dirty || segment->unwiped || (segment->kind == SEGMENT_WHOLE && !kept)) {
 		doom(arena, segment);
 		return;
@@ -482,7 +498,6 @@ static void dispose(struct arena *arena, struct segment *segment)
 	if (kept) {
 		if (segment->kind == SEGMENT_WHOLE && arena->kept_count[SEGMENT_WHOLE] == KEPT_WHOLES_MAX)
 			(void)arena_trim_whole(arena);
-		(void)arena_mark(segment, true); /* what is left there is dead; the kernel may have it before it is used again */
 		arena_note_held(arena, segment, segment->touched_pages - segment->held_pages); /* will be, once it is used again */
 		segment->newer = arena->kept[segment->kind];
 		arena->kept[segment->kind] = segment;
@@ -508,6 +523,7 @@ void arena_retire(struct arena *arena, struct segment *segment)
 	leave_log(arena, segment);
 	if (segment->users > 0) {
 		segment->state = SEGMENT_ZOMBIE;
+		mark_dead(segment);
 		arena_note_given_back(arena, segment, segment->held_pages); /* they are its users' */
 		segment->newer = arena->zombies;
 		if (arena->zombies)

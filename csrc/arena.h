@@ -57,8 +57,7 @@ struct arena {
 	struct segment *kept[SEGMENT_KINDS]; /* with their pages, which are cheaper to write again than new ones; newest first */
 	unsigned kept_count[SEGMENT_KINDS];
 	bool memory_is_short; /* set by the caller: what the main log retires gives its pages back (cache_probation.h) */
-	struct segment *doomed; /* to be unmapped by arena_bury(), outside the lock */
-	struct segment *zombies; /* retired, and still in use */
+	struct segment *doomed, *zombies; /* to be unmapped by arena_bury(), outside the lock; retired, and still in use */
 };
 
 /* segment_bytes: a power of two, from one page to ARENA_SEGMENT_MAX. Maps nothing yet. */

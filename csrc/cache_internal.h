@@ -71,6 +71,11 @@ static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 	return &cache->shards[(hash >> 8) & (cache->shard_count - 1)];
 }
 uint64_t cache_now_ns(struct cache *cache);
+/* Pages that are of no use to anybody: given back, or for the kernel to take. False: neither could be done. */
+static inline bool give_up_pages(void *address, size_t bytes)
+{
+	return prim_purge(address, bytes) == DRP_OK || prim_mark(address, bytes) == DRP_OK;
+}
 /* Where a value of that many bytes of pages goes: among others, or alone. */
 static inline enum segment_kind shard_extent_kind(const struct shard *shard, size_t length)
 {

@@ -62,7 +62,7 @@ int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *seg
 	cache_begin_copy(sink, value_bytes, shard, segment, of);
 	bool intact = dirty_and_check(address, value_bytes, witnesses), dirty = false;
 	if (!intact) /* dirty zeros, and what was left, of no use to anybody */
-		dirty = prim_purge(address, of->bytes) != DRP_OK && prim_mark(address, of->bytes) != DRP_OK;
+		dirty = !give_up_pages(address, of->bytes);
 
 	/* Waiters are told before end_copy(), which may itself wait for one of them. */
 	pthread_mutex_lock(&shard->lock);

@@ -171,8 +171,11 @@ void shard_unlock(struct shard *shard)
 		graves_close();
 	if (leaving)
 		window_give_back(leaving);
-	if (count > 0)
-		(void)index_mark_taken(&shard->index, dirty, count);
+	if (count > 0 && index_mark_taken(&shard->index, dirty, count) != DRP_OK) {
+		pthread_mutex_lock(&shard->lock);
+		index_note_all_dirty(&shard->index);
+		pthread_mutex_unlock(&shard->lock);
+	}
 }
 
 void shard_unlock_emptied(struct shard *shard)
@@ -478,7 +481,7 @@ static void mark_entries(struct shard *shard, struct segment *head, bool all)
 
 	if (!all && unmarked + *extent_bytes < batch)
 		return;
-	(void)arena_mark(head, all);
+	prim_best_effort(arena_mark(head, all)); /* what was not marked is so with what is appended next */
 	if (head->marked == marked && !all)
 		return;
 	/* Few entries stand for many pages here: they must outlive them, or those pages are there for nobody. */
@@ -624,10 +627,13 @@ void shard_mark(struct shard *shard, bool all)
 			if (log->entries[life])
 				mark_entries(shard, log->entries[life], all);
 		if (all && log->extents)
-			(void)arena_mark(log->extents, true);
+			prim_best_effort(arena_mark(log->extents, true)); /* it is so again with the next value anyhow */
 	}
-	if (all) {
-		rewrite_mark(shard);
-		(void)index_mark(&shard->index);
-	}
+	if (!all)
+		return;
+	for (struct segment *segment = arena_next(&shard->arena, NULL); segment; segment = arena_next(&shard->arena, segment))
+		if (segment->marked < segment->used && segment->state == SEGMENT_SEALED)
+			prim_best_effort(arena_mark(segment, true)); /* it failed when it was sealed: now, or the next time */
+	rewrite_mark(shard);
+	prim_best_effort(index_mark(&shard->index)); /* those pages count as dirty still */
 }

@@ -172,7 +172,7 @@ void window_leave(struct shard *shard, struct segment *segment)
 			next = pin->next;
 			if (!pin->resting || pin->segment != segment)
 				continue;
-			if (mark_and_touch(pin->address, pin->bytes) != DRP_OK)
+			if (mark_and_touch(pin->address, pin->bytes) != DRP_OK && !give_up_pages(pin->address, pin->bytes))
 				segment->dirty = true;
 			window_forget(shard, pin);
 		}
@@ -237,7 +237,7 @@ static bool finish_pin(struct shard *shard, struct pin *pin, bool marked)
 		pthread_mutex_unlock(&shard->lock);
 		const bool purged = prim_purge(pin->address, pin->bytes) == DRP_OK;
 		pthread_mutex_lock(&shard->lock);
-		if (!purged && !marked)
+		if (!purged && !marked && prim_mark(pin->address, pin->bytes) != DRP_OK)
 			segment->dirty = true;
 		if (purged && pin->forgotten && segment->kind == SEGMENT_EXTENTS && segment->state != SEGMENT_ZOMBIE)
 			rewrite_note_absent(shard, segment, (size_t)(pin->address - segment->base) / prim_page_size(),

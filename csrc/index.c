@@ -539,8 +539,9 @@ void index_clear(struct index *index)
 		return; /* it ended already */
 	doom_chunks(index);
 	for (size_t i = 0; i < index->chunk_count; i++)
-		/* A page that stays is begun anew when it is used again, whatever it has in it. */
-		prim_best_effort(prim_purge(index->chunks[i], CHUNK_PAGES * prim_page_size()));
+		/* A page that stays is begun anew when it is used again, whatever it has in it; until then the kernel may have it. */
+		if (prim_purge(index->chunks[i], CHUNK_PAGES * prim_page_size()) != DRP_OK)
+			prim_best_effort(prim_mark(index->chunks[i], CHUNK_PAGES * prim_page_size()));
 	/* Smaller than they are, they may stay where they are. */
 	unsigned char *states = realloc(index->states, index->chunk_count * CHUNK_PAGES);
 	if (states)
@@ -637,6 +638,8 @@ int index_mark(struct index *index)
 		int result = index_mark_taken(index, ranges, count);
 		status = result != DRP_OK ? result : status;
 	}
+	if (status != DRP_OK)
+		index_note_all_dirty(index); /* which of them is not known */
 	return status;
 }
 

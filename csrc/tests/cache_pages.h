@@ -23,13 +23,13 @@ static inline bool counted_in_segment(const struct shard *shard, const struct se
 	const size_t page = prim_page_size();
 
 	if (segment->kind == SEGMENT_ENTRIES)
-		return segment->state == SEGMENT_OPEN && at >= segment->base + (segment->marked & ~(page - 1));
+		return at >= segment->base + (segment->marked & ~(page - 1)); /* of a sealed one, if a mark failed */
 	if (segment->kind != SEGMENT_EXTENTS || !page_in(at, segment->base, arena_directory_bytes(segment->length)))
 		return false;
 	for (unsigned i = 0; i < shard->rewrite.directory_count; i++)
 		if (shard->rewrite.directories[i] == segment->serial)
 			return true;
-	return segment->state == SEGMENT_OPEN;
+	return segment->state == SEGMENT_OPEN || segment->marked == 0;
 }
 
 /* How many counts of a shard the page is in. */
@@ -55,6 +55,30 @@ static inline unsigned counted_in_shard(const struct shard *shard, const unsigne
 	return counts;
 }
 
+static inline void tell_if_in(const char *list, const struct segment *segment, const unsigned char *at)
+{
+	if (page_in(at, segment->base, segment->length))
+		printf("# page %zu of a segment %s: kind %d, state %d, used %zu, marked %zu, users %u\n",
+		       (size_t)(at - segment->base) / prim_page_size(), list, segment->kind, segment->state, segment->used,
+		       segment->marked, segment->users);
+}
+
+static inline void tell_where(const struct cache *cache, const unsigned char *at)
+{
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		const struct arena *arena = &cache->shards[i].arena;
+		for (const struct segment *segment = arena_next(arena, NULL); segment; segment = arena_next(arena, segment))
+			tell_if_in("in use", segment, at);
+		for (const struct segment *segment = arena->zombies; segment; segment = segment->newer)
+			tell_if_in("that is a zombie", segment, at);
+		for (const struct segment *segment = arena->free; segment; segment = segment->newer)
+			tell_if_in("that is free", segment, at);
+		for (int kind = 0; kind < SEGMENT_KINDS; kind++)
+			for (const struct segment *segment = arena->kept[kind]; segment; segment = segment->newer)
+				tell_if_in("that is kept", segment, at);
+	}
+}
+
 /* False: a page is dirty and in no count, or in two; or the counts of pinned bytes are not their pins'. */
 static inline bool pages_are_counted(struct cache *cache)
 {
@@ -66,6 +90,8 @@ static inline bool pages_are_counted(struct cache *cache)
 			continue;
 		for (unsigned i = 0; i < cache->shard_count; i++)
 			counts += counted_in_shard(&cache->shards[i], fake_page_at(n));
+		if (counts != 1)
+			tell_where(cache, fake_page_at(n));
 		right &= CHECK_EQ(counts, 1) != 0;
 	}
 	for (unsigned i = 0; i < cache->shard_count; i++) {
