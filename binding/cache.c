@@ -35,14 +35,26 @@ static int without_gil(struct cache *cache, int (*call)(struct cache *))
 	return status;
 }
 
+/* 0, or -1 with an exception that names the parameter. */
+static int read_number(PyObject *object, const char *name, double *number)
+{
+	*number = PyFloat_AsDouble(object);
+	if (*number != -1.0 || !PyErr_Occurred())
+		return 0;
+	if (PyErr_ExceptionMatches(PyExc_TypeError))
+		PyErr_Format(PyExc_TypeError, "%s must be a number of seconds, or None; you gave %R", name, object);
+	return -1;
+}
+
 /* Seconds as nanoseconds; None gives fallback. 0, or -1 with an exception. */
 static int read_seconds(PyObject *object, const char *name, uint64_t fallback, uint64_t *ns)
 {
+	double seconds;
+
 	*ns = fallback;
 	if (!object || object == Py_None)
 		return 0;
-	double seconds = PyFloat_AsDouble(object);
-	if (seconds == -1.0 && PyErr_Occurred())
+	if (read_number(object, name, &seconds) < 0)
 		return -1;
 	if (!(seconds > 0)) {
 		PyErr_Format(PyExc_ValueError, "%s must be more than 0 seconds, or None; you gave %R", name, object);
@@ -211,8 +223,8 @@ int cache_object_read_item(CacheObject *self, struct value *value, PyObject *obj
 		return -1;
 	if (!cost || cost == Py_None)
 		return 0;
-	double seconds = PyFloat_AsDouble(cost);
-	if (seconds == -1.0 && PyErr_Occurred())
+	double seconds;
+	if (read_number(cost, "cost", &seconds) < 0)
 		return -1;
 	if (!(seconds >= 0)) {
 		PyErr_Format(PyExc_ValueError, "cost must be 0 seconds or more, or None; you gave %R", cost);

@@ -42,7 +42,7 @@ TOO_LONG = "the same at this size takes minutes; other sizes are run"
 LEFT_OUT = {
     "tests/unit/test_layering.py": "reads the source",
     "tests/unit/test_public_face.py": "reads the package's names",
-    "tests/unit/test_docs_regions.py": "reads the documentation",
+    "tests/unit/test_docs.py": "reads the documentation",
     "tests/unit/test_model.py": "the model alone; test_model_against_kernel is run",
     "tests/unit/test_replay.py": "the model alone; test_model_against_kernel is run",
     "tests/unit/test_keys.py": NO_KERNEL,

@@ -1,5 +1,6 @@
 """`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
 
+import operator
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -84,10 +85,17 @@ class CacheStats:
 
 def check_waits(wait_seconds: float, linger_seconds: float) -> None:
     """Raises ValueError or TypeError unless both are seconds."""
-    if not wait_seconds > 0:
-        raise ValueError(f"wait_seconds must be more than 0 seconds; you gave {wait_seconds!r}")
-    if not linger_seconds >= 0:
-        raise ValueError(f"linger_seconds must be 0 seconds or more; you gave {linger_seconds!r}")
+    _check("wait_seconds", wait_seconds, lambda: wait_seconds > 0, "more than 0 seconds")
+    _check("linger_seconds", linger_seconds, lambda: linger_seconds >= 0, "0 seconds or more")
+
+
+def _check(name: str, value: object, is_right: Callable[[], bool], must_be: str) -> None:
+    try:
+        if is_right():
+            return
+    except TypeError:
+        raise TypeError(f"{name} must be a number, {must_be}; you gave {value!r}") from None
+    raise ValueError(f"{name} must be {must_be}; you gave {value!r}")
 
 
 class View:
@@ -174,8 +182,8 @@ class Cache(CoreCache):
             raise ValueError(f"fork must be 'wipe' or 'share'; you gave {fork!r}")
         if fork == "share" and backing == "droppable":
             raise ValueError("fork='share' needs backing='lazyfree': the kernel wipes droppable memory on fork")
-        if max_bytes is not None and max_bytes <= 0:
-            raise ValueError(f"max_bytes must be more than 0, or None; you gave {max_bytes!r}")
+        if max_bytes is not None:
+            _check("max_bytes", max_bytes, lambda: operator.index(max_bytes) > 0, "more than 0, or None")
         check_waits(wait_seconds, linger_seconds)
         layout = layout or Layout()
         encode, decode = _values.coder(serializer)

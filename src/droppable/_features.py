@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,7 +109,17 @@ def _error_text(error: int) -> str:
 
 
 def _since(version: str) -> Callable[[int], str]:
-    return lambda error: f"it came with Linux {version}, this is {KERNEL.release}"
+    def why(error: int) -> str:
+        if _numbers(KERNEL.release) >= _numbers(version):
+            return f"Linux has it since {version}, but here it is refused or hidden: a sandbox, or /proc is not there"
+        return f"it came with Linux {version}, this is {KERNEL.release}"
+
+    return why
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    """The first two numbers of "6.18.44-rc1"."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:2])
 
 
 def _why_no_lazyfree(error: int) -> str:
@@ -143,7 +155,12 @@ def _swap() -> Feature:
 
 
 def _memory() -> tuple[Feature, ...]:
-    from droppable._cgroup import controller_version, current  # here: `import droppable` need not pay for it
+    try:
+        from droppable._cgroup import controller_version, current  # here: `import droppable` need not pay for it
+    except (OSError, ImportError) as error:  # its file cannot be opened: no descriptors are left
+        unknown = f"there may be one, and caches stay small: it cannot be read: {error}"
+        names = ("cgroup", "memory_limit_bytes", "memory_left_bytes")
+        return tuple(Feature(name, False, None, unknown) for name in names)
 
     version, limit = controller_version(), current()
     without_cgroup = f"no cgroup is tighter than the machine, which has {limit.limit_bytes} bytes"
@@ -172,13 +189,14 @@ def _libc() -> Feature:
         version = os.confstr("CS_GNU_LIBC_VERSION")
     except (ValueError, OSError):
         version = None
-    if version is None and "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE")):
-        version = "musl"
+    if version is None:
+        with suppress(OSError, ImportError):  # no descriptors are left for what it reads
+            version = "musl" if "musl" in str(sysconfig.get_config_var("HOST_GNU_TYPE")) else None
     return Feature("libc", version is not None, version, "" if version else "neither glibc nor musl names itself")
 
 
 def _free_threading() -> Feature:
-    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if "t" not in sys.abiflags:
         return Feature("free_threading", False, "GIL", "this Python is built with a GIL")
     if getattr(sys, "_is_gil_enabled", lambda: True)():
         return Feature("free_threading", False, "GIL switched on", "PYTHON_GIL, or an extension module, asked for it")

@@ -253,9 +253,16 @@ class TestExpiry:
             Cache(ttl=ttl)
 
     def test_not_a_number(self, cache: Cache) -> None:
-        with pytest.raises(TypeError, match="real number"):
-            cache.set("k", 1, ttl="soon")  # type: ignore[arg-type]
+        for name in ("ttl", "cost"):
+            for call in (cache.set, cache.add):
+                with pytest.raises(TypeError, match=f"{name} must be a number of seconds, or None; you gave 'soon'"):
+                    call("k", 1, **{name: "soon"})  # type: ignore[arg-type]
         assert "k" not in cache
+        with pytest.raises(TypeError, match="ttl must be a number of seconds, or None; you gave \\[\\]"):
+            Cache(ttl=[])  # type: ignore[arg-type]
+        for name in ("wait_seconds", "linger_seconds"):
+            with pytest.raises(TypeError, match=f"{name} must be a number, .* you gave None"):
+                Cache(**{name: None})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("ttl", [float("inf"), 1e300, 1e-300, 10**15])
     def test_extremes(self, cache: Cache, ttl: float) -> None:
@@ -299,6 +306,11 @@ class TestMaxBytes:
     @pytest.mark.parametrize("max_bytes", [0, -1])
     def test_out_of_range(self, max_bytes: int) -> None:
         with pytest.raises(ValueError, match="max_bytes must be more than 0, or None; you gave"):
+            Cache(max_bytes=max_bytes)
+
+    @pytest.mark.parametrize("max_bytes", ["64M", 1.5, [1]])
+    def test_not_a_number(self, max_bytes: Any) -> None:
+        with pytest.raises(TypeError, match="max_bytes must be a number, more than 0, or None; you gave"):
             Cache(max_bytes=max_bytes)
 
     @pytest.mark.parametrize("max_bytes", [1 << 64, (1 << 64) + 4096, 1 << 80])

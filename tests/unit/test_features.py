@@ -1,11 +1,13 @@
 """`droppable.features()` against what this machine says when it is asked another way."""
 
+import builtins
 import os
 import struct
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,6 +154,49 @@ def test_an_unknown_probe_is_an_error() -> None:
         probe("ksm")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="str"):
         probe(1)  # type: ignore[arg-type]
+
+
+def test_a_kernel_that_is_new_enough_is_not_told_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("droppable._features.probe", lambda name: (False, "call_failed", 0))
+    for release, words in (("6.18.4-rc1", "it is refused or hidden"), ("5.10.0", "it came with Linux 6.7, this is")):
+        kernel = SimpleNamespace(sysname="Linux", release=release, machine="x86_64")
+        monkeypatch.setattr("droppable._features.KERNEL", kernel)
+        assert words in droppable.features()["pagemap_scan"].reason
+
+
+@pytest.mark.parametrize("hidden", [OSError(24, "Too many open files"), ImportError("no module")])
+def test_nothing_is_raised_where_modules_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, hidden: Exception) -> None:
+    def refuse(name: str, *args: object, **kwargs: object) -> object:
+        if name == "droppable._cgroup":
+            raise hidden
+        return importing(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    importing = builtins.__import__
+    monkeypatch.setattr("builtins.__import__", refuse)
+    features = droppable.features()
+    monkeypatch.undo()
+    assert [feature.name for feature in features] == NAMES
+    for name in ("cgroup", "memory_limit_bytes", "memory_left_bytes"):
+        assert not features[name].available
+        assert str(hidden) in features[name].reason
+
+
+def test_the_first_call_of_all_tells_that_no_descriptors_are_left() -> None:
+    code = """
+import os, resource, droppable
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+opened = []
+try:
+    while True:
+        opened.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+limit = droppable.features()["memory_limit_bytes"]
+for fd in opened:
+    os.close(fd)
+assert not limit.available and "caches stay small" in limit.reason and "cannot be read" in limit.reason, limit
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_a_limit_that_cannot_be_read_is_told() -> None:

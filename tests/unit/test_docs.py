@@ -1,0 +1,64 @@
+"""The examples of README and of the pages in docs/ run in their order, as the pages say; what a page names is there."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import droppable
+
+TOP = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/cache.md", "docs/changes.md", "docs/model.md", "docs/random.md", "docs/regions.md"]
+
+ALL_PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in TOP.glob("docs/*.md"))]
+COUNT = r"`(?:stats\(\)\.)?((?:misses|window|yielded|pinned|stored|mapped)_\w+)`"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (TOP / page).read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    if page == "docs/regions.md" and droppable.lowlevel.page_size_bytes() != 4096:
+        blocks = blocks[:1]  # the others spell pages of 4096 bytes out
+    if "numpy" in text:
+        pytest.importorskip("numpy", reason="NumPy is not installed")
+    module = ModuleType("page_of_documentation")  # as a script, so that pickle finds the classes of the examples
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for block in blocks:
+        exec(compile(block, page, "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_each_file_that_a_page_links_to_is_there(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (TOP / page).read_text())
+    files = [link for link in links if "://" not in link]
+    missing = [link for link in files if not (TOP / page).parent.joinpath(link).exists()]
+    assert not missing, f"{page} links to {missing}"
+
+
+@pytest.mark.parametrize("page", ["docs/cache.md", "docs/changes.md"])
+def test_each_count_that_a_page_names_is_there(page: str) -> None:
+    names = set(re.findall(COUNT, (TOP / page).read_text()))
+    assert names
+    assert names <= {*droppable.CacheStats.__slots__, "misses"}
+
+
+def test_each_test_that_a_promise_names_is_there() -> None:
+    text = (TOP / "docs" / "promises.md").read_text()
+    names = {
+        name
+        for words in re.findall(r"`([^`]+)`", text)
+        for name in re.findall(r"\b(test_\w+|a_\w+|absent_\w+)$", words)
+    }
+    assert len(names) > 15
+    sources = "".join(
+        path.read_text()
+        for folder in ("tests/unit", "tests/pressure", "tests/property", "csrc/tests")
+        for path in (TOP / folder).iterdir()
+        if path.suffix in {".py", ".c"}
+    )
+    for name in names:
+        assert re.search(rf"\b{name}\(", sources), f"docs/promises.md names {name}, which is not there"
