@@ -50,7 +50,7 @@ class CacheStats:
     sets: int
     deletes: int
     refused: int
-    """Inserts refused because they could have met the OOM killer."""
+    """Inserts refused because they could have called the OOM killer, and computed values that could not be stored."""
     evicted: int
     """Entries that left because of `max_bytes`, unasked for while memory was short, or for want of address space."""
     expired: int
@@ -142,20 +142,20 @@ class Cache(CoreCache):
     caching: each `get` misses, each `set` is accepted (True), counted, and evicted at once.
 
     Args:
-        max_bytes: bound on the memory that the cache takes, with what is dead of it and not written again yet; None:
-            memory alone is the bound. Up to 3/16 more, and at least 96 KiB, may be resident: what is just being
-            emptied or written again, and an index. Arrays that are held beyond their entries' lives are not counted.
-            For fairness between caches; safety does not need it.
+        max_bytes: bound on the memory that the cache takes, with dead values whose memory was not given back or written
+            again yet; None: free memory alone is the bound. Up to 3/16 more (at least 96 KiB) may be resident: memory
+            that is just being emptied or written again, and the index. Arrays that are held after their entries are
+            gone are not counted. For fairness between caches; safety does not need it.
         ttl: seconds until an entry expires, unless `set()` says otherwise; None: never.
         backing: "lazyfree" (what "auto" chooses): private memory marked with MADV_FREE; can be pinned, works on every
             kernel since 4.12. "droppable": MAP_DROPPABLE, Linux 6.11 and newer: never in swap or a core dump; nothing
             can be pinned, so arrays are copies.
         serializer: used instead of pickle for values that have no native form.
         fork: "share": the child keeps reading what was cached before the fork, copy-on-write ("lazyfree" only).
-        wait_seconds: so long, at most, somebody waits for a value that somebody else computes; then he computes it
-            too. A backstop: where a wait could never end, that is seen much earlier as a rule.
-        linger_seconds: for so long a task's computation goes on when everybody who waited for it was cancelled;
-            0: it is cancelled with the last one.
+        wait_seconds: how long a caller waits, at most, while another caller computes the same key; then it computes the
+            value itself. A backstop: most waits that could never end are noticed much earlier.
+        linger_seconds: how long a coroutine's computation goes on after the last caller who waited for it was
+            cancelled; 0: it is cancelled with that caller.
         layout: sizes inside, for tests and small machines; see `droppable.lowlevel.Layout`.
 
     Raises:
