@@ -399,6 +399,25 @@ void arena_seal(struct arena *arena, struct segment *head)
 	arena_count(arena, head, written_pages(head));
 }
 
+static int map_segment(struct arena *arena, enum segment_kind kind, size_t length, struct segment **out)
+{
+	struct segment *segment = calloc(1, sizeof(*segment) + segment_words(kind, length) * sizeof(segment->pages[0]));
+	void *base;
+
+	if (!segment)
+		return DRP_NO_MEMORY;
+	const int status = prim_map(arena->backing, length, arena->map_flags, &base);
+	if (status != DRP_OK) {
+		free(segment);
+		return status;
+	}
+	segment->base = base;
+	segment->length = length;
+	arena->mapped_bytes += length;
+	*out = segment;
+	return DRP_OK;
+}
+
 int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum segment_kind kind, size_t length,
 	       struct segment **out)
 {
@@ -421,18 +440,11 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 	if (kind != SEGMENT_WHOLE && !segment && (arena->free || arena->mapped_bytes >= arena->span_limit_bytes))
 		segment = take_free(arena);
 	if (!segment) {
-		void *base;
-		segment = calloc(1, sizeof(*segment) + segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
+		status = map_segment(arena, kind, map_bytes, &segment);
+		if (status != DRP_OK && kind != SEGMENT_WHOLE)
+			segment = take_free(arena); /* there is one that was of another kind */
 		if (!segment)
-			return DRP_NO_MEMORY;
-		segment->length = map_bytes;
-		status = prim_map(arena->backing, segment->length, arena->map_flags, &base);
-		if (status != DRP_OK) {
-			free(segment);
 			return status;
-		}
-		segment->base = base;
-		arena->mapped_bytes += segment->length;
 	}
 	segment->kind = (uint8_t)kind;
 	segment->state = SEGMENT_OPEN;
@@ -568,7 +580,7 @@ int arena_mark(struct segment *segment, bool part_pages)
 	if (segment->kind == SEGMENT_WHOLE || end <= segment->marked)
 		return DRP_OK;
 	int status = prim_mark(segment->base + segment->marked, end - segment->marked);
-	if (segment->reused) /* the mark left these pages where they stood in the reclaim order, and made them look unused */
+	if (status == DRP_OK && segment->reused) /* the mark left these pages where they stood in the reclaim order, and made them look unused */
 		prim_touch(segment->base + segment->marked, end - segment->marked);
 	/* The directory is written again with each extent, a part page with the next entry: to be marked once more. */
 	if (status == DRP_OK && (segment->kind == SEGMENT_ENTRIES || segment->state != SEGMENT_OPEN))

@@ -99,7 +99,7 @@ static int check_backing(const struct cache_config *config)
 	status = prim_mark(probe, page);
 	if (status == DRP_OK && *(volatile unsigned char *)probe != 1)
 		status = DRP_UNSUPPORTED;
-	(void)prim_unmap(probe, page);
+	prim_best_effort(prim_unmap(probe, page)); /* where it would split a mapping: a page is lost */
 	return status;
 }
 
@@ -462,11 +462,17 @@ static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash,
 	unsigned char *address = (*segment)->base + (size_t)extent->page * prim_page_size();
 	status = witness_write(address, item->parts, item->part_count, witnesses,
 			       cache->config.backing == PRIM_DROPPABLE);
-	if (status != DRP_OK)
-		(void)prim_purge(address, length); /* not all of it was marked, and it may be kept to be written again */
-	else if (resident)
-		prim_touch(address, length); /* it keeps its old place in the reclaim order, and must not look unused there */
-	return status;
+	if (status == DRP_OK) {
+		if (resident) /* it keeps its old place in the reclaim order, and must not look unused there */
+			prim_touch(address, length);
+		return DRP_OK;
+	}
+	if (prim_purge(address, length) != DRP_OK) { /* not all of it was marked */
+		pthread_mutex_lock(&shard->lock);
+		(*segment)->dirty = true;
+		pthread_mutex_unlock(&shard->lock);
+	}
+	return DRP_REFUSED; /* it would not be droppable, or is gone */
 }
 
 /* Puts an appended entry into the index, in the place of the key's older one if there is one. */
@@ -540,7 +546,11 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 	int status;
 
 	for (size_t i = 0; i < item->part_count; i++)
-		value_bytes += item->parts[i].bytes;
+		if (__builtin_add_overflow(value_bytes, item->parts[i].bytes, &value_bytes))
+			return DRP_TOO_LARGE;
+	/* Parts may overlap, so that a value can be larger than all memory. */
+	if (value_bytes > SIZE_MAX / 2 || key_bytes > cache->config.segment_bytes || item->meta_bytes > cache->config.segment_bytes)
+		return DRP_TOO_LARGE;
 	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || fills_pages(value_bytes) ||
 			      (item->own_pages && value_bytes >= prim_page_size()) ||
 			      value_bytes > cache->config.segment_bytes / 4;

@@ -108,8 +108,8 @@ bool cache_unpin_quick(struct cache_pin *pin); /* the same, if that takes no sys
 int cache_contains(struct cache *cache, const void *key, size_t key_bytes);
 
 /*
- * Stores a value, instead of the one that was there. DRP_REFUSED: no memory is left for it, counted, and the key is gone;
- * DRP_TOO_LARGE, DRP_NO_MEMORY, DRP_EXISTS (SET_IF_ABSENT), DRP_CLOSED: nothing changed.
+ * Stores a value, instead of the one that was there. DRP_REFUSED: no memory that could be dropped again is left for it, counted,
+ * and the key is gone; DRP_TOO_LARGE, DRP_NO_MEMORY, DRP_EXISTS (SET_IF_ABSENT), DRP_CLOSED: nothing changed.
  */
 int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 	      enum cache_set_mode mode);

@@ -36,6 +36,7 @@ struct shard {
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	size_t dirty_pages_most;  /* of the index, between two marks */
 	uint64_t span_cap_bytes, span_cap_until_ns; /* address space that there turned out to be, until then; 0: enough */
+	uint64_t in_vain_until_ns; /* until then no others make room for a mapping of its own: it gained nothing */
 	bool making_space, evicting_thin, closed;
 	uint64_t evicting_serial; /* of the segment that is emptied to keep max_bytes */
 	uint64_t held_bytes;      /* as last added to the cache's */
@@ -97,6 +98,11 @@ bool shard_is_over(struct cache *cache, struct shard *shard);
 void cache_account(struct cache *cache, struct shard *shard);
 /* cache_sweep.c. Counts what is live in a segment of values anew, and retires it if that is nothing. */
 void shard_audit(struct cache *cache, struct shard *shard, struct segment *segment);
+/* Did others go for the mapping of a large value a moment ago, without gain? Then none do. */
+static inline bool shard_is_in_vain(const struct shard *shard)
+{
+	return shard->in_vain_until_ns != 0 && prim_now_coarse_ns() < shard->in_vain_until_ns;
+}
 /* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
 

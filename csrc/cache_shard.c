@@ -21,12 +21,14 @@ enum {
 	ENTRIES_DEAR_FACTOR = 8,
 	SPENT_BYTES = 32 * 1024,
 	MARK_SHARE = 4, /* of a segment is appended between two marks: each interrupts the other processors */
+	UNMARKED_BATCHES = 2, /* of those at most */
 	/* Pages of the index between two marks: they cannot be dropped on lazyfree, and to mark one takes 2 us. Of all shards. */
 	INDEX_DIRTY_PAGES = 256,
 	SHARD_DIRTY_LEAST = 64,
 	SHARD_DIRTY_MOST = 128,
 	INDEX_SPARSE_SHARE = 8, /* of the slots are taken: a third to two thirds are, as a rule */
 	SPAN_CAP_NS = 100000000, /* between two tries to get more address space than there was */
+	IN_VAIN_NS = 1000000000, /* the same for a mapping of its own, for which others were given up and nothing was gained */
 };
 
 bool shard_let_go(void *context, uint64_t place)
@@ -473,21 +475,31 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 	return true;
 }
 
-static void mark_entries(struct shard *shard, struct segment *head, bool all)
+static int mark_entries(struct shard *shard, struct segment *head, bool all)
 {
 	const size_t marked = head->marked, unmarked = head->used - marked;
 	const size_t batch = head->length / MARK_SHARE;
 	size_t *extent_bytes = &shard->unmarked_extent_bytes[head->part];
 
 	if (!all && unmarked + *extent_bytes < batch)
-		return;
-	prim_best_effort(arena_mark(head, all)); /* what was not marked is so with what is appended next */
+		return DRP_OK;
+	const int status = arena_mark(head, all);
 	if (head->marked == marked && !all)
-		return;
+		return status;
 	/* Few entries stand for many pages here: they must outlive them, or those pages are there for nobody. */
 	if (*extent_bytes > ENTRIES_DEAR_FACTOR * unmarked)
 		prim_touch(head->base + marked, unmarked);
 	*extent_bytes = 0;
+	return status;
+}
+
+/*
+ * Nothing is appended behind much that cannot be marked (mlockall(2) keeps it from being so): it would be memory taken from
+ * others for good, and there would be ever more of it.
+ */
+static bool may_append(struct segment *head)
+{
+	return head->used - head->marked < head->length / MARK_SHARE * UNMARKED_BATCHES || arena_mark(head, false) == DRP_OK;
 }
 
 /* About how much address space a mapping of that length wants that is not there: by halves of it, tried. */
@@ -505,10 +517,21 @@ static size_t missing_space(size_t length)
 	return length;
 }
 
+/* Where all segments of a kind are heads, one is sealed, so that it can be emptied and opened again. False: they are in use. */
+static bool seal_a_head(struct arena *arena, enum segment_kind kind)
+{
+	for (struct segment *segment = NULL; (segment = arena_next(arena, segment)) != NULL;)
+		if (segment->kind == kind && segment->state == SEGMENT_OPEN && segment->users == segment->resting) {
+			arena_seal(arena, segment);
+			return true;
+		}
+	return false;
+}
+
 /*
- * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits) than what is mapped: older segments make room. It
- * is tried again after a while, for the limit may be lifted. Where a large part of the cache would have to go for one value, it
- * does not get in, and nothing changes.
+ * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits, vm.max_map_count) than what is mapped: older
+ * segments make room. It is tried again after a while, for the limit may be lifted. Where a large part of the cache would have
+ * to go for one value, or nothing was gained when others went for one, it does not get in, and nothing changes.
  */
 static int open_segment(struct cache *cache, struct shard *shard, enum arena_part part, unsigned life,
 			enum segment_kind kind, size_t length, struct segment **out)
@@ -517,21 +540,30 @@ static int open_segment(struct cache *cache, struct shard *shard, enum arena_par
 	struct segment *head = kind == SEGMENT_ENTRIES ? arena->logs[part].entries[life] : NULL;
 	int status;
 
-	if (head)
-		mark_entries(shard, head, true);
+	if (head && mark_entries(shard, head, true) != DRP_OK)
+		return DRP_REFUSED; /* see may_append() */
 	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : arena->segment_bytes);
+	const struct segment *full = kind == SEGMENT_EXTENTS ? arena->logs[part].extents : NULL;
+	if (full && full->live_count == 0 && full->users == 0) /* nothing of it will leave any more, and take it along */
+		shard_retire(cache, shard, arena->logs[part].extents);
 	status = arena_open(arena, part, life, kind, length, out);
 	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || arena->mapped_bytes == 0)
 		return status;
 	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes, missing = missing_space(wanted);
-	if (missing > arena->mapped_bytes / 2 && kind == SEGMENT_WHOLE)
+	if (kind == SEGMENT_WHOLE && (missing > arena->mapped_bytes / 2 || shard_is_in_vain(shard)))
 		return status;
 	shard->span_cap_bytes = arena->mapped_bytes + wanted - missing;
 	shard->span_cap_until_ns = prim_now_ns() + SPAN_CAP_NS;
-	shard_make_space(cache, shard, kind, length, true);
-	arena_bury(arena_take_doomed(arena)); /* under the lock for once: the address space is needed now */
-	status = arena_open(arena, part, life, kind, length, out);
-	shard->span_cap_bytes = arena->mapped_bytes;
+	for (;;) {
+		shard_make_space(cache, shard, kind, length, true);
+		arena_bury(arena_take_doomed(arena)); /* under the lock for once: the address space is needed now */
+		status = arena_open(arena, part, life, kind, length, out);
+		shard->span_cap_bytes = arena->mapped_bytes;
+		if (status != DRP_NO_MEMORY || kind == SEGMENT_WHOLE || !seal_a_head(arena, kind))
+			break;
+	}
+	if (status == DRP_NO_MEMORY && kind == SEGMENT_WHOLE)
+		shard->in_vain_until_ns = prim_now_ns() + IN_VAIN_NS;
 	return status;
 }
 
@@ -554,6 +586,8 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 
 	for (int tries = 0; tries < APPEND_RETRIES; tries++) {
 		struct segment *head = shard->arena.logs[part].entries[life];
+		if (head && !may_append(head))
+			return DRP_REFUSED;
 		end = head ? entry_place(head->used, bytes, &start) : SIZE_MAX;
 		if (!head || end > head->length || is_spent(head)) {
 			int status = open_segment(cache, shard, part, life, SEGMENT_ENTRIES, 0, &head);
@@ -625,7 +659,7 @@ void shard_mark(struct shard *shard, bool all)
 		const struct arena_log *log = &shard->arena.logs[part];
 		for (unsigned life = 0; life < log->lives; life++)
 			if (log->entries[life])
-				mark_entries(shard, log->entries[life], all);
+				prim_best_effort(mark_entries(shard, log->entries[life], all)); /* see may_append() */
 		if (all && log->extents)
 			prim_best_effort(arena_mark(log->extents, true)); /* it is so again with the next value anyhow */
 	}

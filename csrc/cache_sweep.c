@@ -232,6 +232,8 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		shard->span_cap_bytes = 0; /* tried anew */
 	if (shard->span_cap_bytes && arena->span_limit_bytes > shard->span_cap_bytes)
 		arena->span_limit_bytes = shard->span_cap_bytes;
+	if (kind == SEGMENT_WHOLE && shard->span_cap_bytes && shard_is_in_vain(shard))
+		return;
 	shard->making_space = true;
 	while (arena_is_full(arena, kind, length)) {
 		if (kind == SEGMENT_WHOLE ? arena_trim(arena) : arena_trim_whole(arena))

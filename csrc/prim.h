@@ -71,7 +71,8 @@ int prim_unmap(void *address, size_t length);
 /*
  * Marks the content as clean, so that reclaim drops it page by page, least recently used first (MADV_FREE). On return
  * no processor holds a stale translation to a page that was dropped from this range before the call.
- * About 60 ns a page in batches, 1.5 us for one call alone. DRP_UNSUPPORTED before Linux 4.12 and in some sandboxes.
+ * About 60 ns a page in batches, 1.5 us for one call alone. DRP_UNSUPPORTED before Linux 4.12, in some sandboxes, and on
+ * locked memory (mlock, mlockall), which prim_purge() does not give back either.
  */
 int prim_mark(void *address, size_t length);
 /* The same for ranges that lie apart: in one call, for half the time a page, where the kernel can (6.18; not 6.12). */

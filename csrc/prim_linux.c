@@ -64,6 +64,7 @@ static int status_of_errno(void)
 {
 	switch (errno) {
 	case ENOMEM:
+	case EAGAIN: /* of kernel memory, of mappings, or of what may be locked */
 		return DRP_NO_MEMORY;
 	case EINVAL:
 	case ENOSYS:
@@ -101,8 +102,11 @@ int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **ou
 	if (address == MAP_FAILED)
 		return status_of_errno();
 
-	if (!(flags & PRIM_HUGE_PAGES))
-		(void)madvise(address, length, MADV_NOHUGEPAGE); /* EINVAL where the kernel has no huge pages: fine */
+	if (!(flags & PRIM_HUGE_PAGES)) {
+		status = advise(address, length, MADV_NOHUGEPAGE);
+		if (status != DRP_OK && status != DRP_UNSUPPORTED) /* where the kernel has no huge pages */
+			goto err_unmap;
+	}
 	if (backing != PRIM_DROPPABLE && !(flags & PRIM_DUMPABLE)) {
 		status = advise(address, length, MADV_DONTDUMP);
 		if (status != DRP_OK)

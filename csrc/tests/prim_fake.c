@@ -41,7 +41,7 @@ static struct {
 	int last_handle;
 	bool moves;
 	void (*hook)(void);
-	bool in_hook, fails_keeping;
+	bool in_hook, fails_keeping, is_locked, no_mappings;
 	unsigned cpu;
 	struct prim_headroom headroom;
 	uint64_t resident_bytes;
@@ -190,6 +190,16 @@ size_t fake_pages(void)
 	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next)
 		pages += mapping->page_count;
 	return pages;
+}
+
+void fake_lock(bool locked)
+{
+	fake.is_locked = locked;
+}
+
+void fake_no_mappings(bool none)
+{
+	fake.no_mappings = none;
 }
 
 void fake_space(size_t pages)
@@ -349,7 +359,7 @@ int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **ou
 
 	pthread_once(&once, install_fork_handler);
 	size_t pages = length / prim_page_size();
-	if (fake_fails() || (fake.space_pages != 0 && fake_pages() + pages > fake.space_pages))
+	if (fake_fails() || fake.no_mappings || (fake.space_pages != 0 && fake_pages() + pages > fake.space_pages))
 		return DRP_NO_MEMORY;
 	struct mapping *mapping = calloc(1, sizeof(*mapping) + pages * sizeof(mapping->pages[0]));
 	void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -420,6 +430,8 @@ int prim_mark(void *address, size_t length)
 	point();
 	if (fake_fails())
 		return DRP_NO_MEMORY;
+	if (fake.is_locked)
+		return DRP_UNSUPPORTED;
 	struct mapping *mapping = mapping_of(address, &first);
 	for (size_t i = first; i < first + length / prim_page_size(); i++) {
 		if (mapping->pages[i].absent)
@@ -451,6 +463,8 @@ int prim_purge(void *address, size_t length)
 	note_given_back(length);
 	if (fake_fails())
 		return DRP_NO_MEMORY;
+	if (fake.is_locked)
+		return DRP_UNSUPPORTED;
 	struct mapping *mapping = mapping_of(address, &first);
 	for (size_t i = first; i < first + length / prim_page_size(); i++)
 		empty_page(mapping, i);

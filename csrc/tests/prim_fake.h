@@ -64,6 +64,11 @@ void fake_fail_call(size_t call);
 bool fake_fails(void);
 size_t fake_calls(void);
 
+/* From now on memory is locked, as by mlockall(2): prim_mark() and prim_purge() do nothing and fail. */
+void fake_lock(bool locked);
+/* From now on there is no mapping more to be had, however little it is for. */
+void fake_no_mappings(bool none);
+
 /* From now on every prim_cpu() tells another processor: the writer seems to move in each write. */
 void fake_move_between_cpus(bool moves);
 
