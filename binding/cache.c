@@ -172,10 +172,10 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 	return -1;
 }
 
-static int look_up(CacheObject *self, PyObject *key_object, bool raw, uint64_t *place, PyObject **result)
+static int look_up(CacheObject *self, PyObject *key_object, bool raw, PyObject **result)
 {
 	struct key key;
-	int found = key_encode(self->core, &key, key_object) < 0 ? -1 : find(self, &key, raw, place, result);
+	int found = key_encode(self->core, &key, key_object) < 0 ? -1 : find(self, &key, raw, NULL, result);
 	key_free(&key);
 	return found;
 }
@@ -192,7 +192,7 @@ static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments,
 
 	if (read_arguments("get", arguments, count, keywords, names, 1, slots, 2) < 0)
 		return NULL;
-	int found = look_up(self, slots[0], false, NULL, &result);
+	int found = look_up(self, slots[0], false, &result);
 	if (found == 0)
 		return Py_NewRef(slots[1] ? slots[1] : Py_None);
 	return found > 0 ? result : NULL;
@@ -201,7 +201,7 @@ static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments,
 static PyObject *cache_object_getitem(CacheObject *self, PyObject *key)
 {
 	PyObject *result;
-	int found = look_up(self, key, false, NULL, &result);
+	int found = look_up(self, key, false, &result);
 	if (found == 0)
 		PyErr_SetObject(PyExc_KeyError, key);
 	return found > 0 ? result : NULL;
@@ -210,7 +210,7 @@ static PyObject *cache_object_getitem(CacheObject *self, PyObject *key)
 static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 {
 	PyObject *result;
-	int found = look_up(self, key, true, NULL, &result);
+	int found = look_up(self, key, true, &result);
 	if (found == 0)
 		Py_RETURN_NONE;
 	return found > 0 ? result : NULL;
@@ -307,20 +307,26 @@ static PyObject *cache_object_add(CacheObject *self, PyObject *const *arguments,
 	return store_call(self, "add", arguments, count, keywords, true);
 }
 
-/* 1: gone; 0: was not there; -1 with an exception. */
-static int discard(CacheObject *self, PyObject *key_object, uint64_t place)
+/* What the core said to "forget this key": 1: it is gone; 0: it was not there; -1 with an exception. */
+static int forgotten(int status)
 {
-	struct cache *cache = cache_object_core(self);
-	struct key key;
-
-	if (!cache)
-		return -1;
-	int status = key_encode(self->core, &key, key_object) < 0 ? DRP_INVALID
-								   : cache_delete(cache, key.data, key.bytes, place);
-	key_free(&key);
 	if (status == DRP_CLOSED)
 		raise_closed();
 	return status == DRP_OK ? 1 : status == DRP_MISS ? 0 : -1;
+}
+
+static int discard(CacheObject *self, PyObject *key_object)
+{
+	struct cache *cache = cache_object_core(self);
+	struct key key;
+	int gone = -1;
+
+	if (!cache)
+		return -1;
+	if (key_encode(self->core, &key, key_object) == 0)
+		gone = forgotten(cache_delete(cache, key.data, key.bytes, 0));
+	key_free(&key);
+	return gone;
 }
 
 /* A hit is one call in C; at a miss Python goes on with the encoded key: _create() in src/droppable/_cache.py. */
@@ -346,7 +352,7 @@ static int cache_object_setitem(CacheObject *self, PyObject *key, PyObject *valu
 {
 	if (value)
 		return store(self, key, value, NULL, NULL, false) < 0 ? -1 : 0;
-	int gone = discard(self, key, 0);
+	int gone = discard(self, key);
 	if (gone == 0)
 		PyErr_SetObject(PyExc_KeyError, key);
 	return gone > 0 ? 0 : -1;
@@ -354,38 +360,35 @@ static int cache_object_setitem(CacheObject *self, PyObject *key, PyObject *valu
 
 static PyObject *cache_object_discard(CacheObject *self, PyObject *key)
 {
-	int gone = discard(self, key, 0);
+	int gone = discard(self, key);
 	return gone < 0 ? NULL : PyBool_FromLong(gone);
 }
 
+/* The key is encoded once: one that is another each time would never be both found and deleted. */
 static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
 {
 	static const char *const names[] = {"key", "default"};
 	PyObject *slots[2] = {NULL}, *result;
+	int found = -1, gone = 0;
+	struct key key;
 	uint64_t place;
 
 	if (read_arguments("pop", arguments, count, keywords, names, 1, slots, 2) < 0)
 		return NULL;
-	for (;;) {
-		int found = look_up(self, slots[0], false, &place, &result);
-		if (found < 0)
-			return NULL;
-		if (found == 0) {
-			if (discard(self, slots[0], 0) < 0) /* a computation of it, if there is one, is out of date */
-				return NULL;
-			break;
-		}
-		int gone = discard(self, slots[0], place);
-		if (gone > 0)
-			return result;
-		Py_DECREF(result); /* replaced, moved or taken meanwhile: look again */
-		if (gone < 0)
-			return NULL;
-	}
-	if (slots[1])
-		return Py_NewRef(slots[1]);
-	PyErr_SetObject(PyExc_KeyError, slots[0]);
-	return NULL;
+	if (key_encode(self->core, &key, slots[0]) == 0)
+		while ((found = find(self, &key, false, &place, &result)) > 0 &&
+		       (gone = forgotten(cache_delete(self->cache, key.data, key.bytes, place))) == 0)
+			Py_DECREF(result); /* replaced, moved or taken meanwhile: look again */
+	if (found == 0) /* computations of it are out of date; what somebody stored a moment ago stays */
+		gone = forgotten(cache_revoke(self->cache, key.data, key.bytes));
+	key_free(&key);
+	if (found > 0 && gone < 0)
+		Py_DECREF(result);
+	if (found != 0 || gone < 0)
+		return found > 0 && gone > 0 ? result : NULL;
+	if (!slots[1])
+		PyErr_SetObject(PyExc_KeyError, slots[0]);
+	return Py_XNewRef(slots[1]);
 }
 
 static int cache_object_contains(CacheObject *self, PyObject *key_object)

@@ -87,11 +87,13 @@ int key_append_head(struct key *key, char tag, size_t count)
 	return key_append(key, tag, &stored, sizeof(stored));
 }
 
-/* 1: the element is of no native type, or so long that only its digest fits. */
+/* 1: the element is of no native type, or so long that only its digest fits, or the key so long that parts may be shared. */
 static int append_element(struct key *key, PyObject *object, int depth)
 {
 	uint32_t length;
 	size_t at = key->bytes;
+	if (at > KEY_NATIVE_BYTES)
+		return 1;
 	if (key_reserve(key, sizeof(length)) < 0)
 		return -1;
 	key->bytes += sizeof(length);

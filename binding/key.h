@@ -32,6 +32,7 @@ enum {
 	KEY_INLINE_BYTES = 256,
 	KEY_LONGEST_BYTES = 4096,
 	KEY_DIGEST_BYTES = 32,
+	KEY_NATIVE_BYTES = 65536, /* key.c goes on so far: a tuple in many places is found by the encoding of trees */
 	KEY_DEEPEST = 2000, /* beside the interpreter's own limit, which a program may have raised above what the stack holds */
 };
 

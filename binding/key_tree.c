@@ -5,8 +5,8 @@
  *
  *   Point(x=1, y={2, 3})  ->  o( copyreg.__newobj__, (Point,), d( ("x", 1), ("y", e(2, 3)) ) )
  *
- * The same object in two places would be encoded twice, and a chain of such objects exponentially often. So what was
- * encoded is remembered by object, and what is longer than KEY_LONGEST_BYTES becomes a digest at once: time is linear in
+ * The same object in two places would be encoded twice, and a chain of such objects, tuples and frozensets among them,
+ * exponentially often. So what was encoded is remembered by object, and what is longer than KEY_LONGEST_BYTES becomes a digest at once: time is linear in
  * the objects, and a copy costs at most that many bytes.
  *
  * All containers are copied before their elements are looked at: the Python code of an element's class may change them.
@@ -36,8 +36,8 @@ struct tree {
 };
 
 /*
- * The module is looked up once: an import costs more than all the rest of a key, and a reload would bring another secret, with
- * which long keys would not be found again.
+ * The module is looked up once: an import costs more than all the rest of a key, and another import would bring another
+ * secret, with which long keys would not be found again.
  */
 PyObject *key_helper(struct core_state *core, const char *name)
 {
@@ -208,12 +208,18 @@ static int append_compound(struct tree *tree, PyObject *object, const struct fra
 	return append_parts(tree, object, up);
 }
 
+/* Objects lie at even addresses. What a hashed tuple is made of was hashed too: another entry. */
+static PyObject *name_of(PyObject *object, bool is_hashed)
+{
+	return PyLong_FromVoidPtr((char *)object + is_hashed);
+}
+
 /* 1 and what was encoded before is appended; 0: it was not; -1 with an exception. */
-static int append_remembered(struct tree *tree, PyObject *object)
+static int append_remembered(struct tree *tree, PyObject *object, bool is_hashed)
 {
 	if (!tree->remembered)
 		return 0;
-	PyObject *address = PyLong_FromVoidPtr(object);
+	PyObject *address = name_of(object, is_hashed);
 	PyObject *known = address ? PyDict_GetItemWithError(tree->remembered, address) : NULL;
 	Py_XDECREF(address);
 	if (!known)
@@ -223,17 +229,32 @@ static int append_remembered(struct tree *tree, PyObject *object)
 }
 
 /* Holds the object, so that no other one comes to lie at its address meanwhile. */
-static int remember(struct tree *tree, PyObject *object, size_t start)
+static int remember(struct tree *tree, PyObject *object, bool is_hashed, size_t start)
 {
 	if (!tree->remembered)
 		tree->remembered = PyDict_New();
-	PyObject *address = tree->remembered ? PyLong_FromVoidPtr(object) : NULL;
+	PyObject *address = tree->remembered ? name_of(object, is_hashed) : NULL;
 	PyObject *known = address ? Py_BuildValue("(Oy#)", object, (const char *)tree->key->data + start,
 						  (Py_ssize_t)(tree->key->bytes - start)) : NULL;
 	int result = known ? PyDict_SetItem(tree->remembered, address, known) : -1;
 	Py_XDECREF(address);
 	Py_XDECREF(known);
 	return result;
+}
+
+/* What was appended since start becomes a digest if it is long, and is remembered. The key itself needs neither. */
+static int finish_part(struct tree *tree, PyObject *object, bool is_hashed, size_t start)
+{
+	const size_t bytes = tree->key->bytes - start;
+	int result = 0;
+
+	if (tree->depth == 1)
+		return 0;
+	if (bytes > KEY_LONGEST_BYTES) {
+		tree->digested = true;
+		result = key_digest(tree->key, start);
+	}
+	return result == 0 && bytes >= REMEMBERED_BYTES ? remember(tree, object, is_hashed, start) : result;
 }
 
 /* An object that may contain others, and itself. */
@@ -245,18 +266,26 @@ static int append_shared(struct tree *tree, PyObject *object, const struct frame
 	for (const struct frame *at = up; at; at = at->up)
 		if (at->object == object)
 			return IS_CYCLE;
-	int result = append_remembered(tree, object);
+	int result = append_remembered(tree, object, false);
 	if (result != 0)
 		return result < 0 ? -1 : 0;
 	result = append_compound(tree, object, &frame);
-	const size_t bytes = tree->key->bytes - start;
-	if (result == 0 && bytes > KEY_LONGEST_BYTES) {
-		tree->digested = true;
-		result = key_digest(tree->key, start);
-	}
-	if (result == 0 && up && bytes >= REMEMBERED_BYTES)
-		result = remember(tree, object, start);
-	return result;
+	return result == 0 ? finish_part(tree, object, false, start) : result;
+}
+
+/* A tuple or frozenset: it contains itself only through an object that is found by append_shared(). */
+static int append_group(struct tree *tree, PyObject *object, const struct frame *up, bool is_hashed)
+{
+	const size_t start = tree->key->bytes;
+	int result = append_remembered(tree, object, is_hashed);
+
+	if (result != 0)
+		return result < 0 ? -1 : 0;
+	if (PyTuple_CheckExact(object))
+		result = append_elements(tree, 't', object, up, is_hashed);
+	else
+		result = append_sorted(tree, 'S', PySequence_List(object), up, is_hashed);
+	return result == 0 ? finish_part(tree, object, is_hashed, start) : result;
 }
 
 /* The bytes of a bytearray or of a large bytes or str: a long one is not copied, its digest is made of it where it lies. */
@@ -299,10 +328,8 @@ static int append_pickle_buffer(struct tree *tree, PyObject *object)
 
 static int append_nested(struct tree *tree, PyObject *object, const struct frame *up, bool is_hashed)
 {
-	if (PyTuple_CheckExact(object))
-		return append_elements(tree, 't', object, up, is_hashed);
-	if (Py_IS_TYPE(object, &PyFrozenSet_Type))
-		return append_sorted(tree, 'S', PySequence_List(object), up, is_hashed);
+	if (PyTuple_CheckExact(object) || Py_IS_TYPE(object, &PyFrozenSet_Type))
+		return append_group(tree, object, up, is_hashed);
 	if (is_hashed && PyObject_Hash(object) == -1) /* what a dict would refuse; TypeError: unhashable type */
 		return -1;
 	if (PyByteArray_CheckExact(object))

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-_SECRET = os.urandom(32)
-"""Nobody outside can make two keys of one digest. A forked child has the same, and so finds what it was left."""
+_SECRET: bytes = globals().get("_SECRET") or os.urandom(32)
+"""Nobody outside can make two keys of one digest. A forked child has the same, and so finds what it was left; a reload
+of this module keeps it, for caches that exist have digests under it."""
 
 
 def digest(tag: bytes, data: Any) -> bytes:
@@ -31,6 +32,8 @@ def digest(tag: bytes, data: Any) -> bytes:
 
 
 _WITHOUT_NAME: dict[type, Any] = {type(value): value for value in (None, ..., NotImplemented)}
+
+_SETS_REDUCE = (set.__reduce__, frozenset.__reduce__)  # also of subclasses that have none of their own
 
 # Equal instances of these have unequal pickles: a UUID notes whether its maker was safe from other processes, and
 # since Python 3.13 a path notes how it was joined.
@@ -68,12 +71,17 @@ def take_apart(value: Any) -> str | tuple[Any, ...]:
             f"__reduce_ex__ of {kind.__qualname__} must return a string or a tuple of 2 to 6 items"
         )
     function, arguments, state, items, pairs, setter = reduced + (None,) * (6 - len(reduced))
+    if issubclass(kind, (set, frozenset)) and kind.__reduce__ in _SETS_REDUCE:
+        arguments = tuple(map(frozenset, arguments))  # pickle has a list, in the order of the elements' history
+    if pairs is not None:
+        # A mapping that is equal to one of another order gives a dict, which the encoding sorts.
+        pairs = dict(pairs) if issubclass(kind, dict) and kind.__eq__ is dict.__eq__ else list(pairs)
     parts: tuple[Any, ...] = (
         None if function is copyreg.__newobj__ else function,  # type: ignore[attr-defined]
         tuple(arguments),
         _without_memos(kind, state),
         None if items is None else list(items),
-        None if pairs is None else list(pairs),
+        pairs,
         setter,
     )
     while parts[-1] is None:
@@ -87,7 +95,7 @@ def put_together(parts: tuple[Any, ...]) -> Any:
     value = (function or copyreg.__newobj__)(*arguments)  # type: ignore[attr-defined]
     for item in items or ():
         value.append(item)
-    for key, item in pairs or ():
+    for key, item in pairs.items() if type(pairs) is dict else pairs or ():
         value[key] = item
     if setter is not None:
         setter(value, state)

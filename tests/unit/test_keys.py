@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+import droppable
 from droppable import Cache
 from droppable.lowlevel import EncodedKey, encode_key
 from droppable.testing import settle
@@ -78,6 +79,17 @@ class Loose:
     x: Any
     y: Any
     extra: Any = dataclasses.field(default=None, hash=False)
+
+
+class Numbers(frozenset[int]):
+    pass
+
+
+class Table(dict[str, int]):
+    """A dict that can be hashed: nobody changes it."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return 1
 
 
 class Plain:
@@ -141,8 +153,12 @@ EQUAL: dict[str, Callable[[], Any]] = {
     "address": lambda: ipaddress.ip_network("10.0.0.0/8"),
     "nested in each other": lambda: Point(frozenset([Pair(Colour.RED, SHARED), zone(2)]), Plain(k=[pathlib.Path("p")])),
     "long": lambda: (Point("x" * 5000, SHARED), 1),
+    "subclass of frozenset": lambda: Numbers([0, 8, 16, 32]),
+    "subclass of dict": lambda: Table(a=1, b=2),
 }
 OTHER_WAY: dict[str, Callable[[], Any]] = {
+    "subclass of frozenset": lambda: Numbers([32, 16, 8, 0]),
+    "subclass of dict": lambda: Table(b=2, a=1),
     "named tuple of one str": lambda: Pair(SHARED, fresh(SHARED)),
     "frozenset": lambda: frozenset([32, 16, 8, 0]),
     "frozenset of frozensets": lambda: frozenset([1, frozenset([fresh(SHARED), "a"]), frozenset([8, 0])]),
@@ -317,6 +333,114 @@ def test_objects_that_share_objects_take_no_longer_than_they_are_many(cache: Cac
     assert cache[ladder(1)] == 1
     assert ladder(2) not in cache
     assert list(cache) == []
+
+
+def ordinal(levels: int) -> frozenset[Any]:
+    """Each level holds all those below it."""
+    number: frozenset[Any] = frozenset()
+    for _ in range(levels):
+        number |= {number}
+    return number
+
+
+def twice(leaf: Any, levels: int = 200) -> tuple[Any, ...]:
+    key: tuple[Any, ...] = (leaf,)
+    for _ in range(levels):
+        key = (key, key)
+    return key
+
+
+def quietly(key: Any) -> Plain:
+    """Key where nobody asks for its hash, which Python itself would reckon for each of 2^200 leaves."""
+    return Plain(key=key)
+
+
+SHARING: dict[str, Callable[[Any], Any]] = {
+    "tuples of native values": lambda leaf: twice((leaf, "x" * 70)),
+    "tuples in an object": lambda leaf: quietly(twice(leaf)),
+    "tuples of objects": lambda leaf: twice(Point(leaf, 2)),
+    "tuples and lists in turn": lambda leaf: quietly(functools.reduce(lambda key, _: ([key], [key]), range(200), leaf)),
+    "frozensets": lambda leaf: ordinal(200 + leaf),
+    "frozensets and tuples": lambda leaf: quietly((ordinal(100 + leaf), twice(ordinal(100 + leaf)))),
+    "wide tuples": lambda leaf: functools.reduce(lambda key, _: (key,) * 50, range(20), (leaf,)),
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_tuples_and_sets_in_many_places_are_written_once(cache: Cache, name: str) -> None:
+    make = SHARING[name]
+    cache[make(1)] = 1
+    assert cache[make(1)] == 1
+    assert make(2) not in cache
+    assert list(cache) == []
+
+
+@pytest.mark.parametrize("levels", range(14))
+def test_what_is_shared_is_the_same_key_as_what_is_not(levels: int) -> None:
+    """On both sides of each length at which the encoding goes another way."""
+
+    def apart(make_leaf: Callable[[], Any], levels: int) -> Any:
+        if levels == 0:
+            return (make_leaf(),)
+        return apart(make_leaf, levels - 1), apart(make_leaf, levels - 1)
+
+    for make_leaf in (lambda: fresh("user-17"), lambda: Point(1, "x" * 60), lambda: frozenset([fresh("a"), 1])):
+        one, two = twice(make_leaf(), levels), apart(make_leaf, levels)
+        assert encode_key(one) == encode_key(two)
+        assert encode_key(quietly(one)) == encode_key(quietly(two))
+        assert encode_key((one, 1)) != encode_key((one, 2))
+
+
+def test_an_unhashable_part_is_refused_wherever_it_was_seen_before() -> None:
+    """A list is fine in what an object is made of, and not in a tuple that is a key."""
+    part = ([1], "x" * 100)
+    with pytest.raises(TypeError, match="unhashable"):
+        encode_key((Plain(part=part), part))
+
+
+def test_the_arguments_of_a_long_call_are_one_key_as_a_tuple_too() -> None:
+    @droppable.cache
+    def total(*numbers: object, **more: object) -> int:
+        return len(numbers) + len(more)
+
+    for numbers in (tuple(range(5000)), ("x" * 70_000, 1, 2), ((1, "y" * 70_000), 3)):
+        expected = total(*numbers, more=numbers)
+        assert total.cache[total.cache_key(*numbers, more=numbers)] == expected
+
+
+def test_a_long_key_is_found_after_the_module_of_digests_was_loaded_again() -> None:
+    code = """
+        import importlib, sys
+        from droppable import Cache, _keys
+
+        cache = Cache()
+        long = "x" * 5000
+        cache[long] = 1
+        for module in (_keys, sys.modules["droppable"], sys.modules["droppable.lowlevel"]):
+            importlib.reload(module)
+            assert cache[long] == 1, module
+        assert long in cache and cache.pop(long) == 1
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+class Flickers:
+    """Another key at each encoding."""
+
+    turn = 0
+
+    def __reduce__(self) -> Any:
+        type(self).turn += 1
+        return int, (self.turn % 2,)
+
+
+def test_pop_encodes_its_key_once(cache: Cache) -> None:
+    key = Flickers()
+    cache[key] = "odd"
+    cache[key] = "even"
+    assert {cache.pop(key), cache.pop(key)} == {"odd", "even"}
+    with pytest.raises(KeyError):
+        cache.pop(key)
 
 
 def test_a_digest_is_not_a_key_that_can_be_given(cache: Cache) -> None:

@@ -183,6 +183,23 @@ def test_a_key_that_nobody_can_make_any_more(cache: Cache) -> None:
     assert len(list(cache)) == 3
 
 
+def test_pop_leaves_what_was_stored_after_its_miss(cache: Cache) -> None:
+    """A miss is told to the logger: Python code, between pop()'s look-up and its end."""
+
+    class Stores(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            cache["k"] = "new"
+
+    handler = Stores()
+    logging.getLogger("droppable").addHandler(handler)
+    try:
+        cache["k"] = Fussy()
+        assert cache.pop("k", "none") == "none"
+    finally:
+        logging.getLogger("droppable").removeHandler(handler)
+    assert cache["k"] == "new"
+
+
 @pytest.mark.parametrize("error", [Limit("late"), TimeoutError("late"), RecursionError("deep")])
 class TestErrorsOfOthers:
     """What is raised once has nothing to do with the value: the second attempt shows it."""
