@@ -1,5 +1,7 @@
 """The bit generator for NumPy; `droppable.random` imports this on the first use of `BitGenerator`."""
 
+import os
+import weakref
 from typing import Any, NoReturn
 
 import numpy.random
@@ -44,12 +46,26 @@ class FreshSeeds(ISpawnableSeedSequence):
         raise NotImplementedError("the seeds of droppable.random come from the kernel, each once; there is no state")
 
 
+_alive: weakref.WeakSet["BitGenerator"] = weakref.WeakSet()
+
+
+def _free_locks() -> None:
+    # In a forked child nobody is left to release what another thread held. NumPy's lock, so nothing here owns it.
+    for generator in list(_alive):
+        lock: Any = generator.lock
+        lock._at_fork_reinit()
+
+
+os.register_at_fork(after_in_child=_free_locks)
+
+
 class BitGenerator(numpy.random.BitGenerator):
     """Cryptographic random bits for `numpy.random.Generator`.
 
     The numbers wait in a block of 16 KiB that is private to this object, wiped word by word as they are handed out,
     wiped in a forked child (which fills its own) and left out of core dumps. Threads may share one: `Generator` holds
-    its lock. There is no seed and no state: a stream cannot be repeated, pickled or copied.
+    its lock, which is free in a forked child. There is no seed and no state: a stream cannot be repeated, pickled or
+    copied.
 
     Should the kernel refuse random bytes after it gave some (a system call filter put on later), the process is
     aborted: NumPy has no way to report it, and no weaker number is ever handed out.
@@ -65,7 +81,10 @@ class BitGenerator(numpy.random.BitGenerator):
     def __init__(self, seed: object = None) -> None:
         seeds: Any = FreshSeeds()
         super().__init__(seeds)  # published as seed_seq; our own numbers do not come from it
-        self._block = lowlevel.random_install_block(self.capsule)
+        # A Generator copies the pointers to the block that it finds: each lives as long as this object.
+        blocks: list[object] = vars(self).setdefault("_blocks", [])
+        blocks.append(lowlevel.random_install_block(self.capsule))
+        _alive.add(self)
 
     @property
     def state(self) -> NoReturn:

@@ -218,6 +218,28 @@ def test_a_forked_child_draws_its_own() -> None:
     assert bytes(8) not in words
 
 
+def test_a_forked_child_draws_though_another_thread_was_drawing() -> None:
+    """That thread holds NumPy's lock, and is not in the child."""
+    rng = generator()
+    with rng.bit_generator.lock:  # as a thread does that draws
+        pid = os.fork()
+        if pid == 0:
+            got = rng.bit_generator.lock.acquire(timeout=10)
+            os._exit(0 if got else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert rng.random() < 1
+
+
+def test_made_a_second_time_it_goes_on() -> None:
+    """A Generator keeps the pointers that it found: the first block has to stay."""
+    rng = generator()
+    first = {int(word) for word in rng.integers(0, 2**63, 10)}
+    rng.bit_generator.__init__()
+    again = numpy.random.Generator(rng.bit_generator)
+    words = {int(word) for one in (rng, again) for word in one.integers(0, 2**63, 10_000)}
+    assert len(words | first) == 20_010
+
+
 if suite_missing:
 
     def test_numpy_suite() -> None:
