@@ -212,8 +212,8 @@ static PyType_Slot memo_slots[] = {
 	{Py_tp_doc,
 	 "A function with a cache in front of it; what `@droppable.cache` makes. Works on methods as on functions.\n\n"
 	 "Results are looked up by the arguments, by type and value (`1`, `1.0` and `True` are three keys), keyword\n"
-	 "arguments in any order. A method's `self` is one of them: by value, as pickle sees it, so that the cache keeps no\n"
-	 "object alive and sees when it has changed.\n\n"
+	 "arguments in any order, unless the function takes `**kwargs` and can see it. A method's `self` is one of them: by\n"
+	 "value, as pickle sees it, so that the cache keeps no object alive and sees when it has changed.\n\n"
 	 "Any thread may call it; one computes, the others wait. Calls from within the function to itself are fine."},
 	{Py_tp_new, memo_new},
 	{Py_tp_call, PyVectorcall_Call},
