@@ -13,8 +13,10 @@ import signal
 import sys
 import threading
 import traceback
+import urllib.error
 import weakref
 from collections.abc import Callable
+from email.message import Message
 from typing import Any
 
 import pytest
@@ -386,6 +388,23 @@ def noted() -> Exception:
     return error
 
 
+class WithSlots(Exception):
+    __slots__ = ("place",)
+    place: int
+
+
+def with_slots(place: int) -> Exception:
+    error = WithSlots("x")
+    error.place = place
+    return error
+
+
+def named_late(name: str) -> Exception:
+    error = OSError(2, "x")
+    error.filename = name
+    return error
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         "make",
@@ -436,6 +455,36 @@ class TestErrors:
             assert notes in ([], [2] * 6)
         finally:
             gc.enable()
+
+    @pytest.mark.parametrize(
+        ("make", "names"),
+        [
+            (lambda: with_slots(5), ["place"]),
+            (lambda: AttributeError("x", name="n", obj=Mark), ["name", "obj"]),
+            (lambda: NameError("x", name="n"), ["name"]),
+            (lambda: urllib.error.HTTPError("url", 404, "x", Message(), None), ["filename", "code", "reason", "url"]),
+            (lambda: named_late("file"), ["filename", "errno"]),
+            (lambda: SyntaxError("x", ("file", 1, 2, "text")), ["filename", "lineno", "text"]),
+            (lambda: UnicodeDecodeError("utf8", b"x" * 1000, 500, 900, "why"), ["start", "end", "object"]),
+            (lambda: BlockingIOError(11, "x", 300), ["characters_written", "errno"]),
+        ],
+    )
+    def test_all_attributes_reach_who_waited(
+        self, cache: Cache, make: Callable[[], Exception], names: list[str]
+    ) -> None:
+        def factory() -> None:
+            until_waiting(cache, 2)
+            raise make()
+
+        def ask(_: int) -> list[Any]:
+            try:
+                cache.get_or_create("k", factory)
+            except Exception as error:
+                return [getattr(error, name) for name in names]
+            raise AssertionError
+
+        error = make()
+        assert in_threads(3, ask) == [[getattr(error, name) for name in names]] * 3
 
     def test_waiters_errors_are_different_objects(self, cache: Cache) -> None:
         kept: list[Exception] = []

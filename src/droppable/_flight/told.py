@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from types import FunctionType
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from droppable._flight.flight import Outcome
@@ -11,6 +11,10 @@ from droppable._flight.flight import Outcome
 if TYPE_CHECKING:
     from droppable._flight.table import Store
     from droppable.lowlevel import EncodedKey
+
+_EACH_HIS_OWN = frozenset(
+    {"__dict__", "__weakref__", "__traceback__", "__context__", "__cause__", "__suppress_context__"}
+)
 
 MISSING = object()
 """What a look-up gives back for "no value" where None is a value."""
@@ -44,6 +48,7 @@ def told_error(outcome: Outcome) -> Exception:
     if type(told) is not type(error):
         told = error
     if told is not error:
+        _take_over(error, told)
         told.__cause__, told.__context__ = error.__cause__, error.__context__
         told.__suppress_context__ = error.__suppress_context__
         if outcome.notes:
@@ -65,3 +70,17 @@ def _copied(error: Exception) -> Exception:
     if state and state[0]:
         told.__setstate__(state[0])
     return told  # type: ignore[no-any-return]
+
+
+def _take_over(error: Exception, told: Exception) -> None:
+    """What neither the arguments nor `__dict__` hold: slots, and what C keeps (a filename, an attribute's name)."""
+    for kind in type(error).__mro__:
+        for name, place in vars(kind).items():
+            if name in _EACH_HIS_OWN or not isinstance(place, (GetSetDescriptorType, MemberDescriptorType)):
+                continue
+            try:
+                value = place.__get__(error)
+                if getattr(told, name, MISSING) is not value:
+                    place.__set__(told, value)
+            except (AttributeError, TypeError):
+                pass  # it is not set, or cannot be
