@@ -417,7 +417,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 		cache_read_stats(cache, &stats);
 	stats.sets += self->accepted;
 	stats.evicted += self->accepted;
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
 			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
@@ -429,6 +429,8 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 			     "refused", (unsigned long long)stats.refused + atomic_load(&self->uncached),
 			     "evicted", (unsigned long long)stats.evicted,
 			     "expired", (unsigned long long)stats.expired,
+			     "replaced", (unsigned long long)stats.replaced,
+			     "cleared", (unsigned long long)stats.cleared,
 			     "dropped", (unsigned long long)stats.dropped,
 			     "entries", (unsigned long long)stats.entries,
 			     "bytes", (unsigned long long)stats.bytes,

@@ -29,7 +29,11 @@ int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flag
 		.number_mask = (1u << ARENA_NUMBER_BITS) - 1,
 	};
 	arena->table = calloc(FIRST_TABLE_SIZE, sizeof(*arena->table));
-	return arena->table ? DRP_OK : DRP_NO_MEMORY;
+	arena->named = calloc(FIRST_TABLE_SIZE, sizeof(*arena->named));
+	if (arena->table && arena->named)
+		return DRP_OK;
+	arena_free(arena);
+	return DRP_NO_MEMORY;
 }
 
 static void by_age_remove(struct arena *arena, struct segment *segment)
@@ -315,7 +319,9 @@ void arena_destroy(struct arena *arena)
 void arena_free(struct arena *arena)
 {
 	free(arena->table);
+	free(arena->named);
 	arena->table = NULL;
+	arena->named = NULL;
 }
 
 /* Doubles the table. Numbers in use are distinct modulo the old size, so they are modulo the new one. */
@@ -323,31 +329,61 @@ static int grow_table(struct arena *arena)
 {
 	uint32_t size = arena->table_size * 2;
 	struct segment **table = calloc(size, sizeof(*table));
-	if (!table)
+	uint64_t *named = calloc(size, sizeof(*named));
+	if (!table || !named) {
+		free(table);
+		free(named);
 		return DRP_NO_MEMORY;
-	for (uint32_t i = 0; i < arena->table_size; i++)
+	}
+	for (uint32_t i = 0; i < arena->table_size; i++) {
 		if (arena->table[i])
 			table[arena->table[i]->number & (size - 1)] = arena->table[i];
+		named[i] = named[i + arena->table_size] = arena->named[i]; /* of which of the two is not known */
+	}
 	free(arena->table);
+	free(arena->named);
+	arena->named = named;
 	arena->table = table;
 	arena->table_size = size;
 	return DRP_OK;
 }
 
+/* May slots of the index still name a number of that cell? A round that began after the last of them was retired ends that. */
+static bool is_named(const struct arena *arena, uint32_t cell)
+{
+	return arena->named[cell] != 0 && arena->rounds < arena->named[cell] + 1;
+}
+
 /*
- * The next serial that can be given. Numbers go round: 0, which names no segment, and one whose cell is taken by a segment
- * that lives long are passed over. 0: all cells are taken, and the table has one for each number.
+ * The next serial that can be given. Numbers go round: 0, which names no segment, one whose cell is taken by a segment that
+ * lives long, and one that slots may still name are passed over. 0: there is none.
  */
 static uint64_t choose_serial(const struct arena *arena)
 {
 	const uint64_t first = arena->next_serial;
 
 	for (uint64_t serial = first; serial - first <= arena->table_size; serial++) {
-		const uint32_t number = (uint32_t)serial & arena->number_mask;
-		if (number != 0 && !arena->table[number & (arena->table_size - 1)])
+		const uint32_t number = (uint32_t)serial & arena->number_mask, cell = number & (arena->table_size - 1);
+		const bool is_new = serial <= arena->number_mask; /* nothing was ever named so */
+		if (number != 0 && !arena->table[cell] && (is_new || !is_named(arena, cell)))
 			return serial;
 	}
 	return 0;
+}
+
+bool arena_has_number(const struct arena *arena)
+{
+	return choose_serial(arena) != 0;
+}
+
+void arena_note_named(struct arena *arena, const struct segment *segment)
+{
+	arena->named[segment->number & (arena->table_size - 1)] = arena->rounds + 1;
+}
+
+void arena_end_round(struct arena *arena)
+{
+	arena->rounds++;
 }
 
 static void give_serial(struct arena *arena, struct segment *segment, uint64_t serial)
@@ -450,7 +486,7 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 	segment->state = SEGMENT_OPEN;
 	segment->used = segment->marked = segment->swept = segment->live_bytes = segment->live_count = 0;
 	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
-	segment->resident_pages = segment->purged_pages = 0;
+	segment->resident_pages = segment->purged_pages = segment->seen_in_round = 0;
 	segment->spared = false;
 	memset(segment->pages, 0, segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
 	segment->part = (uint8_t)part;
@@ -586,16 +622,4 @@ int arena_mark(struct segment *segment, bool part_pages)
 	if (status == DRP_OK && (segment->kind == SEGMENT_ENTRIES || segment->state != SEGMENT_OPEN))
 		segment->marked = segment->state == SEGMENT_OPEN ? whole : end;
 	return status;
-}
-
-size_t arena_directory_bytes(size_t segment_bytes)
-{
-	const size_t page = prim_page_size();
-	size_t bytes = segment_bytes / page * sizeof(struct arena_extent);
-	return (bytes + page - 1) & ~(page - 1);
-}
-
-struct arena_extent *arena_directory(const struct segment *segment)
-{
-	return (struct arena_extent *)segment->base;
 }

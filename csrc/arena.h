@@ -48,6 +48,8 @@ struct arena {
 	uint64_t span_limit_bytes; /* above it, the caller makes room before it opens another segment */
 	struct segment **table;    /* by number, table_size a power of two: table[number % table_size] */
 	uint32_t table_size, table_used;
+	uint64_t *named;           /* by number, as the table: 1 + the round in which one was retired that slots may name; 0 */
+	uint64_t rounds;           /* that went through the whole index */
 	uint64_t next_serial;
 	uint32_t number_mask; /* the serial's bits that are its number; tests take fewer, so that numbers go round soon */
 	struct arena_log logs[ARENA_PARTS];
@@ -62,10 +64,7 @@ struct arena {
 
 /* segment_bytes: a power of two, from one page to ARENA_SEGMENT_MAX. Maps nothing yet. */
 int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flags, size_t segment_bytes);
-/*
- * Between these two, what is retired is not kept for reuse but waits to be unmapped, and then so does all that was kept: no
- * page is given back and no mapping ends until arena_bury().
- */
+/* Between these two what is retired is not kept but waits to be unmapped, then all that was kept does: by arena_bury(). */
 void arena_begin_emptying(struct arena *arena);
 void arena_end_emptying(struct arena *arena);
 /* Takes everything out of use for good; zombies wait for their last arena_release(). No number leads anywhere after. */
@@ -108,7 +107,13 @@ bool arena_trim_whole(struct arena *arena);
 
 /* Takes a segment out of use: free for reuse (some of WHOLE: unmapped), or a zombie while it has users. */
 void arena_retire(struct arena *arena, struct segment *segment);
-
+/*
+ * Slots of the index may name a segment that is to be retired: its number is not given again before a whole round through
+ * the index, that began later, cleared them. arena_end_round(): one ended. False: no number can be given now.
+ */
+void arena_note_named(struct arena *arena, const struct segment *segment);
+void arena_end_round(struct arena *arena);
+bool arena_has_number(const struct arena *arena);
 /* One user less; the last one of a zombie gives its memory back. */
 void arena_release(struct arena *arena, struct segment *segment);
 /* Gives the memory of zombies back whose users are gone without a release. */
@@ -125,9 +130,8 @@ void arena_note_given_back(struct arena *arena, struct segment *segment, size_t 
 void arena_note_held(struct arena *arena, struct segment *segment, size_t pages);
 /* Seals the head of a log, so that it can be emptied. */
 void arena_seal(struct arena *arena, struct segment *head);
-/* Notes that pages of a segment were given back, or will be: counting will not find them. */
+/* Notes that pages of a segment were given back, or will be, so that counting will not find them; are written again. */
 void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages);
-/* Notes that as many are written again. */
 void arena_note_written(struct arena *arena, struct segment *segment, size_t pages);
 
 /* Gives the pages of a dead segment back that were kept to be written again: how many bytes; 0: there is none. */
@@ -141,9 +145,5 @@ void arena_bury(struct segment *doomed);
  * filled; of EXTENTS the directory alone, for each extent is marked by who wrote it. One call for much: see prim_mark().
  */
 int arena_mark(struct segment *segment, bool part_pages);
-
-/* EXTENTS: bytes that the directory takes at the segment's start, and its entries. */
-size_t arena_directory_bytes(size_t segment_bytes);
-struct arena_extent *arena_directory(const struct segment *segment);
 
 #endif

@@ -326,8 +326,8 @@ out:
 	return status;
 }
 
-/* After a value was found dropped: forgets its entry, if it is still the one that stands at that place. */
-static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t place, const void *key,
+/* After a value was found dropped: forgets its entry, if it is still that very one. */
+static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t name, const void *key,
 			   size_t key_bytes, bool *replaced)
 {
 	struct found found;
@@ -335,7 +335,7 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 	*replaced = false;
 	if (shard_find(cache, shard, hash, key, key_bytes, &found) >= 0)
 		return; /* shard_find() forgot it, or somebody else did */
-	if (found.cursor.place != place) {
+	if (found_name(&found) != name) {
 		*replaced = true;
 		return;
 	}
@@ -368,7 +368,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		if (cache->config.max_bytes || found.segment->part == ARENA_PROBATION)
 			index_set_hot(&shard->index, &found.cursor);
 		segment_note_used(found.segment, found.offset, found.offset + found.entry.bytes);
-		const uint64_t place = found.cursor.place;
+		const uint64_t name = found_name(&found);
 		if (found.entry.flags & ENTRY_EXTENT)
 			status = get_extent(cache, shard, &found, mode, sink, pin, &room_bytes);
 		else
@@ -391,12 +391,12 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			shard->hits++;
 			copied_pages = (found.entry.flags & ENTRY_EXTENT) && !pin->cache;
 			if (place_out)
-				*place_out = place;
+				*place_out = name;
 		}
 		if (status != DRP_MISS)
 			goto out;
 		bool replaced;
-		forget_dropped(cache, shard, hash, place, key, key_bytes, &replaced);
+		forget_dropped(cache, shard, hash, name, key, key_bytes, &replaced);
 		if (!replaced)
 			break;
 	}
@@ -484,19 +484,16 @@ static int publish(struct cache *cache, struct shard *shard, uint64_t hash, cons
 	uint64_t displaced;
 
 	if (shard_find(cache, shard, hash, key, key_bytes, &older) < 0) {
-		const uint64_t older_place = older.cursor.place;
 		const size_t older_bytes = found_end(&older) - older.offset;
 		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
 		if ((older.entry.flags & ENTRY_EXTENT) && shard_read_extent(&older, &extent))
 			shard_free_extent(cache, shard, &extent, LEAVE_REPLACED);
-		bool replaced = index_replace(&shard->index, &older.cursor, place);
-		shard_count_left(cache, shard, older_place, older_bytes, LEAVE_REPLACED);
-		if (replaced)
+		if (shard_replace(cache, shard, &older.cursor, older_bytes, place))
 			return DRP_OK;
 	}
 	int status = index_insert(&shard->index, hash, place, &displaced);
 	if (displaced)
-		shard_count_left(cache, shard, displaced, 0, LEAVE_EVICTED);
+		shard_evict_place(cache, shard, displaced);
 	return status;
 }
 
@@ -623,8 +620,11 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 	}
 	if (status == DRP_OK) {
 		status = publish(cache, shard, hash, key, key_bytes, place);
-		if (status != DRP_OK)
-			shard_count_left(cache, shard, place, stored_bytes, LEAVE_REPLACED);
+		if (status != DRP_OK) { /* nothing leads to it */
+			size_t start;
+			const size_t offset = arena_place_offset(place);
+			shard_leave_place(cache, shard, place, entry_place(offset, entry.bytes, &start) - offset);
+		}
 	}
 	if (status == DRP_REFUSED && !shard->closed)
 		refuse(cache, shard, hash, key, key_bytes);
@@ -639,6 +639,10 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 		shard->counts.sets++;
 		shard_mark(shard, false);
 		shard_evict(cache, shard, place);
+		if (segment)
+			shard_audit(cache, shard, 1);
+		if (shard->emptied)
+			shard_retire_emptied(cache, shard);
 		if (shard->counts.sets % SHRINK_CALLS == 0)
 			shard_shrink_index(shard);
 	}
@@ -679,7 +683,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	if (shard->closed) {
 		status = DRP_CLOSED;
 	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 &&
-		   (place == 0 || place == found.cursor.place)) {
+		   (place == 0 || place == found_name(&found))) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
 		shard_shrink_index(shard);
@@ -742,8 +746,12 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 		out->refused += counts->refused;
 		out->evicted += counts->evicted;
 		out->expired += counts->expired;
-		out->dropped += counts->dropped;
-		out->entries += counts->entries;
+		out->replaced += counts->replaced;
+		out->cleared += counts->cleared;
+		const uint64_t found_gone = counts->dropped + shard->index.lost_entries + shard->index.orphans;
+		DRP_ASSERT(shard->not_dropped <= found_gone);
+		out->dropped += found_gone - shard->not_dropped;
+		out->entries += shard_entries(shard);
 		out->bytes += counts->bytes;
 		out->mapped_bytes += shard->arena.mapped_bytes;
 		out->pinned_bytes += shard->pins.pinned_bytes;

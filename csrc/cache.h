@@ -40,7 +40,7 @@ enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_RE
 struct cache_stats {
 	uint64_t hits;
 	uint64_t misses[MISS_CAUSES];
-	uint64_t sets, deletes, refused, evicted, expired;
+	uint64_t sets, deletes, refused, evicted, expired, replaced, cleared;
 	uint64_t dropped;       /* entries found dropped, by whatever looked at them */
 	uint64_t entries;       /* kept and not yet known to be gone */
 	uint64_t bytes;         /* of those, as stored: with heads and padding */

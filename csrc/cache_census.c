@@ -19,7 +19,7 @@ static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t ha
 	struct entry_extent extent;
 	struct found found;
 
-	if (!shard_find_by_extent(cache, shard, hash, serial, page, &found, &extent) ||
+	if (!shard_find_by_extent(shard, hash, serial, page, &found, &extent) ||
 	    !shard_open_entry(&found))
 		return false;
 	entry_copy(&found.reader, NULL, found.entry.key_bytes);
@@ -35,7 +35,7 @@ static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t h
 	struct entry_extent extent;
 	struct found found;
 
-	if (shard_find_by_extent(cache, shard, hash, serial, page, &found, &extent) &&
+	if (shard_find_by_extent(shard, hash, serial, page, &found, &extent) &&
 	    probation_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
 		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 }
@@ -124,7 +124,7 @@ void shard_count_pages(struct cache *cache, struct shard *shard, struct segment 
 		probation_note_dropped(shard, (counted - census.resident_pages) * page);
 	arena_count(&shard->arena, segment, census.resident_pages);
 	if (census.resident_pages == 0) {
-		shard_retire_gone(cache, shard, segment);
+		shard_retire(cache, shard, segment);
 	} else if (segment->kind != SEGMENT_ENTRIES) {
 		look_at_values(cache, shard, segment, states, pages);
 	} else {

@@ -23,6 +23,7 @@ enum {
 	THIN_SHARE = 2,
 	LEAST_SEGMENT_PAGES = 8,
 	ROUNDS_MOST = 2,
+	AUDITS_AT_ONCE = 8,
 	/* Beyond the bound, so that the smallest cache holds a value that is as large: its last page, its entry, the index. */
 	CONSTANT_PAGES = 8,
 };
@@ -157,9 +158,11 @@ void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place
 	if (cache->config.max_bytes == 0 || !shard_is_over(cache, shard))
 		return;
 	const uint64_t now_ns = cache_now_ns(cache);
-	shard_audit_some(cache, shard);
+	shard_audit(cache, shard, AUDITS_AT_ONCE);
 	shard->newest_place = newest_place;
 	while (shard_is_over(cache, shard) && (expiry_step(cache, shard, now_ns) || evict_some(cache, shard, &rounds)))
 		;
+	if (shard_is_over(cache, shard))
+		shard->audit_due = AUDIT_DUE; /* something is held that nothing leads to */
 	shard->newest_place = 0;
 }

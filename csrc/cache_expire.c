@@ -54,9 +54,10 @@ static uint64_t due_of(const struct segment *segment)
 	return segment->expires_first_ns + PATIENCE_NS;
 }
 
-static bool goes_whole(const struct segment *segment, uint64_t now_ns)
+/* Unread, if it is known how many that are. */
+static bool goes_whole(struct shard *shard, const struct segment *segment, uint64_t now_ns)
 {
-	return segment->expires_last_ns <= now_ns && !segment->has_extents;
+	return segment->expires_last_ns <= now_ns && !segment->has_extents && shard_knows_whose(shard, segment);
 }
 
 static void set_due(struct shard *shard, uint64_t due_ns)
@@ -103,7 +104,7 @@ static struct segment *choose(struct shard *shard, uint64_t now_ns)
 	     segment = arena_next(&shard->arena, segment)) {
 		if (segment->kind != SEGMENT_ENTRIES || segment->expires_last_ns == 0)
 			continue;
-		if (goes_whole(segment, now_ns))
+		if (goes_whole(shard, segment, now_ns))
 			return segment;
 		const uint64_t turn_ns = turn_of(shard, segment, now_ns);
 		if (turn_ns < first_ns) {
@@ -139,7 +140,7 @@ static void go_through(struct cache *cache, struct shard *shard, struct segment 
 	segment->expires_first_ns = expiry->first_ns;
 	segment->expires_last_ns = expiry->last_ns;
 	if (expiry->last_ns == 0)
-		shard_retire_gone(cache, shard, segment);
+		shard_retire(cache, shard, segment);
 }
 
 bool expiry_step(struct cache *cache, struct shard *shard, uint64_t now_ns)
@@ -149,11 +150,10 @@ bool expiry_step(struct cache *cache, struct shard *shard, uint64_t now_ns)
 	struct segment *segment = choose(shard, now_ns);
 	if (!segment)
 		return false;
-	if (!goes_whole(segment, now_ns)) {
+	if (!goes_whole(shard, segment, now_ns)) {
 		go_through(cache, shard, segment, now_ns);
 	} else {
-		shard->counts.expired += segment->live_count;
-		shard_retire(cache, shard, segment);
+		shard_retire_expired(cache, shard, segment);
 	}
 	for (int i = 0; i < SHRINK_STEPS; i++)
 		shard_shrink_index(shard);

@@ -318,7 +318,7 @@ static void share_in_child(struct cache *cache, struct shard *shard)
 	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment; segment = next) {
 		next = arena_next(&shard->arena, segment);
 		if (segment->left_behind && segment->kind != SEGMENT_ENTRIES)
-			shard_audit(cache, shard, segment);
+			shard_audit_segment(cache, shard, segment);
 	}
 }
 

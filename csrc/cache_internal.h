@@ -17,7 +17,7 @@
 #include "cache_rewrite.h"
 #include "cache_shard.h"
 #include "entry.h"
-#include "index.h"
+#include "index_mark.h"
 #include "pins.h"
 
 struct shard {
@@ -43,7 +43,13 @@ struct shard {
 	uint64_t newest_place;    /* of the entry that all this is for, and that stays; 0: none */
 	unsigned audit_due; /* signs of drops since the last audit round began: cache_sweep.c */
 	uint32_t audit_round;
+	bool auditing; /* some segments of this round are left */
 	uint64_t audited_lost_pages;
+	uint64_t seen_blind_losses, told_serial; /* segments before that one may have lost entries with a page of the index */
+	size_t scrubbed_page;  /* the next one of this round through the index: shard_scrub() */
+	uint64_t round_serial; /* those before were sealed when this round through the index began */
+	bool emptied;          /* shard_retire_emptied() has something to do */
+	uint64_t not_dropped;  /* of the entries that the index finds gone: they had expired, and are counted as that */
 	size_t copy_credit_bytes; /* what the sweep may copy forward, and how many segments it may spare: cache_sweep.c */
 	unsigned spare_credit;
 	uint64_t yield_serial; /* of the segment that cache_yield.c looks at next */
@@ -67,6 +73,11 @@ struct cache {
 	struct shard shards[];
 };
 
+/* Entries that are kept and not yet known to be gone; and those that were found dropped. */
+static inline uint64_t shard_entries(const struct shard *shard)
+{
+	return shard->index.entries - shard->index.orphans;
+}
 static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 {
 	return &cache->shards[(hash >> 8) & (cache->shard_count - 1)];
@@ -97,7 +108,10 @@ void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place
 bool shard_is_over(struct cache *cache, struct shard *shard);
 void cache_account(struct cache *cache, struct shard *shard);
 /* cache_sweep.c. Counts what is live in a segment of values anew, and retires it if that is nothing. */
-void shard_audit(struct cache *cache, struct shard *shard, struct segment *segment);
+void shard_audit_segment(struct cache *cache, struct shard *shard, struct segment *segment);
+/* After signs of drops: that for some segments, in turn. A round is due after so many: dropped entries found, or a page of them. */
+enum { AUDIT_DUE = 64 };
+void shard_audit(struct cache *cache, struct shard *shard, unsigned most);
 /* Did others go for the mapping of a large value a moment ago, without gain? Then none do. */
 static inline bool shard_is_in_vain(const struct shard *shard)
 {

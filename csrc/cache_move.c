@@ -64,10 +64,17 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 	if (shard_append(cache, shard, to, &found->entry, &part, 1, &place) != DRP_OK)
 		goto out;
 	if (!index_replace(&shard->index, &found->cursor, place)) {
-		/* The page of the index went: nothing leads to either of them. */
-		shard_count_left(cache, shard, place, old_bytes, LEAVE_DROPPED);
+		/* The page of the index went: nothing leads to either of them, nor to their value. */
+		struct entry_extent of;
+		memcpy(&of, copy + found->entry.key_bytes + found->entry.meta_bytes,
+		       found->entry.flags & ENTRY_EXTENT ? sizeof(of) : 0);
+		if (found->entry.flags & ENTRY_EXTENT)
+			shard_free_extent(cache, shard, &of, LEAVE_DROPPED);
+		size_t start;
+		const size_t offset = arena_place_offset(place);
+		shard_leave_place(cache, shard, place, entry_place(offset, found->entry.bytes, &start) - offset);
 	}
-	shard_count_left(cache, shard, old_place, old_bytes, LEAVE_REPLACED);
+	shard_leave_place(cache, shard, old_place, old_bytes);
 	found->cursor.place = place;
 	moved = true;
 out:
@@ -75,7 +82,7 @@ out:
 	return moved;
 }
 
-bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
+bool shard_find_by_extent(struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
 			  struct found *found, struct entry_extent *extent)
 {
 	struct index_cursor cursor;
@@ -86,10 +93,12 @@ bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t has
 		if (!segment || segment->kind != SEGMENT_ENTRIES)
 			continue;
 		found->cursor = cursor;
-		if (!shard_find_live(cache, shard, segment, arena_place_offset(cursor.place), found) ||
-		    !(found->entry.flags & ENTRY_EXTENT))
+		found->segment = segment;
+		found->offset = arena_place_offset(cursor.place);
+		if (segment_is_gone(segment, found->offset) || !shard_open_entry(found) || !(found->entry.flags & ENTRY_EXTENT))
 			continue;
-		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
+		/* Its key need not be compared: no other entry has this extent. */
+		entry_copy(&found->reader, NULL, found->entry.key_bytes + found->entry.meta_bytes);
 		if (shard_read_extent(found, extent) && extent->segment == serial && extent->page == page)
 			return true;
 	}

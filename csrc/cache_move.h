@@ -23,7 +23,7 @@ enum sweep_reason {
 bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t start,
 		     struct found *found);
 /* The entry whose extent lies at a page of a segment, found by the hash of its key. */
-bool shard_find_by_extent(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
+bool shard_find_by_extent(struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
 			  struct found *found, struct entry_extent *extent);
 
 /*
@@ -40,19 +40,10 @@ void shard_forget_extent(struct cache *cache, struct shard *shard, struct found 
 			 const struct entry_extent *extent, enum leave why);
 bool range_is_resident(const unsigned char *address, size_t bytes);
 
-/* cache_shard.c: retires a segment that was gone through: entries that are counted in it still were dropped. */
-void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment *segment);
-
 /* cache_sweep.c: a part of a segment of entries is gone through; at its end, a sealed one is retired. */
 void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
 /* The same for what expired; swept: how far. True: it came to the end, and the segment is there still. */
 bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept);
-
-/*
- * Dropped entries leave values of a page or more behind that are counted and that nothing leads to: after signs of drops the
- * counts of a few segments are put right.
- */
-void shard_audit_some(struct cache *cache, struct shard *shard);
 
 /*
  * cache_census.c: counts the pages of a sealed segment that nobody uses. A value that lost some is forgotten; a segment

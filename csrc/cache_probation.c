@@ -189,9 +189,7 @@ static void scrub_some(struct shard *shard, size_t bytes)
 	probation->scrub_owed += shard->index.page_count * (uint64_t)bytes;
 	for (int i = 0; i < SCRUBS_AT_ONCE && probation->scrub_owed >= round; i++) {
 		probation->scrub_owed -= round;
-		if (probation->scrubbed_page >= shard->index.page_count)
-			probation->scrubbed_page = 0;
-		index_scrub(&shard->index, probation->scrubbed_page++);
+		shard_scrub(shard);
 	}
 	if (probation->scrub_owed > round)
 		probation->scrub_owed = round;
@@ -278,7 +276,7 @@ static void judge_extent(struct cache *cache, struct shard *shard, struct segmen
 
 	segment->users++; /* stays itself while its last live values leave */
 	if (listed.stamp == stamp &&
-	    shard_find_by_extent(cache, shard, listed.hash, serial, listed.page, &found, &extent)) {
+	    shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent)) {
 		const size_t bytes = (size_t)extent.value_bytes;
 		if (!passes(cache, shard, &found, bytes) ||
 		    !shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
@@ -302,7 +300,7 @@ static void judge_whole(struct cache *cache, struct shard *shard, struct segment
 	struct found found;
 
 	segment->users++; /* stays itself while its entry moves */
-	bool live = shard_find_by_extent(cache, shard, hash, serial, 0, &found, &extent);
+	bool live = shard_find_by_extent(shard, hash, serial, 0, &found, &extent);
 	if (live && passes(cache, shard, &found, (size_t)extent.value_bytes) &&
 	    shard_move_entry(cache, shard, ARENA_MAIN, &found, NULL)) {
 		if (arena_find(&shard->arena, serial) == segment) {

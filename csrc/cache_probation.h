@@ -48,7 +48,6 @@ struct probation {
 	uint64_t judged_cost;  /* of what was judged: the same */
 	uint64_t seen_hits;    /* at the last look */
 	uint32_t quiet_looks;  /* without a hit since the one before, in a row */
-	uint32_t scrubbed_page;
 	uint64_t thin_serial;  /* of a segment that is to be emptied: cache_tidy.c */
 	uint64_t counted_serial; /* of the segment whose pages are to be counted next */
 	bool judging;          /* what leaves now keeps its pages, which are to be written again */

@@ -1,9 +1,15 @@
 /*
  * cache_shard.c - one shard: entries are found, appended and forgotten. All of it under the shard's lock.
  *
- * Accounting: each segment knows how many of its entries (or extents) are live, and their bytes; the shard's counts are
- * the sums. An entry whose head was dropped can be counted off, but its size is not known any more: those bytes leave
- * with the segment.
+ * Accounting. An entry is what a slot of the index names: the index counts them, and what it loses with a page. Each segment
+ * knows how many of its entries (or extents) are live, and their bytes; both are never less than the truth:
+ *
+ *   live_count   of entries: slots that name the segment. Those that were lost with a page of the index are told to no segment,
+ *                and are found when a whole round of the index was gone through (end_round())
+ *   live_bytes   an entry whose head was dropped is counted off, but its size is not known any more: those bytes leave
+ *                with the segment
+ *
+ *   sets = entries + dropped + evicted + expired + deletes + replaced + cleared, at any moment, to the last one
  */
 #include <stdlib.h>
 #include <string.h>
@@ -31,22 +37,72 @@ enum {
 	IN_VAIN_NS = 1000000000, /* the same for a mapping of its own, for which others were given up and nothing was gained */
 };
 
-bool shard_let_go(void *context, uint64_t place)
+/* A live entry less in a segment that the caller cannot retire at this point: shard_retire_emptied() does later. */
+static void count_one_off(struct shard *shard, struct segment *segment)
+{
+	DRP_ASSERT(segment->live_count > 0);
+	segment->live_count--;
+	if (segment->live_count == 0 && segment->state == SEGMENT_SEALED)
+		shard->emptied = true;
+}
+
+enum index_fate shard_let_go(void *context, uint64_t place, bool scrub)
 {
 	struct shard *shard = context;
 	struct segment *segment = arena_segment(&shard->arena, arena_place_number(place));
 
 	if (!segment || segment->kind != SEGMENT_ENTRIES)
-		return true;
-	if (!segment_is_gone(segment, arena_place_offset(place)))
-		return false;
-	/* Its size is not known any more; and a segment is not retired in the midst of a change of the index. */
-	shard->counts.dropped++;
-	if (segment->live_count > 0) {
-		segment->live_count--;
-		shard->counts.entries--;
+		return INDEX_ORPHAN;
+	if (!segment_is_gone(segment, arena_place_offset(place))) {
+		segment->seen_in_round += scrub;
+		return INDEX_STAYS;
 	}
-	return true;
+	/* Its size is not known any more; and a segment is not retired in the midst of a change of the index. */
+	count_one_off(shard, segment);
+	return INDEX_GONE;
+}
+
+static void end_round(struct shard *shard)
+{
+	for (struct segment *segment = NULL; (segment = arena_next(&shard->arena, segment)) != NULL;) {
+		if (segment->kind != SEGMENT_ENTRIES)
+			continue;
+		/* One that was sealed all the time got no new entries, so there are no more than were seen. */
+		if (segment->state == SEGMENT_SEALED && segment->serial < shard->round_serial &&
+		    segment->seen_in_round < segment->live_count) {
+			segment->live_count = segment->seen_in_round;
+			shard->emptied |= segment->live_count == 0;
+		}
+		segment->seen_in_round = 0;
+	}
+	/* Heads get entries still: the next round leaves them out, too. */
+	shard->round_serial = shard->arena.next_serial;
+	for (int part = 0; part < ARENA_PARTS; part++)
+		for (unsigned life = 0; life < shard->arena.logs[part].lives; life++) {
+			const struct segment *head = shard->arena.logs[part].entries[life];
+			if (head && head->serial < shard->round_serial)
+				shard->round_serial = head->serial;
+		}
+}
+
+void shard_scrub(struct shard *shard)
+{
+	index_scrub(&shard->index, shard->scrubbed_page++);
+	if (shard->scrubbed_page < shard->index.page_count)
+		return;
+	shard->scrubbed_page = 0;
+	arena_end_round(&shard->arena);
+	end_round(shard);
+}
+
+void shard_retire_emptied(struct cache *cache, struct shard *shard)
+{
+	shard->emptied = false;
+	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment; segment = next) {
+		next = arena_next(&shard->arena, segment);
+		if (segment->live_count == 0 && segment->state == SEGMENT_SEALED)
+			shard_retire(cache, shard, segment);
+	}
 }
 
 /* The lock is held for a fraction of a microsecond, mostly: whoever finds it taken spins first, where that is offered. */
@@ -195,14 +251,13 @@ void shard_shrink_index(struct shard *shard)
 {
 	const size_t slots = index_pages(&shard->index) * index_slots_per_page();
 
-	if (shard->counts.entries < slots / INDEX_SPARSE_SHARE)
+	if (shard_entries(shard) < slots / INDEX_SPARSE_SHARE)
 		index_shrink(&shard->index);
 }
 
 static void subtract_bytes(struct shard *shard, struct segment *segment, size_t bytes)
 {
-	if (bytes > segment->live_bytes)
-		bytes = segment->live_bytes;
+	DRP_ASSERT(bytes <= segment->live_bytes && bytes <= shard->counts.bytes);
 	segment->live_bytes -= bytes;
 	shard->counts.bytes -= bytes;
 }
@@ -221,11 +276,27 @@ void shard_set_live(struct shard *shard, struct segment *segment, size_t bytes, 
 	segment->live_count = count;
 }
 
+/* Did all entries that left the segment leave one by one? Else its count is what they are at most. */
+bool shard_knows_whose(struct shard *shard, const struct segment *segment)
+{
+	if (shard->index.blind_losses != shard->seen_blind_losses) {
+		shard->seen_blind_losses = shard->index.blind_losses;
+		shard->told_serial = shard->arena.next_serial;
+	}
+	return segment->serial >= shard->told_serial;
+}
+
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	subtract_bytes(shard, segment, segment->live_bytes);
-	if (segment->kind == SEGMENT_ENTRIES)
-		shard->counts.entries -= segment->live_count;
+	if (segment->kind == SEGMENT_ENTRIES && segment->live_count > 0) {
+		/* Slots lead to it still, and are cleared when somebody comes by. How many they are is known if none was lost. */
+		if (shard_knows_whose(shard, segment))
+			index_note_orphans(&shard->index, segment->live_count);
+		arena_note_named(&shard->arena, segment);
+		if (segment->has_extents)
+			shard->audit_due = AUDIT_DUE; /* their values are nobody's now */
+	}
 	segment->live_count = 0;
 	if (segment->kind == SEGMENT_EXTENTS)
 		rewrite_leave(shard, segment->serial);
@@ -235,22 +306,27 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	cache_account(cache, shard);
 }
 
-void shard_retire_gone(struct cache *cache, struct shard *shard, struct segment *segment)
+void shard_retire_expired(struct cache *cache, struct shard *shard, struct segment *segment)
 {
-	if (segment->kind == SEGMENT_ENTRIES)
-		shard->counts.dropped += segment->live_count;
+	DRP_ASSERT(segment->kind == SEGMENT_ENTRIES && shard_knows_whose(shard, segment));
+	shard->counts.expired += segment->live_count;
+	shard->not_dropped += segment->live_count; /* though the index will find them gone */
 	shard_retire(cache, shard, segment);
 }
 
 void shard_empty(struct cache *cache, struct shard *shard)
 {
 	window_empty(shard);
+	shard->counts.cleared += shard_entries(shard);
 	index_clear(&shard->index);
 	arena_begin_emptying(&shard->arena);
-	for (struct segment *segment; (segment = arena_next(&shard->arena, NULL)) != NULL;)
+	for (struct segment *segment; (segment = arena_next(&shard->arena, NULL)) != NULL;) {
+		segment->live_count = 0; /* no slot is left */
 		shard_retire(cache, shard, segment);
+	}
 	arena_end_emptying(&shard->arena);
 	shard->rewrite = (struct rewrite){0};
+	shard->scrubbed_page = 0;
 	cache_account(cache, shard);
 }
 
@@ -258,8 +334,8 @@ void shard_empty(struct cache *cache, struct shard *shard)
 static void leave_segment(struct cache *cache, struct shard *shard, struct segment *segment, size_t bytes)
 {
 	subtract_bytes(shard, segment, bytes);
-	if (segment->live_count > 0)
-		segment->live_count--;
+	DRP_ASSERT(segment->live_count > 0);
+	segment->live_count--;
 	if (segment->live_count == 0 && segment->state == SEGMENT_SEALED)
 		shard_retire(cache, shard, segment);
 }
@@ -311,7 +387,7 @@ bool shard_read_extent(struct found *found, struct entry_extent *extent)
 	size_t read_bytes = found->entry.bytes - found->entry.inline_bytes + sizeof(*extent);
 	return !found->reader.lost &&
 	       entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), read_bytes) &&
-	       found->entry.inline_bytes == sizeof(*extent) + witness_count((size_t)extent->value_bytes) * sizeof(uint16_t);
+	       (found->entry.inline_bytes - sizeof(*extent)) / sizeof(uint16_t) * prim_page_size() >= extent->value_bytes;
 }
 
 struct segment *shard_extent_segment(const struct shard *shard, const struct entry_extent *extent, unsigned char **address)
@@ -321,8 +397,9 @@ struct segment *shard_extent_segment(const struct shard *shard, const struct ent
 
 	if (!segment)
 		return NULL;
-	const size_t bytes = witness_count((size_t)extent->value_bytes) * page;
-	const bool inside = segment->kind != SEGMENT_ENTRIES && first <= segment->used && bytes <= segment->used - first;
+	/* What is used of it ends with a page, so its last page lies inside with the last byte. */
+	const bool inside = segment->kind != SEGMENT_ENTRIES && first <= segment->used &&
+			    extent->value_bytes <= segment->used - first;
 	DRP_ASSERT(inside);
 	if (!inside)
 		return NULL;
@@ -360,14 +437,11 @@ bool shard_is_whole(struct shard *shard, struct found *found)
 			    found->entry.bytes);
 }
 
-void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why)
+static void count_left(struct shard *shard, enum leave why)
 {
-	struct segment *segment = arena_segment(&shard->arena, arena_place_number(place));
-
 	switch (why) {
 	case LEAVE_DROPPED:
 		shard->counts.dropped++;
-		shard->audit_due++;
 		break;
 	case LEAVE_EVICTED:
 		shard->counts.evicted++;
@@ -379,13 +453,30 @@ void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, 
 		shard->counts.deletes++;
 		break;
 	case LEAVE_REPLACED:
+		shard->counts.replaced++;
 		break;
 	}
-	if (!segment)
-		return;
-	if (segment->live_count > 0)
-		shard->counts.entries--;
-	leave_segment(cache, shard, segment, stored_bytes);
+}
+
+void shard_leave_place(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes)
+{
+	struct segment *segment = arena_segment(&shard->arena, arena_place_number(place));
+
+	DRP_ASSERT(segment && segment->kind == SEGMENT_ENTRIES);
+	if (segment)
+		leave_segment(cache, shard, segment, stored_bytes);
+}
+
+bool shard_replace(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
+		   uint64_t place)
+{
+	const uint64_t old_place = cursor->place;
+	const bool replaced = index_replace(&shard->index, cursor, place);
+
+	if (replaced)
+		count_left(shard, LEAVE_REPLACED);
+	shard_leave_place(cache, shard, old_place, stored_bytes);
+	return replaced;
 }
 
 void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
@@ -393,11 +484,33 @@ void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *
 {
 	const uint64_t place = cursor->place;
 
-	if (why == LEAVE_EVICTED)
-		(void)index_replace(&shard->index, cursor, PLACE_EVICTED);
-	else
-		(void)index_erase(&shard->index, cursor);
-	shard_count_left(cache, shard, place, stored_bytes, why);
+	const bool left = why == LEAVE_EVICTED ? index_replace(&shard->index, cursor, PLACE_EVICTED)
+					       : index_erase(&shard->index, cursor);
+	if (left)
+		count_left(shard, why);
+	/* Else its page of the index went: it is counted as dropped there. */
+	if (!left || why == LEAVE_DROPPED)
+		shard->audit_due++;
+	shard_leave_place(cache, shard, place, stored_bytes);
+}
+
+void shard_evict_place(struct cache *cache, struct shard *shard, uint64_t place)
+{
+	struct found found = {.segment = arena_segment(&shard->arena, arena_place_number(place)),
+			      .offset = arena_place_offset(place)};
+	struct entry_extent extent;
+	size_t stored_bytes = 0;
+
+	count_left(shard, LEAVE_EVICTED);
+	if (!found.segment)
+		return; /* nor did it lead anywhere */
+	if (!segment_is_gone(found.segment, found.offset) && shard_open_entry(&found)) {
+		stored_bytes = found_end(&found) - found.offset;
+		entry_copy(&found.reader, NULL, found.entry.key_bytes + found.entry.meta_bytes);
+		if ((found.entry.flags & ENTRY_EXTENT) && shard_read_extent(&found, &extent))
+			shard_free_extent(cache, shard, &extent, LEAVE_EVICTED);
+	}
+	shard_leave_place(cache, shard, place, stored_bytes);
 }
 
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
@@ -427,7 +540,9 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		const uint32_t number = arena_place_number(cursor->place);
 		struct segment *segment = arena_segment(&shard->arena, number);
 		if (!segment || segment->kind != SEGMENT_ENTRIES) {
-			cause = cause == MISS_ABSENT ? MISS_EVICTED : cause;
+			if (cursor->place != PLACE_EVICTED) /* its segment was retired with it */
+				index_let_go(&shard->index, cursor);
+			cause = cause != MISS_ABSENT ? cause : cursor->place == PLACE_EVICTED ? MISS_EVICTED : MISS_DROPPED;
 			continue;
 		}
 		found->segment = segment;
@@ -543,13 +658,19 @@ static int open_segment(struct cache *cache, struct shard *shard, enum arena_par
 	if (head && mark_entries(shard, head, true) != DRP_OK)
 		return DRP_REFUSED; /* see may_append() */
 	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : arena->segment_bytes);
-	const struct segment *full = kind == SEGMENT_EXTENTS ? arena->logs[part].extents : NULL;
-	if (full && full->live_count == 0 && full->users == 0) /* nothing of it will leave any more, and take it along */
-		shard_retire(cache, shard, arena->logs[part].extents);
+	/* What is sealed now and holds nothing: nothing of it will leave any more, and take it along. */
+	struct segment *full = kind == SEGMENT_EXTENTS ? arena->logs[part].extents : NULL;
+	if (full && full->live_count == 0 && full->users == 0)
+		shard_retire(cache, shard, full);
+	if (head && head->live_count == 0)
+		shard->emptied = true;
+	for (size_t pages = 2 * shard->index.page_count; !arena_has_number(arena) && pages > 0; pages--)
+		shard_scrub(shard); /* a whole round and what is left of this one: then all numbers without a segment are free */
 	status = arena_open(arena, part, life, kind, length, out);
 	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || arena->mapped_bytes == 0)
 		return status;
-	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes, missing = missing_space(wanted);
+	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes;
+	const size_t missing = arena_has_number(arena) ? missing_space(wanted) : wanted;
 	if (kind == SEGMENT_WHOLE && (missing > arena->mapped_bytes / 2 || shard_is_in_vain(shard)))
 		return status;
 	shard->span_cap_bytes = arena->mapped_bytes + wanted - missing;
@@ -602,7 +723,6 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		if (in_order && prim_cpu() != cpu && !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
 		add_bytes(shard, head, end - start);
-		shard->counts.entries++;
 		if (entry->flags & ENTRY_EXTENT)
 			head->has_extents = true;
 		if (life > 0)

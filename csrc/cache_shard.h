@@ -19,7 +19,7 @@ struct shard;
 int shard_init(struct cache *cache, struct shard *shard);
 void shard_destroy(struct shard *shard);
 void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks, gives pins back */
-bool shard_let_go(void *shard, uint64_t place); /* for struct index */
+enum index_fate shard_let_go(void *shard, uint64_t place, bool scrub); /* for struct index */
 
 /* Why an entry leaves; the count that it goes to. */
 #define PLACE_EVICTED UINT64_C(1) /* in segment 0, which is none */
@@ -33,11 +33,26 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 /* The same for an entry whose extent, if it had one, is given back already. */
 void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
 		 enum leave why);
-void shard_count_left(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes, enum leave why);
+/* An entry makes room in the index for another: forgotten, and counted as evicted. */
+void shard_evict_place(struct cache *cache, struct shard *shard, uint64_t place);
+/* The entry that cursor stands on is at another place now. False: its page of the index went, and the entry with it. */
+bool shard_replace(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
+		   uint64_t place);
+/* What lies at a place leaves its segment; nothing names it any more, and it is counted elsewhere. */
+void shard_leave_place(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes);
 /* Gives an extent's pages back, or keeps them to be written again; LEAVE_DROPPED: some are gone, or may be. */
 void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why);
 void shard_set_live(struct shard *shard, struct segment *segment, size_t bytes, size_t count);
+/* Takes a segment out of use. Entries that are counted in it still were dropped. */
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);
+/* The same for one whose entries have all expired; only where shard_knows_whose(). */
+void shard_retire_expired(struct cache *cache, struct shard *shard, struct segment *segment);
+/* Did all entries that left the segment leave one by one? Else its count is what they are at most. */
+bool shard_knows_whose(struct shard *shard, const struct segment *segment);
+/* Retires sealed segments whose last entry was counted off where none could be retired. Nobody may stand in one. */
+void shard_retire_emptied(struct cache *cache, struct shard *shard);
+/* Scrubs the next page of the index. After the last one the counts of segments are put right. */
+void shard_scrub(struct shard *shard);
 /* While few of the slots of the index are taken: a step in making it smaller. It ends all searches. */
 void shard_shrink_index(struct shard *shard);
 /* Forgets everything. The memory, but for what is held, goes when the lock is given back: with the second of them. */

@@ -22,6 +22,7 @@
 #include "cache_internal.h"
 #include "cache_move.h"
 #include "cache_window.h"
+#include "drp_assert.h"
 #include "witness.h"
 
 enum {
@@ -32,8 +33,6 @@ enum {
 	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
 	COPY_CREDIT_SHARE = 2,
 	COPY_CREDIT_MAX = 2, /* segments */
-	AUDIT_DUE = 64,      /* dropped entries found, or a page of them, or of the index */
-	AUDITS_AT_ONCE = 8,
 	VICTIMS_TO_CHOOSE_FROM = 16,
 };
 
@@ -116,7 +115,7 @@ void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segmen
 	if (!step(cache, shard, segment, &segment->swept, reason))
 		return;
 	if (segment->state == SEGMENT_SEALED)
-		shard_retire_gone(cache, shard, segment);
+		shard_retire(cache, shard, segment);
 	else
 		segment->swept = 0;
 }
@@ -137,7 +136,7 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 		struct found found;
 		struct entry_extent extent;
 		if (listed.stamp != stamp ||
-		    !shard_find_by_extent(cache, shard, listed.hash, serial, listed.page, &found, &extent))
+		    !shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent))
 			continue;
 		if (extent.value_bytes <= shard->copy_credit_bytes &&
 		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
@@ -157,7 +156,7 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 	struct found found;
 	struct entry_extent extent;
 
-	bool live = shard_find_by_extent(cache, shard, segment->hash, serial, 0, &found, &extent);
+	bool live = shard_find_by_extent(shard, segment->hash, serial, 0, &found, &extent);
 	bool resident = live && range_is_resident(segment->base, (size_t)extent.value_bytes);
 	if (resident && !segment->spared && shard->spare_credit > 0) {
 		segment->spared = true;
@@ -263,8 +262,12 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 	shard->making_space = false;
 }
 
-/* Counts what is live of a value's or many values' own pages anew; what nothing leads to any more is given back. */
-void shard_audit(struct cache *cache, struct shard *shard, struct segment *segment)
+/*
+ * Counts what is live of a value's or many values' own pages anew; what nothing leads to any more is given back. Values whose
+ * page of the directory was dropped cannot be told: then the counts stay what is live at most, or, where there is a bound on
+ * what is held, the whole segment goes, and what lived in it is found dropped.
+ */
+void shard_audit_segment(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	const uint64_t serial = segment->serial;
 	const uint32_t stamp = arena_stamp(segment->number), count = segment->kind == SEGMENT_WHOLE ? 1 : segment->extents;
@@ -276,22 +279,28 @@ void shard_audit(struct cache *cache, struct shard *shard, struct segment *segme
 		struct arena_extent listed = {segment->hash, 0, stamp};
 		if (segment->kind == SEGMENT_EXTENTS)
 			listed = arena_directory(segment)[i];
-		if (listed.stamp != stamp ||
-		    !shard_find_by_extent(cache, shard, listed.hash, serial, listed.page, &found, &extent))
+		if (listed.stamp != stamp) {
+			/* They would be held for good where no census finds segments that are gone: with a max_bytes. */
+			if (cache->config.max_bytes > 0 && segment->state == SEGMENT_SEALED)
+				shard_retire(cache, shard, segment);
+			return;
+		}
+		if (!shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent))
 			continue;
 		live_bytes += witness_count((size_t)extent.value_bytes) * prim_page_size();
 		live_count++;
 	}
+	DRP_ASSERT(live_count <= segment->live_count && live_bytes <= segment->live_bytes);
 	shard_set_live(shard, segment, live_bytes, live_count);
 	if (live_count == 0 && segment->state == SEGMENT_SEALED)
 		shard_retire(cache, shard, segment);
 }
 
 /*
- * Dropped entries leave values of a page or more behind that are counted and that nothing leads to. Before live entries
- * are evicted for them, the counts are put right: a few segments at a time, after signs of drops.
+ * Dropped entries leave values of a page or more behind that are counted and that nothing leads to. After signs of drops, the
+ * counts are put right, a few segments at a time.
  */
-void shard_audit_some(struct cache *cache, struct shard *shard)
+void shard_audit(struct cache *cache, struct shard *shard, unsigned most)
 {
 	unsigned audits = 0;
 
@@ -301,15 +310,18 @@ void shard_audit_some(struct cache *cache, struct shard *shard)
 		shard->audited_lost_pages = shard->index.lost_pages;
 		shard->audit_due = 0;
 		shard->audit_round++;
+		shard->auditing = true;
 	}
-	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment && audits < AUDITS_AT_ONCE;
-	     segment = next) {
+	if (!shard->auditing)
+		return;
+	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment && audits < most; segment = next) {
 		next = arena_next(&shard->arena, segment);
 		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->resting ||
 		    segment->audited == shard->audit_round)
 			continue;
 		segment->audited = shard->audit_round;
-		shard_audit(cache, shard, segment);
+		shard_audit_segment(cache, shard, segment);
 		audits++;
 	}
+	shard->auditing = audits == most;
 }

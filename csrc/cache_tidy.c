@@ -18,7 +18,7 @@ enum { STEP_TAKES_BYTES = 16 * 1024 }; /* new pages, about */
 
 bool shard_entries_are_dear(const struct shard *shard)
 {
-	return shard->counts.bytes >= shard->counts.entries * prim_page_size();
+	return shard->counts.bytes >= shard_entries(shard) * prim_page_size();
 }
 
 void shard_note_thin(struct shard *shard, const struct segment *segment)

@@ -366,7 +366,12 @@ bool entry_next(const unsigned char *base, size_t *offset, size_t end, uint32_t 
 
 	for (size_t at = *offset; at < end;) {
 		if (!read_piece(base, at, stamp, &piece) || piece.length > page_left(at) - PIECE) {
-			at = round_up(at + 1, page); /* dropped, or the unused end of a page */
+			/*
+			 * The unused end of a page, or a page that was dropped. If that was while it was being filled, what was
+			 * appended since stands behind zeros.
+			 */
+			const bool zeros = atomic_load_explicit(stamp_at(base, at), memory_order_relaxed) == 0;
+			at = zeros ? at + ENTRY_ALIGN : round_up(at + 1, page);
 			continue;
 		}
 		size_t next = round_up(at + PIECE + piece.length, ENTRY_ALIGN);

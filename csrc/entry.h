@@ -98,7 +98,8 @@ bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_
 
 /*
  * Walks a segment's entries: from offset to the next one that begins before end. *start receives its offset; the
- * return value is where to go on. A page that was dropped is passed over. False at the end.
+ * return value is where to go on. A page that was dropped is passed over, but for what was appended to it since. False at
+ * the end.
  */
 bool entry_next(const unsigned char *base, size_t *offset, size_t end, uint32_t stamp, size_t *start);
 

@@ -7,6 +7,7 @@
  * translations), begin it anew, store again. A reader needs no order: a slot is one word, there or 0.
  */
 #include "index.h"
+#include "index_mark.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 
 #include "drp_assert.h"
 #include "droppable.h"
+#include "place.h"
 
 enum {
 	CHUNK_PAGES = 64,
@@ -32,7 +34,11 @@ enum {
 #define GUARD UINT64_MAX     /* no slot ever looks like this: place 0 with a tag is a tombstone, all ones is neither */
 #define TOMBSTONE HOT_BIT    /* place 0: no entry, but a search goes on */
 
-enum index_page_state { PAGE_USED = 1, PAGE_DIRTY = 2, PAGE_FREE = 4 /* no cell names it */ };
+/*
+ * LOST: found dropped and counted off, and not begun anew yet. It is gone for everybody from then on, also for a processor that
+ * sees its slots through a stale translation still. FREE: no cell names it.
+ */
+enum index_page_state { PAGE_USED = 1, PAGE_DIRTY = 2, PAGE_FREE = 4, PAGE_LOST = 8 };
 
 static uint64_t load(const uint64_t *slot)
 {
@@ -80,6 +86,12 @@ static bool has_entry(uint64_t slot)
 	return (slot & PLACE_MASK) != 0 && slot != GUARD;
 }
 
+/* Does the slot of a standing page name an entry? That of an evicted one does not. */
+static bool names_entry(uint64_t slot)
+{
+	return has_entry(slot) && arena_place_number(slot & PLACE_MASK) != 0;
+}
+
 static void note_dirty(struct index *index, uint32_t page_number)
 {
 	if (!(index->states[page_number] & PAGE_DIRTY)) {
@@ -103,15 +115,63 @@ static bool page_stands(const uint64_t *page)
 	return load(page) == GUARD;
 }
 
+/* A page is gone, and its entries with it. Those that were known to be gone are taken to be among them. */
+static void note_lost(struct index *index, uint32_t page_number)
+{
+	const uint64_t live = index->live[page_number];
+
+	DRP_ASSERT(index->entries >= live);
+	index->states[page_number] |= PAGE_LOST;
+	index->live[page_number] = 0;
+	index->lost_pages++;
+	index->entries -= live;
+	index->lost_entries += live;
+	index->blind_losses += live;
+	index->orphans -= live < index->orphans ? live : index->orphans;
+}
+
+/* Is the page there? If it is found dropped, it is counted off. */
+static bool has_page(struct index *index, uint32_t page_number)
+{
+	const unsigned state = index->states[page_number] & (PAGE_USED | PAGE_LOST);
+
+	if (state == PAGE_USED && load(page_address(index, page_number)) == GUARD)
+		return true;
+	if (state == PAGE_USED)
+		note_lost(index, page_number);
+	return false;
+}
+
+/* True if the entry of a slot is gone for sure: it is counted off, and the slot may be used. */
+static bool let_go(struct index *index, uint32_t page_number, uint64_t slot, bool scrub)
+{
+	if (!index->let_go || !has_entry(slot))
+		return false;
+	if (!names_entry(slot))
+		return true;
+	const enum index_fate fate = index->let_go(index->context, slot & PLACE_MASK, scrub);
+	if (fate == INDEX_STAYS)
+		return false;
+	DRP_ASSERT(index->live[page_number] > 0);
+	index->live[page_number]--;
+	index->entries--;
+	index->lost_entries++;
+	if (fate == INDEX_ORPHAN && index->orphans > 0) /* no more are known of than there are: see index_note_orphans() */
+		index->orphans--;
+	return true;
+}
+
 static void begin_page(struct index *index, uint32_t page_number)
 {
 	uint64_t *page = page_address(index, page_number);
 
-	if (index->states[page_number] & PAGE_USED) {
-		index->lost_pages++;
-		(void)prim_purge(page, prim_page_size());
-	}
-	index->states[page_number] |= PAGE_USED;
+	if ((index->states[page_number] & (PAGE_USED | PAGE_LOST)) == PAGE_USED)
+		note_lost(index, page_number);
+	/* One that was not used since the index was emptied is only there if it could not be given back then. */
+	if (((index->states[page_number] & PAGE_USED) || load(page) == GUARD) && prim_purge(page, prim_page_size()) != DRP_OK)
+		for (size_t i = 0; i < index_slots_per_page(); i++)
+			store(&page[i], 0);
+	index->states[page_number] = (unsigned char)((index->states[page_number] | PAGE_USED) & ~PAGE_LOST);
 	note_dirty(index, page_number);
 	store(page, GUARD);
 }
@@ -129,10 +189,15 @@ static int add_chunk(struct index *index)
 	if (!states)
 		return DRP_NO_MEMORY;
 	index->states = states;
+	uint16_t *live = realloc(index->live, chunks * CHUNK_PAGES * sizeof(*live));
+	if (!live)
+		return DRP_NO_MEMORY;
+	index->live = live;
 	int status = prim_map(index->backing, CHUNK_PAGES * prim_page_size(), index->map_flags, &mapping);
 	if (status != DRP_OK)
 		return status;
 	memset(states + index->chunk_count * CHUNK_PAGES, 0, CHUNK_PAGES);
+	memset(live + index->chunk_count * CHUNK_PAGES, 0, CHUNK_PAGES * sizeof(*live));
 	list[index->chunk_count] = mapping;
 	index->chunk_count = chunks;
 	return DRP_OK;
@@ -159,7 +224,8 @@ static int add_page(struct index *index, uint32_t *number)
 int index_init(struct index *index, enum prim_backing backing, unsigned map_flags)
 {
 	uint32_t first;
-	*index = (struct index){.backing = backing, .map_flags = map_flags, .deepest_count = 1};
+	*index = (struct index){.backing = backing, .map_flags = map_flags, .deepest_count = 1,
+				.pages_most = PAGE_MASK};
 	index->directory = calloc(1, sizeof(*index->directory));
 	if (!index->directory)
 		return DRP_NO_MEMORY;
@@ -176,6 +242,7 @@ void index_destroy(struct index *index)
 	DRP_ASSERT(!index->doomed.list);
 	free(index->chunks);
 	free(index->states);
+	free(index->live);
 	free(index->directory);
 	*index = (struct index){0};
 }
@@ -184,7 +251,9 @@ void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
 {
 	uint32_t number = index->directory[cell_of(index, hash)] & PAGE_MASK;
 	*cursor = (struct index_cursor){.hash = hash, .page = page_address(index, number), .page_number = number};
-	cursor->page_lost = (index->states[number] & PAGE_USED) && load(cursor->page) != GUARD;
+	cursor->has_page = has_page(index, number);
+	if (!cursor->has_page)
+		cursor->page_lost = index->states[number] & PAGE_USED;
 }
 
 bool index_next(struct index *index, struct index_cursor *cursor)
@@ -193,7 +262,7 @@ bool index_next(struct index *index, struct index_cursor *cursor)
 	const size_t home = home_of(cursor->hash), buckets = buckets_per_page();
 
 	(void)index;
-	if (cursor->page_lost)
+	if (!cursor->has_page)
 		return false;
 	for (; cursor->distance < INDEX_REACH; cursor->distance++, cursor->next = 0) {
 		uint64_t *bucket = cursor->page + ((home + cursor->distance) & (buckets - 1)) * BUCKET_SLOTS;
@@ -228,8 +297,9 @@ uint64_t index_peek(const struct index *index, uint64_t hash)
 }
 
 /* A slot for hash in a page: empty, tombstone, or one whose entry is gone for sure. NULL: all are taken. */
-static uint64_t *free_slot(struct index *index, uint64_t *page, uint64_t hash, unsigned *distance)
+static uint64_t *free_slot(struct index *index, uint32_t number, uint64_t hash, unsigned *distance)
 {
+	uint64_t *page = page_address(index, number);
 	const size_t home = home_of(hash), buckets = buckets_per_page();
 
 	for (*distance = 0; *distance < INDEX_REACH; ++*distance) {
@@ -239,11 +309,12 @@ static uint64_t *free_slot(struct index *index, uint64_t *page, uint64_t hash, u
 			if (slot != GUARD && !has_entry(slot))
 				return &bucket[i];
 		}
-		for (unsigned i = 0; index->let_go && i < BUCKET_SLOTS; i++) {
-			uint64_t slot = load(&bucket[i]);
-			if (slot != GUARD && index->let_go(index->context, slot & PLACE_MASK))
+		for (unsigned i = 0; i < BUCKET_SLOTS; i++)
+			if (let_go(index, number, load(&bucket[i]), false)) {
+				/* Cleared whatever comes next: it is counted off. */
+				store(&bucket[i], TOMBSTONE);
 				return &bucket[i];
-		}
+			}
 	}
 	return NULL;
 }
@@ -263,7 +334,7 @@ static int double_directory(struct index *index)
 	return DRP_OK;
 }
 
-/* Puts an old slot into a page under construction, at home if there is room. False: there is none where a search goes. */
+/* Puts an old slot into a page under construction, at home if there is room. False: the buckets in reach are full. */
 static bool rehome(uint64_t *page, uint64_t slot, size_t home)
 {
 	const size_t buckets = buckets_per_page();
@@ -288,10 +359,11 @@ static int split(struct index *index, uint64_t hash)
 	const uint32_t number = cell & PAGE_MASK;
 	const unsigned depth = cell >> DEPTH_SHIFT;
 	uint64_t *old = page_address(index, number), *halves;
+	uint16_t live[2] = {0};
 	uint32_t added;
 	int status;
 
-	if (depth == INDEX_TAG_BITS || index->page_count > PAGE_MASK)
+	if (depth == INDEX_TAG_BITS || index_pages(index) >= index->pages_most)
 		return DRP_TOO_LARGE;
 	halves = calloc(2 * slots, sizeof(*halves));
 	if (!halves)
@@ -309,14 +381,15 @@ static int split(struct index *index, uint64_t hash)
 	for (unsigned distance = 0; distance < INDEX_REACH; distance++) /* those at home first, so that they stay there */
 		for (size_t i = 1; i < slots; i++) {
 			uint64_t slot = load(&old[i]);
+			/* Seen for the scrubber's round: a page that is used again may lie where it came by already. */
 			if (!has_entry(slot) || (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance ||
-			    (index->let_go && index->let_go(index->context, slot & PLACE_MASK)))
+			    let_go(index, number, slot, true))
 				continue;
 			size_t home = (i / BUCKET_SLOTS - distance) & (buckets - 1);
-			/* There is room: the halves hold a subset of what the whole page held. Else the entry would be a miss. */
-			bool housed = rehome(halves + (slot >> (63 - depth) & 1) * slots, slot, home);
-			DRP_ASSERT(housed);
-			(void)housed;
+			const unsigned half = slot >> (63 - depth) & 1;
+			/* A half holds a part of what the whole held; if others took its place nearer home, it is lost. */
+			if (rehome(halves + half * slots, slot, home))
+				live[half] += names_entry(slot);
 		}
 	/* The cells of one page lie side by side: the lower half of them keeps it, the upper half takes the added one. */
 	const size_t cells = (size_t)1 << (index->depth - depth);
@@ -327,6 +400,15 @@ static int split(struct index *index, uint64_t hash)
 	if (depth + 1 == index->depth)
 		index->deepest_count += 2;
 	begin_page(index, added);
+	/* What was lost of the old page while it was read is in no half, and neither will be what is lost from here on. */
+	DRP_ASSERT(live[0] + live[1] <= index->live[number]);
+	const unsigned lost = index->live[number] - live[0] - live[1];
+	index->entries -= lost;
+	index->lost_entries += lost;
+	index->blind_losses += lost;
+	index->orphans -= lost < index->orphans ? lost : index->orphans;
+	index->live[number] = live[0];
+	index->live[added] = live[1];
 	for (size_t i = 1; i < slots; i++)
 		store(&page_address(index, added)[i], halves[slots + i]);
 	/* The old page's guard is not written again: if the page went since it was read, the guard tells, below. */
@@ -384,6 +466,7 @@ static bool gather(const struct index *index, uint32_t number, uint64_t *to, siz
 
 static void free_page(struct index *index, uint32_t number)
 {
+	DRP_ASSERT(index->live[number] == 0);
 	if (index->states[number] & PAGE_DIRTY)
 		index->dirty_pages--;
 	index->states[number] = PAGE_FREE;
@@ -395,9 +478,19 @@ static void free_page(struct index *index, uint32_t number)
 /* What is gone leaves a page first; it may be all. */
 static void ready(struct index *index, uint32_t number)
 {
-	if ((index->states[number] & PAGE_USED) && !page_stands(page_address(index, number)))
+	if ((index->states[number] & PAGE_USED) && !has_page(index, number))
 		begin_page(index, number);
 	index_scrub(index, number);
+}
+
+/* Slots of a page that name an entry: for assertions. */
+static inline unsigned count_live(const uint64_t *page)
+{
+	unsigned count = 0;
+
+	for (size_t i = 1; i < index_slots_per_page(); i++)
+		count += names_entry(page[i]);
+	return count;
 }
 
 /* Two pages whose hashes differ in their last bit become one. */
@@ -418,6 +511,9 @@ static void merge(struct index *index, size_t first, unsigned depth)
 		goto out;
 	if (!(index->states[low] & PAGE_USED))
 		begin_page(index, low);
+	index->live[low] = (uint16_t)(index->live[low] + index->live[high]);
+	index->live[high] = 0;
+	DRP_ASSERT(index->live[low] == count_live(merged));
 	for (size_t i = 1; i < slots; i++)
 		store(&page[i], merged[i]);
 	note_dirty(index, low);
@@ -455,9 +551,10 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 	for (int tries = 0; tries < MAX_RETRIES + INDEX_TAG_BITS; tries++) {
 		uint32_t number = index->directory[cell_of(index, hash)] & PAGE_MASK;
 		uint64_t *page = page_address(index, number);
-		if (load(page) != GUARD)
+		*displaced = 0;
+		if (!has_page(index, number))
 			begin_page(index, number);
-		slot = free_slot(index, page, hash, &distance);
+		slot = free_slot(index, number, hash, &distance);
 		if (!slot) {
 			int status = split(index, hash);
 			if (status == DRP_OK)
@@ -465,14 +562,19 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 			/* No more pages to be had: another entry makes room, which is a miss for it and no more. */
 			distance = 0;
 			slot = page + home_of(hash) * BUCKET_SLOTS + 1 + hash % (BUCKET_SLOTS - 1);
-			*displaced = load(slot) & PLACE_MASK;
+			if (names_entry(load(slot)))
+				*displaced = load(slot) & PLACE_MASK;
 		}
 		note_dirty(index, number);
 		store(slot, make_slot(hash, distance, place));
-		if (page_stands(page))
+		if (page_stands(page)) {
+			index->live[number] += !*displaced;
+			index->entries += !*displaced;
 			return DRP_OK;
-		begin_page(index, number);
+		}
+		begin_page(index, number); /* and what was displaced was counted off with it */
 	}
+	*displaced = 0;
 	return DRP_REFUSED; /* dropped again and again: a storm; the entry is not indexed */
 }
 
@@ -484,17 +586,31 @@ static bool change(struct index *index, struct index_cursor *cursor, uint64_t va
 		return true;
 	begin_page(index, cursor->page_number);
 	cursor->page_lost = true;
+	cursor->has_page = false;
 	return false;
+}
+
+/* The same, where the slot named an entry until now; names: it will. */
+static bool change_entry(struct index *index, struct index_cursor *cursor, uint64_t value, bool names)
+{
+	if (!change(index, cursor, value))
+		return false; /* counted off with its page */
+	if (!names) {
+		DRP_ASSERT(index->live[cursor->page_number] > 0 && index->entries > 0);
+		index->live[cursor->page_number]--;
+		index->entries--;
+	}
+	return true;
 }
 
 bool index_replace(struct index *index, struct index_cursor *cursor, uint64_t place)
 {
-	return change(index, cursor, make_slot(cursor->hash, cursor->distance, place));
+	return change_entry(index, cursor, make_slot(cursor->hash, cursor->distance, place), arena_place_number(place) != 0);
 }
 
 bool index_erase(struct index *index, struct index_cursor *cursor)
 {
-	return change(index, cursor, TOMBSTONE);
+	return change_entry(index, cursor, TOMBSTONE, false);
 }
 
 void index_set_hot(struct index *index, struct index_cursor *cursor)
@@ -533,6 +649,12 @@ static void doom_chunks(struct index *index)
 	index->chunk_count = 1;
 }
 
+void index_let_go(struct index *index, struct index_cursor *cursor)
+{
+	if (let_go(index, cursor->page_number, load(cursor->slot), false))
+		(void)change(index, cursor, TOMBSTONE);
+}
+
 void index_clear(struct index *index)
 {
 	if (index->chunk_count == 0)
@@ -551,6 +673,9 @@ void index_clear(struct index *index)
 	if (directory)
 		index->directory = directory;
 	index->directory[0] = 0;
+	memset(index->live, 0, index->chunk_count * CHUNK_PAGES * sizeof(*index->live));
+	index->lost_entries += index->orphans;
+	index->entries = index->orphans = 0;
 	index->depth = 0;
 	index->page_count = index->deepest_count = 1;
 	index->free_count = index->dirty_pages = 0;
@@ -581,19 +706,24 @@ void index_chunk(const struct index *index, size_t number, void **address, size_
 
 void index_scrub(struct index *index, size_t page_number)
 {
+	const uint32_t number = (uint32_t)page_number;
 	uint64_t *page = page_address(index, page_number);
 
-	if (!(index->states[page_number] & PAGE_USED) || load(page) != GUARD)
+	if (!has_page(index, number))
 		return;
-	for (size_t i = 1; i < index_slots_per_page(); i++) {
-		uint64_t slot = load(&page[i]);
-		if (has_entry(slot) && index->let_go && index->let_go(index->context, slot & PLACE_MASK)) {
-			note_dirty(index, (uint32_t)page_number);
+	for (size_t i = 1; i < index_slots_per_page(); i++)
+		if (let_go(index, number, load(&page[i]), true)) {
+			note_dirty(index, number);
 			store(&page[i], TOMBSTONE);
 		}
-	}
-	if ((index->states[page_number] & PAGE_USED) && !page_stands(page))
-		begin_page(index, (uint32_t)page_number);
+	if (!page_stands(page))
+		begin_page(index, number);
+}
+
+void index_note_orphans(struct index *index, uint64_t entries)
+{
+	index->orphans += entries;
+	DRP_ASSERT(index->orphans <= index->entries);
 }
 
 size_t index_take_dirty(struct index *index, struct iovec *ranges, size_t most)
@@ -643,7 +773,7 @@ int index_mark(struct index *index)
 	return status;
 }
 
-size_t index_list(const struct index *index, uint32_t *prefix, uint64_t *places)
+size_t index_list(struct index *index, uint32_t *prefix, uint64_t *places)
 {
 	const uint32_t cell = index->directory[*prefix >> (INDEX_TAG_BITS - index->depth)], from = *prefix;
 	const unsigned depth = cell >> DEPTH_SHIFT;
@@ -651,7 +781,7 @@ size_t index_list(const struct index *index, uint32_t *prefix, uint64_t *places)
 	size_t count = 0;
 
 	*prefix = ((from >> (INDEX_TAG_BITS - depth)) + 1) << (INDEX_TAG_BITS - depth);
-	if (load(page) != GUARD)
+	if (!has_page(index, cell & PAGE_MASK))
 		return 0;
 	for (size_t i = 1; i < index_slots_per_page(); i++) {
 		const uint64_t slot = load(&page[i]);

@@ -37,6 +37,7 @@ struct segment {
 	uint32_t purged_pages;   /* given back while it was open */
 	uint32_t held_pages;     /* that may be resident: written and not given back; those that the kernel took among them */
 	uint32_t touched_pages;  /* from its start, some of which were given back since */
+	uint32_t seen_in_round; /* slots that name it, of the pages of the index that this round came by */
 	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
 	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
@@ -66,6 +67,19 @@ struct arena_extent { /* what the directory of an EXTENTS segment says of one va
 	uint32_t page;
 	uint32_t stamp; /* the segment's; anything else: dropped */
 };
+
+/* EXTENTS: bytes that the directory takes at the segment's start, and its entries. */
+static inline size_t arena_directory_bytes(size_t segment_bytes)
+{
+	const size_t page = prim_page_size();
+	const size_t bytes = segment_bytes / page * sizeof(struct arena_extent);
+	return (bytes + page - 1) & ~(page - 1);
+}
+
+static inline struct arena_extent *arena_directory(const struct segment *segment)
+{
+	return (struct arena_extent *)segment->base;
+}
 
 /* Elements of pages[] in a segment of that many bytes. */
 static inline size_t segment_words(enum segment_kind kind, size_t length)

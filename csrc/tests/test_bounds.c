@@ -329,7 +329,7 @@ static void any_call_lets_it_go(int call)
 		}
 	}
 	for (unsigned i = 0; i < cache->shard_count; i++)
-		left += cache->shards[i].counts.entries;
+		left += shard_entries(&cache->shards[i]);
 	CHECK_EQ(left, 1);
 	fake_cache_end(cache);
 }
@@ -463,6 +463,29 @@ static void pins_of_what_left_do_not_count(size_t bytes)
 	CHECK_EQ(stats_of(cache).evicted, 0);
 	for (uint64_t i = 0; i < HELD; i++)
 		cache_unpin(&pins[i]);
+	fake_cache_end(cache);
+}
+
+/* What the kernel took counts as held until it is found: that ends, so that the cache fills its bound again. */
+static void fills_again_after_drops(enum prim_backing backing, size_t bytes)
+{
+	const struct cache_config config = {.backing = backing, .max_bytes = MAX_BYTES};
+	struct cache *cache = fake_cache_make(&config);
+	const uint64_t many = 2 * MAX_BYTES / bytes;
+
+	for (uint64_t round = 0; round < 6; round++) {
+		for (uint64_t i = 0; i < many; i++)
+			set(cache, round << 32 | i, bytes);
+		const struct cache_stats stats = stats_of(cache);
+		CHECK(stats.bytes > MAX_BYTES * 6 / 10);
+		CHECK(stats.entries * bytes > MAX_BYTES / 2);
+		CHECK(get(cache, round << 32 | (many - 1)));
+		CHECK_EQ(cache_settle(cache), DRP_OK);
+		if (round % 2 == 0)
+			fake_drop(FAKE_EVERY_PAGE);
+		else
+			drop_some(cache, 2);
+	}
 	fake_cache_end(cache);
 }
 
@@ -640,6 +663,12 @@ int main(void)
 	RUN(sizes_may_change, );
 	RUN(pins_of_what_left_do_not_count, 2 * PAGE);
 	RUN(pins_of_what_left_do_not_count, 40 * PAGE);
+	for (size_t i = 0; i < SIZES; i++) {
+		if (sizes[i] >= 900)
+			RUN(fills_again_after_drops, PRIM_LAZYFREE, sizes[i]);
+		if (sizes[i] >= 900)
+			RUN(fills_again_after_drops, PRIM_DROPPABLE, sizes[i]);
+	}
 	RUN(a_value_as_large_as_the_bound, 100000);
 	RUN(a_value_as_large_as_the_bound, MAX_BYTES);
 	RUN(index_shrinks, BY_DELETION, PRIM_LAZYFREE);

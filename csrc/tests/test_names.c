@@ -12,9 +12,10 @@
 #include "cache_move.h"
 #include "cache_on_fake.h"
 #include "check.h"
+#include "check_counts.h"
 #include "prim_fake.h"
 
-enum { PAGE = 4096, SEGMENT = 16 * PAGE, A = 1, B = 2, OPENS_MOST = 5000 };
+enum { PAGE = 4096, SEGMENT = 16 * PAGE, A = 1, B = 2, OTHERS = 1000, OPENS_MOST = 5000 };
 
 static struct client_sink sink;
 
@@ -63,7 +64,7 @@ static uint32_t store_and_lose(struct cache *cache, size_t bytes)
 	for (size_t offset = 0; offset < segment->used; offset += PAGE)
 		fake_drop_at(segment->base + offset);
 	pthread_mutex_lock(&shard->lock);
-	shard_retire_gone(cache, shard, segment);
+	shard_retire(cache, shard, segment);
 	shard_unlock(shard);
 	CHECK(!arena_segment(&shard->arena, number));
 	return number;
@@ -149,12 +150,67 @@ static void all_numbers_are_taken(enum prim_backing backing, uint32_t number_mas
 	fake_cache_end(cache);
 }
 
+/* Slots lead to a segment that is gone with all its entries: its number is not another's before they are cleared. */
+static void slots_outlive_their_segment(enum prim_backing backing, uint32_t number_mask, size_t lost_segments)
+{
+	struct cache *cache = make(backing, number_mask);
+	struct shard *shard = &cache->shards[0];
+	uint64_t key = OTHERS;
+
+	for (size_t i = 0; i < lost_segments; i++) {
+		struct segment *segment = NULL;
+		while (!segment || segment->state != SEGMENT_SEALED) {
+			REQUIRE(client_set(cache, key++, 1, 200, false, SET_ALWAYS) == DRP_OK);
+			segment = shard->arena.logs[ARENA_MAIN].oldest;
+		}
+		pthread_mutex_lock(&shard->lock);
+		CHECK(segment->live_count > 100);
+		shard_retire(cache, shard, segment); /* as the census does, when its pages are gone */
+		shard_unlock(shard);
+	}
+	check_counts(cache);
+	for (uint32_t open = 0; open <= number_mask; open++) {
+		const uint64_t serial = shard->arena.next_serial;
+		if (open == 0)
+			shard->arena.next_serial += number_mask + 1 - lost_segments - 1; /* back at the first of them */
+		while (shard->arena.next_serial <= serial)
+			REQUIRE(client_set(cache, key++, 1, 2000, false, SET_ALWAYS) == DRP_OK);
+		check_counts(cache);
+		CHECK(client_set(cache, A, open, 100, false, SET_ALWAYS) == DRP_OK && get(cache, A, GET_COPY) == DRP_OK);
+	}
+	fake_cache_end(cache);
+}
+
+/* What cache_get() told of an entry is that entry's name alone, also when its number and offset are another's of its key. */
+static void a_name_is_not_told_twice(enum prim_backing backing)
+{
+	struct cache *cache = make(backing, 7);
+	const uint64_t key = A;
+	uint64_t first = 0, place;
+	struct cache_pin pin;
+
+	sink.base.reserve = client_reserve;
+	for (uint64_t version = 0; version < 3000; version++) {
+		REQUIRE(client_set(cache, A, version, 2000, false, SET_ALWAYS) == DRP_OK);
+		REQUIRE(cache_get(cache, &key, sizeof(key), GET_COPY, &sink.base, &pin, &place) == DRP_OK);
+		CHECK(place != first);
+		first = first ? first : place;
+		CHECK_EQ(cache_delete(cache, &key, sizeof(key), version ? first : UINT64_MAX), DRP_MISS);
+	}
+	CHECK_EQ(cache_delete(cache, &key, sizeof(key), place), DRP_OK);
+	fake_cache_end(cache);
+}
+
 int main(void)
 {
 	static const enum prim_backing backings[] = {PRIM_LAZYFREE, PRIM_DROPPABLE};
 
 	for (size_t i = 0; i < 2; i++) {
 		RUN(numbers_go_round, backings[i]);
+		RUN(a_name_is_not_told_twice, backings[i]);
+		RUN(slots_outlive_their_segment, backings[i], 0xff, 1);
+		RUN(slots_outlive_their_segment, backings[i], 0x3f, 5);
+		RUN(slots_outlive_their_segment, backings[i], 0xf, 9);
 		RUN(the_number_is_anothers, backings[i], 50 * PAGE, 50 * PAGE);
 		RUN(the_number_is_anothers, backings[i], 50 * PAGE, 7 * PAGE); /* what lies behind it is not mapped */
 		RUN(the_number_is_anothers, backings[i], 5 * PAGE, 2 * PAGE);  /* among others, whose segment is long enough */

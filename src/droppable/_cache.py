@@ -34,6 +34,9 @@ class Serializer(Protocol):
 class CacheStats:
     """Counts since the cache was made; `entries` and what ends in `_bytes` are of this moment.
 
+    Each entry that was set is in one count: `sets` is the sum of `entries`, `deletes`, `evicted`, `expired`,
+    `replaced`, `cleared` and `dropped`.
+
     A drop is found when somebody looks: until then a dropped entry counts among `entries` and `stored_bytes`. Causes of
     misses are told by a 20-bit tag where the key itself is gone, so about one absent key in a million is counted as
     evicted or dropped; a key whose page of the index was dropped counts as dropped until that page is used again, and
@@ -56,6 +59,10 @@ class CacheStats:
     expired: int
     """Entries whose time to live passed, looked up since or not. One that shares a segment with entries that live on
     may be counted some seconds late, and later while there are very many of those."""
+    replaced: int
+    """Entries whose key was set again."""
+    cleared: int
+    """Entries that left with `clear` or `close`, or in a forked child that began with an empty cache."""
     dropped: int
     """Entries found dropped by the kernel."""
     entries: int

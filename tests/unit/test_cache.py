@@ -202,6 +202,37 @@ class TestStats:
             del cache[key]
         assert (cache.stats().entries, cache.stats().stored_bytes) == (0, 0)
 
+    def test_each_set_is_in_one_count(self, cache: Cache) -> None:
+        for key in range(3000):
+            cache[key] = b"x" * (key % 9000)
+        for key in range(0, 3000, 7):
+            cache[key] = b"again"
+        for key in range(0, 3000, 11):
+            cache.pop(key, None)
+        cache.set("soon", b"gone", ttl=1e-9)
+        for share, clears in ((0.3, False), (1.0, False), (0.3, True)):
+            for key in range(5000, 7000):
+                cache[key] = b"x" * 600
+            drop(cache, share, seed=1)
+            if clears:
+                cache.clear()
+                cache["k"] = b"v"
+            there = {key for key in ["soon", "k", *range(7000)] if cache.get(key) is not None}
+            there = {key for key in there if key in cache}
+            stats = cache.stats()
+            assert len(cache) == stats.entries == len(there)
+            assert set(cache) == there
+            assert stats.sets == (
+                stats.entries
+                + stats.deletes
+                + stats.evicted
+                + stats.expired
+                + stats.replaced
+                + stats.cleared
+                + stats.dropped
+            )
+        assert cache.stats().cleared <= 2000
+
     def test_pinned_bytes(self, backing: str, cache: Cache, numpy: Any) -> None:
         cache["k"] = numpy.ones(100_000)
         array = cache["k"]
