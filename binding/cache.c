@@ -46,6 +46,29 @@ static int read_number(PyObject *object, const char *name, double *number)
 	return -1;
 }
 
+/*
+ * For calls that keep the GIL, and find at their end that much memory goes. Only a thread that has it can give it: large sets
+ * have given it before.
+ */
+static void *give_gil(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+	PyThreadState *has_it = PyThreadState_GetUnchecked();
+#else
+	PyThreadState *has_it = _PyThreadState_UncheckedGet();
+#endif
+	PyThreadState *mine = PyGILState_GetThisThreadState();
+	return mine && mine == has_it ? PyEval_SaveThread() : NULL;
+}
+
+static void take_gil(void *given)
+{
+	if (given)
+		PyEval_RestoreThread(given);
+}
+
+static const struct drp_waits gil_waits = {give_gil, take_gil};
+
 /* Seconds as nanoseconds; None gives fallback. 0, or -1 with an exception. */
 static int read_seconds(PyObject *object, const char *name, uint64_t fallback, uint64_t *ns)
 {
@@ -619,6 +642,7 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	config.one_by_one = true; /* but for copies of large values, which are made without a lock of the core */
 #endif
 	config.segment_bytes = (size_t)segment_bytes;
+	config.waits = &gil_waits;
 	/* Numbers were read before, for theirs is code that may call __init__() again; none runs from here on. */
 	if (!atomic_compare_exchange_strong(&self->made, &made, true)) {
 		PyErr_SetString(PyExc_RuntimeError, "this cache is there already; make a new one");

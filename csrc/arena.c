@@ -136,6 +136,15 @@ static void bury(struct segment *segment)
 	free(segment);
 }
 
+size_t arena_doomed_bytes(const struct segment *doomed)
+{
+	size_t bytes = 0;
+
+	for (; doomed; doomed = doomed->newer)
+		bytes += doomed->length;
+	return bytes;
+}
+
 void arena_bury(struct segment *doomed)
 {
 	while (doomed) {

@@ -139,6 +139,7 @@ size_t arena_purge_kept(struct arena *arena);
 /* Takes the list of segments that wait to be unmapped; arena_bury() unmaps them and needs no lock. */
 struct segment *arena_take_doomed(struct arena *arena);
 void arena_bury(struct segment *doomed);
+size_t arena_doomed_bytes(const struct segment *doomed);
 
 /*
  * Marks what was appended to a segment of entries since the last time, with part_pages also the page that is being

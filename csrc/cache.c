@@ -403,7 +403,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	shard->counts.misses[MISS_DROPPED]++;
 out:
 	watch = shard->hits % WATCH_CALLS == 0;
-	shard_unlock(shard);
+	shard_unlock_last(cache, shard);
 	if (watch)
 		cache_watch_room(cache);
 	if (watch || copied_pages)
@@ -432,7 +432,7 @@ int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
 	struct shard *shard = lock_shard(cache, hash);
 	int there = shard->closed ? DRP_CLOSED : is_present(cache, shard, hash, key, key_bytes);
 
-	shard_unlock(shard);
+	shard_unlock_last(cache, shard);
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return there;
 }
@@ -647,7 +647,7 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 			shard_shrink_index(shard);
 	}
 	const bool watch = segment || shard->counts.sets % WATCH_CALLS == 0;
-	shard_unlock(shard);
+	shard_unlock_last(cache, shard);
 	if (watch)
 		cache_yield();
 	expiry_pass(cache, EXPIRY_CALL_NS);
@@ -689,7 +689,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 		shard_shrink_index(shard);
 		status = DRP_OK;
 	}
-	shard_unlock(shard);
+	shard_unlock_last(cache, shard);
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return status;
 }

@@ -18,7 +18,6 @@
 #define DRP_CACHE_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "droppable.h"
@@ -32,6 +31,7 @@ struct cache_config {
 	size_t segment_bytes;      /* a power of two up to 2 MiB, or 0: chosen */
 	uint64_t span_bytes;       /* address space for all segments, or 0: from the memory limit, as it changes */
 	uint64_t max_bytes;        /* of resident memory, but for what is pinned: cache_evict.c; 0: no bound but memory */
+	const struct drp_waits *waits; /* or NULL: at the end of a set, get or delete that unmaps much; outlives the cache */
 };
 
 enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_REJECTED, MISS_CAUSES };

@@ -23,6 +23,7 @@
 #include "witness.h"
 
 enum {
+	WAIT_BYTES = 1 << 20, /* a third of a millisecond to unmap */
 	APPEND_RETRIES = 3,
 	ENTRIES_DEAR_FACTOR = 8,
 	SPENT_BYTES = 32 * 1024,
@@ -211,10 +212,21 @@ void graves_close(void)
 	}
 }
 
-void shard_unlock(struct shard *shard)
+/* Much is to be unmapped: the caller may let others run meanwhile. */
+static void close_waiting(const struct drp_waits *waits)
+{
+	void *begun = waits->begin();
+
+	graves_close();
+	waits->end(begun);
+}
+
+/* cache: whose waits are asked if WAIT_BYTES or more are unmapped; NULL: they are not. */
+static inline void unlock(struct shard *shard, struct cache *cache)
 {
 	struct segment *doomed = arena_take_doomed(&shard->arena);
 	struct pin *leaving = shard->pins.leaving;
+	const struct drp_waits *waits = cache && doomed && arena_doomed_bytes(doomed) >= WAIT_BYTES ? cache->config.waits : NULL;
 	struct iovec dirty[SHARD_DIRTY_MOST];
 	size_t count = 0;
 
@@ -226,7 +238,7 @@ void shard_unlock(struct shard *shard)
 		shard->pins.leaving = NULL;
 	pthread_mutex_unlock(&shard->lock);
 	if (doomed)
-		graves_close();
+		waits ? close_waiting(waits) : graves_close();
 	if (leaving)
 		window_give_back(leaving);
 	if (count > 0 && index_mark_taken(&shard->index, dirty, count) != DRP_OK) {
@@ -234,6 +246,16 @@ void shard_unlock(struct shard *shard)
 		index_note_all_dirty(&shard->index);
 		pthread_mutex_unlock(&shard->lock);
 	}
+}
+
+void shard_unlock(struct shard *shard)
+{
+	unlock(shard, NULL);
+}
+
+void shard_unlock_last(struct cache *cache, struct shard *shard)
+{
+	unlock(shard, cache);
 }
 
 void shard_unlock_emptied(struct shard *shard)

@@ -20,6 +20,8 @@ int shard_init(struct cache *cache, struct shard *shard);
 void shard_destroy(struct shard *shard);
 void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks, gives pins back */
 enum index_fate shard_let_go(void *shard, uint64_t place, bool scrub); /* for struct index */
+/* shard_unlock() at the end of a caller's own call, which holds no other lock: if much is unmapped, as config.waits has it. */
+void shard_unlock_last(struct cache *cache, struct shard *shard);
 
 /* Why an entry leaves; the count that it goes to. */
 #define PLACE_EVICTED UINT64_C(1) /* in segment 0, which is none */

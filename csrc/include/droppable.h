@@ -15,6 +15,15 @@ struct drp_part {
 	size_t bytes;
 };
 
+/*
+ * What a caller does around work of the kernel's that takes long, as giving much memory back does: begin(), then the work
+ * without any lock, then end() with what begin() gave, in the same thread. Both may wait, and may call the core.
+ */
+struct drp_waits {
+	void *(*begin)(void);
+	void (*end)(void *begun);
+};
+
 enum drp_status {
 	DRP_OK = 0,
 	DRP_MISS = -1,        /* not there: absent, expired, evicted or dropped; never an error for a cache */

@@ -625,8 +625,48 @@ static void shrinking_bears_drops(enum prim_backing backing)
 	CHECK(merged > 50);
 }
 
+/* What a caller does while much is unmapped: it may use the cache, for no lock is held. */
+static struct cache *waited_for;
+static size_t begun, ended;
+
+static void *begin_wait(void)
+{
+	CHECK(!is_locked(waited_for));
+	(void)get(waited_for, 1);
+	begun++;
+	return &begun;
+}
+
+static void end_wait(void *given)
+{
+	CHECK(given == &begun);
+	CHECK(!is_locked(waited_for));
+	ended++;
+}
+
+static void small_sets_that_evict_much_let_others_run(enum prim_backing backing)
+{
+	static const struct drp_waits waits = {begin_wait, end_wait};
+	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = SEGMENT,
+					    .max_bytes = 24 << 20, .waits = &waits};
+	enum { LARGE = 12, LARGE_BYTES = 3 << 19 }; /* more than are kept to be written again */
+	struct cache *cache = waited_for = fake_cache_make(&config);
+
+	begun = ended = 0;
+	for (uint64_t key = 0; key < LARGE; key++)
+		set(cache, key, LARGE_BYTES);
+	CHECK_EQ(begun, 0);
+	for (uint64_t key = LARGE; begun == 0 && key < 12000; key++)
+		set(cache, key, 4000);
+	CHECK(begun > 0);
+	CHECK_EQ(ended, begun);
+	fake_cache_end(cache);
+}
+
 int main(void)
 {
+	RUN(small_sets_that_evict_much_let_others_run, PRIM_LAZYFREE);
+	RUN(small_sets_that_evict_much_let_others_run, PRIM_DROPPABLE);
 	RUN(clear_gives_back_without_the_lock, PRIM_LAZYFREE);
 	RUN(clear_gives_back_without_the_lock, PRIM_DROPPABLE);
 	RUN(close_gives_back_without_the_lock, PRIM_LAZYFREE);

@@ -106,6 +106,26 @@ def test_large_values(make_cache: Callable[..., Cache], what: str) -> None:
     assert_others_run(prepare)
 
 
+def test_a_small_value_that_evicts_a_large_one(make_cache: Callable[..., Cache]) -> None:
+    """The GIL is kept for small values; at its end this call finds that megabytes go."""
+    small = bytes(4000)
+
+    def prepare() -> Call:
+        cache = make_cache(max_bytes=9 * MUCH)
+        for number in range(8):  # more than are kept to be written again
+            cache["much", number] = bytes(MUCH)
+
+        def evict() -> None:
+            number = 0
+            while any(("much", large) in cache for large in range(8)):
+                number += 1
+                cache[number] = small
+
+        return evict
+
+    assert_others_run(prepare)
+
+
 def test_the_last_reference_to_a_large_array(numpy: Any) -> None:
     cache = Cache(backing="lazyfree")
 
