@@ -20,6 +20,8 @@
 #include "index_mark.h"
 #include "pins.h"
 
+enum { SHARD_DIRTY_MOST = 128 /* pages of the index between two marks */ };
+
 struct shard {
 	pthread_mutex_t lock;
 	uint64_t hits; /* here, so that the lock's cache line is all that a hit writes */

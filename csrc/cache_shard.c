@@ -23,7 +23,6 @@
 #include "witness.h"
 
 enum {
-	WAIT_BYTES = 1 << 20, /* a third of a millisecond to unmap */
 	APPEND_RETRIES = 3,
 	ENTRIES_DEAR_FACTOR = 8,
 	SPENT_BYTES = 32 * 1024,
@@ -32,7 +31,6 @@ enum {
 	/* Pages of the index between two marks: they cannot be dropped on lazyfree, and to mark one takes 2 us. Of all shards. */
 	INDEX_DIRTY_PAGES = 256,
 	SHARD_DIRTY_LEAST = 64,
-	SHARD_DIRTY_MOST = 128,
 	INDEX_SPARSE_SHARE = 8, /* of the slots are taken: a third to two thirds are, as a rule */
 	SPAN_CAP_NS = 100000000, /* between two tries to get more address space than there was */
 	IN_VAIN_NS = 1000000000, /* the same for a mapping of its own, for which others were given up and nothing was gained */
@@ -156,117 +154,6 @@ void shard_destroy(struct shard *shard)
 	pins_destroy(&shard->pins);
 	pthread_cond_destroy(&shard->pin_changed);
 	pthread_mutex_destroy(&shard->lock);
-}
-
-/*
- * Segments on their way to be unmapped are in this list while no shard names them, so that a forked child finds them: only the
- * thread that has the lock unmaps, and a fork takes it.
- */
-static struct {
-	pthread_mutex_t lock;
-	_Atomic(struct segment *) first; /* by newer */
-} graves = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-void graves_lock(void)
-{
-	pthread_mutex_lock(&graves.lock);
-}
-
-bool graves_try_lock(void)
-{
-	return pthread_mutex_trylock(&graves.lock) == 0;
-}
-
-void graves_unlock(void)
-{
-	pthread_mutex_unlock(&graves.lock);
-}
-
-/* Under the lock of the shard that they were in. */
-static void carry_out(struct segment *doomed)
-{
-	struct segment *last = doomed;
-
-	while (last->newer)
-		last = last->newer;
-	last->newer = atomic_load_explicit(&graves.first, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&graves.first, &last->newer, doomed, memory_order_release,
-						      memory_order_relaxed))
-		;
-}
-
-/* One at a time, for a fork may wait. Who finds the lock taken leaves them to its owner, who looks again. */
-void graves_close(void)
-{
-	while (atomic_load_explicit(&graves.first, memory_order_relaxed) && graves_try_lock()) {
-		struct segment *segment = atomic_load_explicit(&graves.first, memory_order_acquire);
-		/* Others put some before it, but only here one is taken. */
-		while (segment && !atomic_compare_exchange_weak_explicit(&graves.first, &segment, segment->newer,
-									 memory_order_acquire, memory_order_acquire))
-			;
-		if (segment) {
-			segment->newer = NULL;
-			arena_bury(segment);
-		}
-		graves_unlock();
-	}
-}
-
-/* Much is to be unmapped: the caller may let others run meanwhile. */
-static void close_waiting(const struct drp_waits *waits)
-{
-	void *begun = waits->begin();
-
-	graves_close();
-	waits->end(begun);
-}
-
-/* cache: whose waits are asked if WAIT_BYTES or more are unmapped; NULL: they are not. */
-static inline void unlock(struct shard *shard, struct cache *cache)
-{
-	struct segment *doomed = arena_take_doomed(&shard->arena);
-	struct pin *leaving = shard->pins.leaving;
-	const struct drp_waits *waits = cache && doomed && arena_doomed_bytes(doomed) >= WAIT_BYTES ? cache->config.waits : NULL;
-	struct iovec dirty[SHARD_DIRTY_MOST];
-	size_t count = 0;
-
-	if (shard->index.dirty_pages >= shard->dirty_pages_most)
-		count = index_take_dirty(&shard->index, dirty, SHARD_DIRTY_MOST);
-	if (doomed)
-		carry_out(doomed);
-	if (leaving)
-		shard->pins.leaving = NULL;
-	pthread_mutex_unlock(&shard->lock);
-	if (doomed)
-		waits ? close_waiting(waits) : graves_close();
-	if (leaving)
-		window_give_back(leaving);
-	if (count > 0 && index_mark_taken(&shard->index, dirty, count) != DRP_OK) {
-		pthread_mutex_lock(&shard->lock);
-		index_note_all_dirty(&shard->index);
-		pthread_mutex_unlock(&shard->lock);
-	}
-}
-
-void shard_unlock(struct shard *shard)
-{
-	unlock(shard, NULL);
-}
-
-void shard_unlock_last(struct cache *cache, struct shard *shard)
-{
-	unlock(shard, cache);
-}
-
-void shard_unlock_emptied(struct shard *shard)
-{
-	shard_unlock(shard);
-	graves_lock();
-	pthread_mutex_lock(&shard->lock);
-	const struct index_chunks doomed = index_take_doomed(&shard->index);
-	pthread_mutex_unlock(&shard->lock);
-	index_bury(doomed);
-	graves_unlock();
 }
 
 void shard_shrink_index(struct shard *shard)
