@@ -133,7 +133,6 @@ void arena_seal(struct arena *arena, struct segment *head);
 /* Notes that pages of a segment were given back, or will be, so that counting will not find them; are written again. */
 void arena_note_purged(struct arena *arena, struct segment *segment, size_t pages);
 void arena_note_written(struct arena *arena, struct segment *segment, size_t pages);
-
 /* Gives the pages of a dead segment back that were kept to be written again: how many bytes; 0: there is none. */
 size_t arena_purge_kept(struct arena *arena);
 /* Takes the list of segments that wait to be unmapped; arena_bury() unmaps them and needs no lock. */
