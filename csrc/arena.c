@@ -12,6 +12,8 @@
 enum {
 	FIRST_TABLE_SIZE = 16,
 	BURY_STEP_BYTES = 16 << 20, /* given back at once: 2 ms */
+	NAMED_EXPIRED = 1, /* all that was in it had expired */
+	NAMED_ROUND = 2,   /* times 1 + the round in which it was retired */
 	KEPT_MAX = 1, /* segments of a kind kept with their pages while memory is short */
 	KEPT_WHOLES_MAX = 4, /* of WHOLE while it is not: some may be of a size that is not wanted again */
 	KEPT_LEAST = 4, KEPT_SHARE = 8, /* of the others while it is not: for each eight in use one, and some more */
@@ -360,7 +362,9 @@ static int grow_table(struct arena *arena)
 /* May slots of the index still name a number of that cell? A round that began after the last of them was retired ends that. */
 static bool is_named(const struct arena *arena, uint32_t cell)
 {
-	return arena->named[cell] != 0 && arena->rounds < arena->named[cell] + 1;
+	const uint64_t named = arena->named[cell] / NAMED_ROUND;
+
+	return named != 0 && arena->rounds < named + 1;
 }
 
 /*
@@ -385,9 +389,15 @@ bool arena_has_number(const struct arena *arena)
 	return choose_serial(arena) != 0;
 }
 
-void arena_note_named(struct arena *arena, const struct segment *segment)
+void arena_note_named(struct arena *arena, const struct segment *segment, bool expired)
 {
-	arena->named[segment->number & (arena->table_size - 1)] = arena->rounds + 1;
+	arena->named[segment->number & (arena->table_size - 1)] =
+		(arena->rounds + 1) * NAMED_ROUND + (expired ? NAMED_EXPIRED : 0);
+}
+
+bool arena_expired(const struct arena *arena, uint32_t number)
+{
+	return arena->named[number & (arena->table_size - 1)] & NAMED_EXPIRED;
 }
 
 void arena_end_round(struct arena *arena)

@@ -48,7 +48,7 @@ struct arena {
 	uint64_t span_limit_bytes; /* above it, the caller makes room before it opens another segment */
 	struct segment **table;    /* by number, table_size a power of two: table[number % table_size] */
 	uint32_t table_size, table_used;
-	uint64_t *named;           /* by number, as the table: 1 + the round in which one was retired that slots may name; 0 */
+	uint64_t *named;           /* by number, as the table: NAMED_* of one that was retired and that slots may name; 0 */
 	uint64_t rounds;           /* that went through the whole index */
 	uint64_t next_serial;
 	uint32_t number_mask; /* the serial's bits that are its number; tests take fewer, so that numbers go round soon */
@@ -107,11 +107,9 @@ bool arena_trim_whole(struct arena *arena);
 
 /* Takes a segment out of use: free for reuse (some of WHOLE: unmapped), or a zombie while it has users. */
 void arena_retire(struct arena *arena, struct segment *segment);
-/*
- * Slots of the index may name a segment that is to be retired: its number is not given again before a whole round through
- * the index, that began later, cleared them. arena_end_round(): one ended. False: no number can be given now.
- */
-void arena_note_named(struct arena *arena, const struct segment *segment);
+/* Slots may name it still: its number is not given again before a later round cleared them, and tells if all expired. */
+void arena_note_named(struct arena *arena, const struct segment *segment, bool expired);
+bool arena_expired(const struct arena *arena, uint32_t number);
 void arena_end_round(struct arena *arena);
 bool arena_has_number(const struct arena *arena);
 /* One user less; the last one of a zombie gives its memory back. */

@@ -195,14 +195,14 @@ bool shard_knows_whose(struct shard *shard, const struct segment *segment)
 	return segment->serial >= shard->told_serial;
 }
 
-void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment)
+static void retire(struct cache *cache, struct shard *shard, struct segment *segment, bool expired)
 {
 	subtract_bytes(shard, segment, segment->live_bytes);
 	if (segment->kind == SEGMENT_ENTRIES && segment->live_count > 0) {
 		/* Slots lead to it still, and are cleared when somebody comes by. How many they are is known if none was lost. */
 		if (shard_knows_whose(shard, segment))
 			index_note_orphans(&shard->index, segment->live_count);
-		arena_note_named(&shard->arena, segment);
+		arena_note_named(&shard->arena, segment, expired);
 		if (segment->has_extents)
 			shard->audit_due = AUDIT_DUE; /* their values are nobody's now */
 	}
@@ -215,12 +215,17 @@ void shard_retire(struct cache *cache, struct shard *shard, struct segment *segm
 	cache_account(cache, shard);
 }
 
+void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	retire(cache, shard, segment, false);
+}
+
 void shard_retire_expired(struct cache *cache, struct shard *shard, struct segment *segment)
 {
 	DRP_ASSERT(segment->kind == SEGMENT_ENTRIES && shard_knows_whose(shard, segment));
 	shard->counts.expired += segment->live_count;
 	shard->not_dropped += segment->live_count; /* though the index will find them gone */
-	shard_retire(cache, shard, segment);
+	retire(cache, shard, segment, true);
 }
 
 void shard_empty(struct cache *cache, struct shard *shard)
@@ -449,9 +454,11 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		const uint32_t number = arena_place_number(cursor->place);
 		struct segment *segment = arena_segment(&shard->arena, number);
 		if (!segment || segment->kind != SEGMENT_ENTRIES) {
-			if (cursor->place != PLACE_EVICTED) /* its segment was retired with it */
+			const bool evicted = cursor->place == PLACE_EVICTED;
+			if (!evicted) /* its segment was retired with it */
 				index_let_go(&shard->index, cursor);
-			cause = cause != MISS_ABSENT ? cause : cursor->place == PLACE_EVICTED ? MISS_EVICTED : MISS_DROPPED;
+			if (cause == MISS_ABSENT)
+				cause = evicted ? MISS_EVICTED : arena_expired(&shard->arena, number) ? MISS_EXPIRED : MISS_DROPPED;
 			continue;
 		}
 		found->segment = segment;

@@ -283,6 +283,18 @@ class TestExpiry:
         with pytest.raises(ValueError, match="ttl must be more than 0"):
             Cache(ttl=ttl)
 
+    def test_a_miss_is_expired_also_where_the_memory_was_given_back(self, make_cache: Make) -> None:
+        cache = make_cache(ttl=5)
+        for number in range(200):
+            cache[number] = b"x" * 3000
+        advance_clock(cache, 10)
+        assert len(cache) == 0  # this looks for what expired
+        assert not any(number in cache for number in range(100))
+        assert all(cache.get(number) is None for number in range(100, 200))
+        stats = cache.stats()
+        assert stats.expired == 200
+        assert (stats.misses_expired, stats.misses_evicted, stats.misses_dropped) == (100, 0, 0)
+
     def test_not_a_number(self, cache: Cache) -> None:
         for name in ("ttl", "cost"):
             for call in (cache.set, cache.add):
