@@ -596,8 +596,10 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 	} else if (item->part_count > 0 && !on_pages) {
 		memcpy(parts + 2, item->parts, item->part_count * sizeof(*parts));
 	}
-	if (promised_bytes)
-		cache_promise_kept(cache, promised_bytes, status == DRP_OK);
+	if (promised_bytes && status == DRP_OK)
+		cache_promise_stored(cache, promised_bytes);
+	else if (promised_bytes)
+		cache_promise_kept(cache, promised_bytes, false);
 
 	pthread_mutex_lock(&shard->lock);
 	prefetch_older(shard, hash);

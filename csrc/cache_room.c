@@ -18,7 +18,8 @@
  *
  * A limit that cannot be read is not taken for none. The last one that was read counts (LEAST_LIMIT_BYTES, if there was none),
  * and nothing is known of usage but this: what the cache itself has that is clean and resident can be reclaimed. So much may
- * be inserted; to begin with, a share of what was left at the last reading, or BEGIN_BYTES, given anew little by little.
+ * be inserted; to begin with, a share of what was left at the last reading, or BEGIN_BYTES, given anew little by little. A value
+ * on pages of its own asks for a step of it, for what was written of it is clean but for that.
  */
 #include "cache_room.h"
 
@@ -46,7 +47,8 @@ enum {
 	BEGIN_SHARE = 4,
 	BEGIN_AGAIN_BYTES = 256 << 10, /* a second */
 	SECOND_NS = 1000000000,
-	COUNTED_SEGMENTS = 8,   /* of a part of a shard, the newest */
+	COUNTED_SEGMENTS = 8,   /* of a part of a shard, the newest, */
+	COUNTED_BYTES = 32 << 20, /* and about so much of them */
 };
 
 /* Of the process, as its memory is one. Each for itself: who reads an older one is off by a moment. */
@@ -55,6 +57,7 @@ static struct {
 	_Atomic int64_t begin_bytes, begin_most_bytes; /* may be inserted on no more than hope, while the limit cannot be read */
 	_Atomic uint64_t begin_at_ns;                  /* when some were last given */
 	_Atomic int64_t promised_bytes; /* to calls that are about to allocate them */
+	_Atomic bool is_unread;         /* the last reading was not whole */
 } process = {.begin_bytes = BEGIN_BYTES, .begin_most_bytes = BEGIN_BYTES};
 
 uint64_t cache_limit_bytes(const struct prim_headroom *headroom)
@@ -97,24 +100,40 @@ static int64_t room_by_reading(const struct prim_headroom *headroom)
 	return room;
 }
 
-/* Pages of the newest sealed segments that are there: their log was marked, and nobody uses them, so reclaim can take them. */
+/* Where in a segment that nobody uses reclaim can take what is there, for it was marked. False: nowhere. */
+static bool find_clean(const struct segment *segment, size_t *from, size_t *end)
+{
+	*from = 0;
+	*end = witness_count(segment->used) * prim_page_size();
+	if (segment->users > 0 || segment->dirty)
+		return false;
+	if (segment->state == SEGMENT_OPEN && segment->kind == SEGMENT_ENTRIES)
+		*end = segment->marked;
+	else if (segment->state == SEGMENT_OPEN) /* each value is marked when it is written, the directory later */
+		*from = arena_directory_bytes(segment->length);
+	if (*end - *from > COUNTED_BYTES)
+		*end = *from + COUNTED_BYTES;
+	return *end > *from;
+}
+
+/* Pages of the newest segments that are there and that reclaim can take; some of them, if they are many. */
 static int64_t count_clean(struct shard *shard)
 {
 	struct segment *newest[ARENA_PARTS * COUNTED_SEGMENTS] = {NULL};
 	unsigned seen[ARENA_PARTS] = {0};
+	const size_t most = COUNTED_BYTES / prim_page_size();
 	struct prim_census census;
-	size_t pages = 0;
+	size_t pages = 0, looked = 0, from, end;
 
 	for (struct segment *at = arena_next(&shard->arena, NULL); at; at = arena_next(&shard->arena, at))
-		if (at->state == SEGMENT_SEALED && at->users == 0)
+		if (find_clean(at, &from, &end))
 			newest[at->part * COUNTED_SEGMENTS + seen[at->part]++ % COUNTED_SEGMENTS] = at;
-	for (size_t i = 0; i < sizeof(newest) / sizeof(newest[0]); i++) {
-		const struct segment *segment = newest[i];
-		size_t used = segment ? witness_count(segment->used) * prim_page_size() : 0;
-		if (used > ARENA_SEGMENT_MAX)
-			used = ARENA_SEGMENT_MAX;
-		if (used > 0 && prim_census(segment->base, used, NULL, &census) == DRP_OK)
-			pages += census.resident_pages;
+	for (size_t i = 0; i < sizeof(newest) / sizeof(newest[0]) && looked < most; i++) {
+		if (!newest[i] || !find_clean(newest[i], &from, &end) ||
+		    prim_census(newest[i]->base + from, end - from, NULL, &census) != DRP_OK)
+			continue;
+		pages += census.resident_pages;
+		looked += census.pages;
 	}
 	return (int64_t)(pages * prim_page_size());
 }
@@ -173,6 +192,7 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 
 	prim_headroom(&headroom);
 	int64_t room = room_by_reading(&headroom);
+	atomic_store_explicit(&process.is_unread, headroom.unread != PRIM_READ_ALL, memory_order_relaxed);
 	if (headroom.unread == PRIM_READ_ALL) {
 		note_read(&headroom, room, now_ns);
 	} else {
@@ -257,9 +277,23 @@ static int64_t room_left(struct cache *cache)
 	       atomic_load_explicit(&process.promised_bytes, memory_order_relaxed);
 }
 
+/*
+ * Of so many bytes, some of which were promised for a value: what is not droppable at one moment. A value is marked step by step
+ * while it is written, so it is a step. Only where no limit can be read, for there clean memory is all that can be counted on,
+ * and none would ever come to be for values that are larger than what may be inserted on hope.
+ */
+static int64_t wanted_bytes(size_t bytes, size_t promised_bytes)
+{
+	const size_t step = WITNESS_MARK_PAGES * prim_page_size();
+
+	if (promised_bytes > step && atomic_load_explicit(&process.is_unread, memory_order_relaxed))
+		bytes -= promised_bytes - step;
+	return (int64_t)bytes;
+}
+
 static bool has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
 {
-	const int64_t wanted = (int64_t)bytes;
+	int64_t wanted = wanted_bytes(bytes, promised_bytes);
 	uint64_t now_ns;
 	bool out_of_date = is_out_of_date(cache, &now_ns);
 
@@ -267,6 +301,7 @@ static bool has_room(struct cache *cache, struct shard *shard, size_t bytes, siz
 		return false; /* read a moment ago: it will not have changed */
 	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
 		read_room(cache, now_ns);
+	wanted = wanted_bytes(bytes, promised_bytes);
 	if (room_left(cache) + (int64_t)promised_bytes < wanted)
 		return false;
 	use_room(cache, shard, wanted);
@@ -313,6 +348,15 @@ void cache_promise_kept(struct cache *cache, size_t bytes, bool used)
 		atomic_fetch_sub_explicit(&cache->room_to_use_bytes, (int64_t)bytes, memory_order_relaxed);
 	const int64_t before = atomic_fetch_sub_explicit(&process.promised_bytes, (int64_t)bytes, memory_order_relaxed);
 	DRP_ASSERT(before >= (int64_t)bytes);
+}
+
+void cache_promise_stored(struct cache *cache, size_t bytes)
+{
+	const bool is_unread = atomic_load_explicit(&process.is_unread, memory_order_relaxed);
+
+	if (is_unread) /* it is clean now, and what it took for a moment is there for the next one */
+		atomic_fetch_add_explicit(&cache->room_to_use_bytes, wanted_bytes(bytes, bytes), memory_order_relaxed);
+	cache_promise_kept(cache, bytes, !is_unread);
 }
 
 void cache_room_in_child(void)

@@ -25,6 +25,8 @@ bool cache_room_is_fresh(struct cache *cache, struct shard *shard, size_t bytes)
 /* Around an allocation that takes long, from before room is asked for: others do not count on the same room. */
 void cache_promise_room(size_t bytes);
 void cache_promise_kept(struct cache *cache, size_t bytes, bool used);
+/* The same for a value that was stored and marked. */
+void cache_promise_stored(struct cache *cache, size_t bytes);
 /* After a fork, in the child: the threads that were promised something are not there. */
 void cache_room_in_child(void);
 

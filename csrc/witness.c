@@ -8,7 +8,7 @@
 
 #include "prim.h"
 
-enum { MARK_PAGES = 32, SAMPLE_PAGES = 16 };
+enum { SAMPLE_PAGES = 16 };
 
 /* Walks a list of parts as if they were one stretch of bytes. */
 struct part_cursor {
@@ -146,7 +146,7 @@ int witness_write(void *extent, const struct drp_part *parts, size_t part_count,
 		}
 		if (witnesses[i] == WITNESS_ZERO && length > UINT16_MAX && to[UINT16_MAX] != 0)
 			provable = false;
-		if (i + 1 == pages || i + 1 - marked == MARK_PAGES) {
+		if (i + 1 == pages || i + 1 - marked == WITNESS_MARK_PAGES) {
 			int status = prim_mark(base + marked * page, (i + 1 - marked) * page);
 			if (status != DRP_OK)
 				return status;

@@ -51,6 +51,8 @@ bool witness_sample(const void *extent, size_t bytes, const uint16_t *witnesses)
 
 /* What is copied or pinned between two looks at a large value: a multiple of all page sizes. */
 enum { WITNESS_STEP_BYTES = 2 << 20 };
+/* What of a value that is being written is not marked yet, at most. */
+enum { WITNESS_MARK_PAGES = 32 };
 
 /* The witness of one page of content: the offset of its first non-zero byte, or WITNESS_ZERO. */
 uint16_t witness_of(const void *page, size_t bytes);
