@@ -235,10 +235,19 @@ int index_init(struct index *index, enum prim_backing backing, unsigned map_flag
 	return status;
 }
 
+/* Where it would take a mapping more than there may be, the pages go at least. */
+static void end_chunk(uint64_t *chunk)
+{
+	const size_t bytes = CHUNK_PAGES * prim_page_size();
+
+	if (prim_unmap(chunk, bytes) != DRP_OK)
+		prim_best_effort(prim_purge(chunk, bytes));
+}
+
 void index_destroy(struct index *index)
 {
 	for (size_t i = 0; i < index->chunk_count; i++)
-		(void)prim_unmap(index->chunks[i], CHUNK_PAGES * prim_page_size());
+		end_chunk(index->chunks[i]);
 	DRP_ASSERT(!index->doomed.list);
 	free(index->chunks);
 	free(index->states);
@@ -692,9 +701,7 @@ struct index_chunks index_take_doomed(struct index *index)
 void index_bury(struct index_chunks doomed)
 {
 	for (size_t i = 1; i < doomed.count; i++) /* the first is in use */
-		/* Where it would take a mapping more than there may be, the pages go at least. */
-		if (prim_unmap(doomed.list[i], CHUNK_PAGES * prim_page_size()) != DRP_OK)
-			prim_best_effort(prim_purge(doomed.list[i], CHUNK_PAGES * prim_page_size()));
+		end_chunk(doomed.list[i]);
 	free(doomed.list);
 }
 

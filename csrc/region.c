@@ -379,7 +379,7 @@ static int grow(struct region *region, size_t length)
 		swap_memory(region, bigger);
 		region_registry_unlock();
 		if (region->on_drop == REGION_ZERO && bigger->track_handle != NO_HANDLE)
-			(void)region_expose(region);
+			prim_best_effort(region_expose(region)); /* as with holds: settling costs more */
 	}
 	region_close(bigger);
 out_free:

@@ -44,7 +44,8 @@ static void lose_held_pages(struct region *region, struct region_hold *hold)
 
 static void wiped_in_child(struct region *region)
 {
-	(void)prim_purge(region->memory, region->length);
+	/* The kernel wiped it, but before Linux 4.14. There it cannot fail, for a child's memory is not locked. */
+	prim_best_effort(prim_purge(region->memory, region->length));
 	lose_open_pages(region, region->pending_first, region->pending_end);
 	if (region->strays)
 		lose_open_pages(region, 0, region->pages);
@@ -63,7 +64,7 @@ static void child_region(struct region *region)
 	}
 	if (region->signal_handle != NO_HANDLE) {
 		prim_signal_close(region->signal_handle);
-		(void)region_arm(region);
+		prim_best_effort(region_arm(region)); /* without a handle it is deaf, and says so: region_is_deaf() */
 	}
 }
 

@@ -120,8 +120,9 @@ static bool is_dropped(struct region *region, size_t page, enum prim_page_state 
 		return false;
 	if (region->on_drop == REGION_SIGNAL) { /* absent can mean swapped: the touch tells */
 		struct region_gone absent = {0};
-		(void)region_touch(region, page, page + 1, false, note_absent, &absent);
-		bool dropped = absent.count > 0;
+		/* What cannot be looked at is taken for gone. */
+		const bool dropped = region_touch(region, page, page + 1, false, note_absent, &absent) != DRP_OK ||
+				     absent.count > 0;
 		region_gone_free(&absent);
 		return dropped;
 	}

@@ -241,14 +241,14 @@ int region_hold_begin(struct region *region, enum region_hold_kind kind, size_t 
 	if (region->backing == PRIM_DROPPABLE && (kind == REGION_HOLD_PIN || region->on_drop == REGION_RAISE))
 		return DRP_UNSUPPORTED;
 	if (kind == REGION_HOLD_WRITE && length == region->length && region->pages > MAX_PENDING_PAGES)
-		(void)region_expose(region); /* benign: its end costs more then */
+		prim_best_effort(region_expose(region)); /* its end costs more then */
 	hold_link(region, hold);
 	if (kind == REGION_HOLD_WRITE)
 		status = region_open_pages(region, hold, 0, 0, gone);
 	else
 		status = pin_pages(region, hold, gone);
 	if (status != DRP_OK) {
-		(void)hold_settle(region, hold); /* a page that stays unmarked is not lost, only not droppable */
+		prim_best_effort(hold_settle(region, hold)); /* a page that stays unmarked is not lost, only not droppable */
 		return status;
 	}
 	if (kind == REGION_HOLD_WRITE && region->on_drop != REGION_ZERO)
@@ -458,7 +458,7 @@ int region_write(struct region *region, size_t offset, const void *from, size_t 
 	hold_link(region, &hold);
 	int status = write_held(region, &hold, from, gone);
 	if (status != DRP_OK) {
-		(void)hold_settle(region, &hold);
+		prim_best_effort(hold_settle(region, &hold)); /* the same */
 		return status;
 	}
 	pthread_mutex_lock(&region->lock);

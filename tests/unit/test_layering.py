@@ -148,6 +148,13 @@ def test_only_prim_linux_maps_memory() -> None:
     }
 
 
+def test_no_status_of_the_system_is_thrown_away() -> None:
+    """Each is handled, or goes through prim_best_effort() with the reason at the call, also where it is passed on."""
+    passes_on = r"prim_\w+|arena_mark|index_mark\w*|witness_write|region_\w+|hold_\w+|shard_append|shard_take_extent"
+    assert files_with(rf"\(void\)\s*({passes_on})\s*\(", "csrc") == set()
+    assert files_with(r"\(void\)\s*prim_\w+\s*\(", "csrc", "binding") == set()
+
+
 def test_only_guard_handles_signals() -> None:
     assert files_with(r"\b(sigaction|signal)\s*\(", "csrc", "binding") <= {"csrc/guard.c"}
 
