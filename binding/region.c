@@ -539,7 +539,8 @@ static PyObject *hold_finish(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 	int status = hold_end(hold, &gone);
 	if (status != DRP_OK)
-		return raise_status(status, hold->hold.kind == REGION_HOLD_READ ? "Region.reading" : "Region.settle", &gone);
+		return raise_status(status, hold->hold.kind == REGION_HOLD_READ ? "Region.reading" :
+				    hold->hold.kind == REGION_HOLD_PIN ? "Region.pin" : "Region.settle", &gone);
 	return PyLong_FromSize_t(atomic_load(&hold->uses) / HOLD_BUFFER);
 }
 

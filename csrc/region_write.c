@@ -259,8 +259,13 @@ int region_hold_begin(struct region *region, enum region_hold_kind kind, size_t 
 
 int region_hold_end(struct region *region, struct region_hold *hold, struct region_gone *gone)
 {
-	if (keeps_range(region, hold))
-		return hold_settle(region, hold);
+	if (keeps_range(region, hold)) {
+		/* The kernel takes nothing of a pin, but a fork wipes it in the child, who may have computed on zeros. */
+		bool intact = hold->kind != REGION_HOLD_PIN || region->on_drop != REGION_RAISE ||
+			      region_find_gone(region, hold->first_page, hold->end_page, gone);
+		int status = hold_settle(region, hold);
+		return status == DRP_OK && !intact ? DRP_FAULT : status;
+	}
 	if (region->on_drop == REGION_ZERO)
 		return DRP_OK;
 	return region_end_reader(region, hold, gone) ? DRP_OK : DRP_FAULT;

@@ -72,9 +72,9 @@ class RegionBlock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._hold is not None
-        assert self._view is not None
         hold, self._hold = self._hold, None
+        if hold is None or self._view is None:
+            raise RuntimeError("this block is not entered; it may have ended before")
         with suppress(BufferError):  # an array on it: counted by the hold, with those on a copy of this view
             self._view.release()
         self._entry.append(True)
@@ -159,6 +159,7 @@ class Region(RawRegion):
 
         Raises:
             Dropped: something of the range went before (not with on_drop="zero"). Nothing is pinned then.
+                With "raise" and fork="wipe" also at the end, in a child that was forked in the block: it saw zeros.
             UnsupportedError: backing="droppable" cannot pin.
             BufferError: at the end, if an array or view made in the block is still alive.
         """

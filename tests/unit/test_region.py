@@ -360,6 +360,10 @@ def test_a_block_is_entered_once() -> None:
     block = region.reading(0, PAGE)
     with block, pytest.raises(RuntimeError, match="entered already"), block:
         pass
+    with pytest.raises(RuntimeError, match="not entered"):
+        block.__exit__(None, None, None)
+    with block:
+        pass
 
 
 @pytest.mark.parametrize("on_drop", ["zero", "signal"])
@@ -610,6 +614,27 @@ def test_fork_inside_of_a_writing_block() -> None:
 
         in_child(check)
     assert region.read(0, PAGE) == b"p" * PAGE
+
+
+@pytest.mark.parametrize("kind", ["reading", "pin"])
+@pytest.mark.parametrize("fork", ["wipe", "share"])
+def test_a_child_that_ends_a_block_hears_that_it_saw_zeros(kind: str, fork: str) -> None:
+    region = make("raise", "lazyfree", fork=fork)
+    region.write(0, b"p" * 2 * PAGE)
+    block = getattr(region, kind)(0, 2 * PAGE)
+    view = block.__enter__()
+
+    def check() -> bool:
+        seen = bytes(view)
+        try:
+            block.__exit__(None, None, None)
+        except Dropped as error:
+            return fork == "wipe" and seen == bytes(2 * PAGE) and error.offsets == ((0, 2 * PAGE),)
+        return fork == "share" and seen == b"p" * 2 * PAGE
+
+    in_child(check)
+    assert bytes(view) == b"p" * 2 * PAGE
+    block.__exit__(None, None, None)
 
 
 def test_nothing_leaks() -> None:
