@@ -17,7 +17,7 @@ import sys
 
 COUNT = 20_000
 
-ENTRIES = ("cache_object_get", "store_call*", "memo_call")
+ENTRIES = ("cache_object_get", "cache_object_set", "memo_call")
 LOOKS = ("cache_yield*", "read_room*")
 
 SETUP = """

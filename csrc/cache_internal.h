@@ -18,6 +18,7 @@
 #include "cache_shard.h"
 #include "entry.h"
 #include "index_mark.h"
+#include "index_search.h"
 #include "pins.h"
 
 enum { SHARD_DIRTY_MOST = 128 /* pages of the index between two marks */ };

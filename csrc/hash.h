@@ -31,7 +31,7 @@ static inline void hash_round(uint64_t v[4])
 	v[2] = hash_rotate(v[2], 32);
 }
 
-static inline uint64_t hash_bytes(const uint64_t secret[2], const void *data, size_t bytes)
+__attribute__((always_inline)) static inline uint64_t hash_bytes(const uint64_t secret[2], const void *data, size_t bytes)
 {
 	const unsigned char *at = data;
 	uint64_t v[4] = {

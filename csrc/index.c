@@ -8,6 +8,7 @@
  */
 #include "index.h"
 #include "index_mark.h"
+#include "index_search.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,32 +19,10 @@
 #include "place.h"
 
 enum {
-	CHUNK_PAGES = 64,
 	MARK_RANGES = 64,
-	BUCKET_SLOTS = 8,
 	MERGE_SHARE = 2, /* of a page's slots are taken at most when two become one */
-	DEPTH_SHIFT = 27,
 	MAX_RETRIES = 4,
 };
-
-#define PAGE_MASK ((1u << DEPTH_SHIFT) - 1)
-#define PLACE_MASK ((UINT64_C(1) << INDEX_PLACE_BITS) - 1)
-#define HOT_BIT (UINT64_C(1) << INDEX_PLACE_BITS)
-#define DISTANCE_SHIFT (INDEX_PLACE_BITS + 1)
-#define TAG_SHIFT (64 - INDEX_TAG_BITS)
-#define GUARD UINT64_MAX     /* no slot ever looks like this: place 0 with a tag is a tombstone, all ones is neither */
-#define TOMBSTONE HOT_BIT    /* place 0: no entry, but a search goes on */
-
-/*
- * LOST: found dropped and counted off, and not begun anew yet. It is gone for everybody from then on, also for a processor that
- * sees its slots through a stale translation still. FREE: no cell names it.
- */
-enum index_page_state { PAGE_USED = 1, PAGE_DIRTY = 2, PAGE_FREE = 4, PAGE_LOST = 8 };
-
-static uint64_t load(const uint64_t *slot)
-{
-	return atomic_load_explicit((const _Atomic uint64_t *)slot, memory_order_relaxed);
-}
 
 static void store(uint64_t *slot, uint64_t value)
 {
@@ -51,51 +30,21 @@ static void store(uint64_t *slot, uint64_t value)
 	prim_step();
 }
 
-size_t index_slots_per_page(void)
-{
-	return prim_page_size() / sizeof(uint64_t);
-}
-
-static size_t buckets_per_page(void)
-{
-	return prim_page_size() / (BUCKET_SLOTS * sizeof(uint64_t));
-}
-
-static uint64_t *page_address(const struct index *index, size_t number)
-{
-	return index->chunks[number / CHUNK_PAGES] + number % CHUNK_PAGES * index_slots_per_page();
-}
-
-static uint32_t cell_of(const struct index *index, uint64_t hash)
-{
-	return index->depth == 0 ? 0 : (uint32_t)(hash >> (64 - index->depth));
-}
-
-static size_t home_of(uint64_t hash)
-{
-	return hash & (buckets_per_page() - 1);
-}
-
 static uint64_t make_slot(uint64_t hash, unsigned distance, uint64_t place)
 {
-	return (hash >> TAG_SHIFT) << TAG_SHIFT | (uint64_t)distance << DISTANCE_SHIFT | place;
-}
-
-static bool has_entry(uint64_t slot)
-{
-	return (slot & PLACE_MASK) != 0 && slot != GUARD;
+	return (hash >> INDEX_TAG_SHIFT) << INDEX_TAG_SHIFT | (uint64_t)distance << INDEX_DISTANCE_SHIFT | place;
 }
 
 /* Does the slot of a standing page name an entry? That of an evicted one does not. */
 static bool names_entry(uint64_t slot)
 {
-	return has_entry(slot) && arena_place_number(slot & PLACE_MASK) != 0;
+	return index_has_entry(slot) && arena_place_number(slot & INDEX_PLACE_MASK) != 0;
 }
 
 static void note_dirty(struct index *index, uint32_t page_number)
 {
-	if (!(index->states[page_number] & PAGE_DIRTY)) {
-		index->states[page_number] |= PAGE_DIRTY;
+	if (!(index->states[page_number] & INDEX_PAGE_DIRTY)) {
+		index->states[page_number] |= INDEX_PAGE_DIRTY;
 		index->dirty_pages++;
 	}
 }
@@ -103,7 +52,7 @@ static void note_dirty(struct index *index, uint32_t page_number)
 void index_note_all_dirty(struct index *index)
 {
 	for (size_t number = 0; number < index->page_count; number++)
-		if (index->states[number] & PAGE_USED)
+		if (index->states[number] & INDEX_PAGE_USED)
 			note_dirty(index, (uint32_t)number);
 }
 
@@ -112,16 +61,16 @@ static bool page_stands(const uint64_t *page)
 {
 	prim_step();
 	atomic_thread_fence(memory_order_seq_cst);
-	return load(page) == GUARD;
+	return index_load(page) == INDEX_GUARD;
 }
 
 /* A page is gone, and its entries with it. Those that were known to be gone are taken to be among them. */
-static void note_lost(struct index *index, uint32_t page_number)
+void index_note_lost(struct index *index, uint32_t page_number)
 {
 	const uint64_t live = index->live[page_number];
 
 	DRP_ASSERT(index->entries >= live);
-	index->states[page_number] |= PAGE_LOST;
+	index->states[page_number] |= INDEX_PAGE_LOST;
 	index->live[page_number] = 0;
 	index->lost_pages++;
 	index->entries -= live;
@@ -130,26 +79,14 @@ static void note_lost(struct index *index, uint32_t page_number)
 	index->orphans -= live < index->orphans ? live : index->orphans;
 }
 
-/* Is the page there? If it is found dropped, it is counted off. */
-static bool has_page(struct index *index, uint32_t page_number)
-{
-	const unsigned state = index->states[page_number] & (PAGE_USED | PAGE_LOST);
-
-	if (state == PAGE_USED && load(page_address(index, page_number)) == GUARD)
-		return true;
-	if (state == PAGE_USED)
-		note_lost(index, page_number);
-	return false;
-}
-
 /* True if the entry of a slot is gone for sure: it is counted off, and the slot may be used. */
 static bool let_go(struct index *index, uint32_t page_number, uint64_t slot, bool scrub)
 {
-	if (!index->let_go || !has_entry(slot))
+	if (!index->let_go || !index_has_entry(slot))
 		return false;
 	if (!names_entry(slot))
 		return true;
-	const enum index_fate fate = index->let_go(index->context, slot & PLACE_MASK, scrub);
+	const enum index_fate fate = index->let_go(index->context, slot & INDEX_PLACE_MASK, scrub);
 	if (fate == INDEX_STAYS)
 		return false;
 	DRP_ASSERT(index->live[page_number] > 0);
@@ -163,17 +100,17 @@ static bool let_go(struct index *index, uint32_t page_number, uint64_t slot, boo
 
 static void begin_page(struct index *index, uint32_t page_number)
 {
-	uint64_t *page = page_address(index, page_number);
+	uint64_t *page = index_page_address(index, page_number);
 
-	if ((index->states[page_number] & (PAGE_USED | PAGE_LOST)) == PAGE_USED)
-		note_lost(index, page_number);
+	if ((index->states[page_number] & (INDEX_PAGE_USED | INDEX_PAGE_LOST)) == INDEX_PAGE_USED)
+		index_note_lost(index, page_number);
 	/* One that was not used since the index was emptied is only there if it could not be given back then. */
-	if (((index->states[page_number] & PAGE_USED) || load(page) == GUARD) && prim_purge(page, prim_page_size()) != DRP_OK)
+	if (((index->states[page_number] & INDEX_PAGE_USED) || index_load(page) == INDEX_GUARD) && prim_purge(page, prim_page_size()) != DRP_OK)
 		for (size_t i = 0; i < index_slots_per_page(); i++)
 			store(&page[i], 0);
-	index->states[page_number] = (unsigned char)((index->states[page_number] | PAGE_USED) & ~PAGE_LOST);
+	index->states[page_number] = (unsigned char)((index->states[page_number] | INDEX_PAGE_USED) & ~INDEX_PAGE_LOST);
 	note_dirty(index, page_number);
-	store(page, GUARD);
+	store(page, INDEX_GUARD);
 }
 
 static int add_chunk(struct index *index)
@@ -185,19 +122,19 @@ static int add_chunk(struct index *index)
 	if (!list)
 		return DRP_NO_MEMORY;
 	index->chunks = list;
-	unsigned char *states = realloc(index->states, chunks * CHUNK_PAGES);
+	unsigned char *states = realloc(index->states, chunks * INDEX_CHUNK_PAGES);
 	if (!states)
 		return DRP_NO_MEMORY;
 	index->states = states;
-	uint16_t *live = realloc(index->live, chunks * CHUNK_PAGES * sizeof(*live));
+	uint16_t *live = realloc(index->live, chunks * INDEX_CHUNK_PAGES * sizeof(*live));
 	if (!live)
 		return DRP_NO_MEMORY;
 	index->live = live;
-	int status = prim_map(index->backing, CHUNK_PAGES * prim_page_size(), index->map_flags, &mapping);
+	int status = prim_map(index->backing, INDEX_CHUNK_PAGES * prim_page_size(), index->map_flags, &mapping);
 	if (status != DRP_OK)
 		return status;
-	memset(states + index->chunk_count * CHUNK_PAGES, 0, CHUNK_PAGES);
-	memset(live + index->chunk_count * CHUNK_PAGES, 0, CHUNK_PAGES * sizeof(*live));
+	memset(states + index->chunk_count * INDEX_CHUNK_PAGES, 0, INDEX_CHUNK_PAGES);
+	memset(live + index->chunk_count * INDEX_CHUNK_PAGES, 0, INDEX_CHUNK_PAGES * sizeof(*live));
 	list[index->chunk_count] = mapping;
 	index->chunk_count = chunks;
 	return DRP_OK;
@@ -206,13 +143,13 @@ static int add_chunk(struct index *index)
 static int add_page(struct index *index, uint32_t *number)
 {
 	if (index->free_count > 0) {
-		for (*number = 0; !(index->states[*number] & PAGE_FREE);)
+		for (*number = 0; !(index->states[*number] & INDEX_PAGE_FREE);)
 			++*number;
 		index->states[*number] = 0;
 		index->free_count--;
 		return DRP_OK;
 	}
-	if (index->page_count == index->chunk_count * CHUNK_PAGES) {
+	if (index->page_count == index->chunk_count * INDEX_CHUNK_PAGES) {
 		int status = add_chunk(index);
 		if (status != DRP_OK)
 			return status;
@@ -225,7 +162,7 @@ int index_init(struct index *index, enum prim_backing backing, unsigned map_flag
 {
 	uint32_t first;
 	*index = (struct index){.backing = backing, .map_flags = map_flags, .deepest_count = 1,
-				.pages_most = PAGE_MASK};
+				.pages_most = INDEX_PAGE_MASK};
 	index->directory = calloc(1, sizeof(*index->directory));
 	if (!index->directory)
 		return DRP_NO_MEMORY;
@@ -238,7 +175,7 @@ int index_init(struct index *index, enum prim_backing backing, unsigned map_flag
 /* Where it would take a mapping more than there may be, the pages go at least. */
 static void end_chunk(uint64_t *chunk)
 {
-	const size_t bytes = CHUNK_PAGES * prim_page_size();
+	const size_t bytes = INDEX_CHUNK_PAGES * prim_page_size();
 
 	if (prim_unmap(chunk, bytes) != DRP_OK)
 		prim_best_effort(prim_purge(chunk, bytes));
@@ -256,51 +193,15 @@ void index_destroy(struct index *index)
 	*index = (struct index){0};
 }
 
-void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
-{
-	uint32_t number = index->directory[cell_of(index, hash)] & PAGE_MASK;
-	*cursor = (struct index_cursor){.hash = hash, .page = page_address(index, number), .page_number = number};
-	cursor->has_page = has_page(index, number);
-	if (!cursor->has_page)
-		cursor->page_lost = index->states[number] & PAGE_USED;
-}
-
-bool index_next(struct index *index, struct index_cursor *cursor)
-{
-	const uint64_t tag = cursor->hash >> TAG_SHIFT << (TAG_SHIFT - DISTANCE_SHIFT);
-	const size_t home = home_of(cursor->hash), buckets = buckets_per_page();
-
-	(void)index;
-	if (!cursor->has_page)
-		return false;
-	for (; cursor->distance < INDEX_REACH; cursor->distance++, cursor->next = 0) {
-		uint64_t *bucket = cursor->page + ((home + cursor->distance) & (buckets - 1)) * BUCKET_SLOTS;
-		bool has_empty = false;
-		for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
-			uint64_t slot = load(&bucket[i]);
-			has_empty |= slot == 0;
-			if (slot >> DISTANCE_SHIFT != (tag | cursor->distance) || i < cursor->next || !has_entry(slot))
-				continue;
-			cursor->slot = &bucket[i];
-			cursor->place = slot & PLACE_MASK;
-			cursor->next = i + 1;
-			return true;
-		}
-		if (has_empty)
-			return false;
-	}
-	return false;
-}
-
 uint64_t index_peek(const struct index *index, uint64_t hash)
 {
-	const uint64_t *page = page_address(index, index->directory[cell_of(index, hash)] & PAGE_MASK);
-	const uint64_t *bucket = page + home_of(hash) * BUCKET_SLOTS;
+	const uint64_t *page = index_page_address(index, index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK);
+	const uint64_t *bucket = page + index_home_of(hash) * INDEX_BUCKET_SLOTS;
 
-	for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
-		uint64_t slot = load(&bucket[i]);
-		if (slot >> DISTANCE_SHIFT == hash >> TAG_SHIFT << (TAG_SHIFT - DISTANCE_SHIFT) && has_entry(slot))
-			return slot & PLACE_MASK;
+	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++) {
+		uint64_t slot = index_load(&bucket[i]);
+		if (slot >> INDEX_DISTANCE_SHIFT == hash >> INDEX_TAG_SHIFT << (INDEX_TAG_SHIFT - INDEX_DISTANCE_SHIFT) && index_has_entry(slot))
+			return slot & INDEX_PLACE_MASK;
 	}
 	return 0;
 }
@@ -308,20 +209,20 @@ uint64_t index_peek(const struct index *index, uint64_t hash)
 /* A slot for hash in a page: empty, tombstone, or one whose entry is gone for sure. NULL: all are taken. */
 static uint64_t *free_slot(struct index *index, uint32_t number, uint64_t hash, unsigned *distance)
 {
-	uint64_t *page = page_address(index, number);
-	const size_t home = home_of(hash), buckets = buckets_per_page();
+	uint64_t *page = index_page_address(index, number);
+	const size_t home = index_home_of(hash), buckets = index_buckets_per_page();
 
 	for (*distance = 0; *distance < INDEX_REACH; ++*distance) {
-		uint64_t *bucket = page + ((home + *distance) & (buckets - 1)) * BUCKET_SLOTS;
-		for (unsigned i = 0; i < BUCKET_SLOTS; i++) {
-			uint64_t slot = load(&bucket[i]);
-			if (slot != GUARD && !has_entry(slot))
+		uint64_t *bucket = page + ((home + *distance) & (buckets - 1)) * INDEX_BUCKET_SLOTS;
+		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++) {
+			uint64_t slot = index_load(&bucket[i]);
+			if (slot != INDEX_GUARD && !index_has_entry(slot))
 				return &bucket[i];
 		}
-		for (unsigned i = 0; i < BUCKET_SLOTS; i++)
-			if (let_go(index, number, load(&bucket[i]), false)) {
+		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
+			if (let_go(index, number, index_load(&bucket[i]), false)) {
 				/* Cleared whatever comes next: it is counted off. */
-				store(&bucket[i], TOMBSTONE);
+				store(&bucket[i], INDEX_TOMBSTONE);
 				return &bucket[i];
 			}
 	}
@@ -346,14 +247,14 @@ static int double_directory(struct index *index)
 /* Puts an old slot into a page under construction, at home if there is room. False: the buckets in reach are full. */
 static bool rehome(uint64_t *page, uint64_t slot, size_t home)
 {
-	const size_t buckets = buckets_per_page();
+	const size_t buckets = index_buckets_per_page();
 
-	slot &= ~((uint64_t)(INDEX_REACH - 1) << DISTANCE_SHIFT);
+	slot &= ~((uint64_t)(INDEX_REACH - 1) << INDEX_DISTANCE_SHIFT);
 	for (unsigned distance = 0; distance < INDEX_REACH; distance++) {
-		uint64_t *bucket = page + ((home + distance) & (buckets - 1)) * BUCKET_SLOTS;
-		for (unsigned i = 0; i < BUCKET_SLOTS; i++)
+		uint64_t *bucket = page + ((home + distance) & (buckets - 1)) * INDEX_BUCKET_SLOTS;
+		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
 			if (bucket[i] == 0) {
-				bucket[i] = slot | (uint64_t)distance << DISTANCE_SHIFT;
+				bucket[i] = slot | (uint64_t)distance << INDEX_DISTANCE_SHIFT;
 				return true;
 			}
 	}
@@ -363,11 +264,11 @@ static bool rehome(uint64_t *page, uint64_t slot, size_t home)
 /* Splits the page of hash in two by the next bit of the tags. DRP_TOO_LARGE: the tags have no more bits. */
 static int split(struct index *index, uint64_t hash)
 {
-	const size_t slots = index_slots_per_page(), buckets = buckets_per_page();
-	const uint32_t cell = index->directory[cell_of(index, hash)];
-	const uint32_t number = cell & PAGE_MASK;
-	const unsigned depth = cell >> DEPTH_SHIFT;
-	uint64_t *old = page_address(index, number), *halves;
+	const size_t slots = index_slots_per_page(), buckets = index_buckets_per_page();
+	const uint32_t cell = index->directory[index_cell_of(index, hash)];
+	const uint32_t number = cell & INDEX_PAGE_MASK;
+	const unsigned depth = cell >> INDEX_DEPTH_SHIFT;
+	uint64_t *old = index_page_address(index, number), *halves;
 	uint16_t live[2] = {0};
 	uint32_t added;
 	int status;
@@ -386,15 +287,15 @@ static int split(struct index *index, uint64_t hash)
 	if (status != DRP_OK)
 		goto out_free;
 
-	halves[0] = halves[slots] = GUARD; /* taken */
+	halves[0] = halves[slots] = INDEX_GUARD; /* taken */
 	for (unsigned distance = 0; distance < INDEX_REACH; distance++) /* those at home first, so that they stay there */
 		for (size_t i = 1; i < slots; i++) {
-			uint64_t slot = load(&old[i]);
+			uint64_t slot = index_load(&old[i]);
 			/* Seen for the scrubber's round: a page that is used again may lie where it came by already. */
-			if (!has_entry(slot) || (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance ||
+			if (!index_has_entry(slot) || (slot >> INDEX_DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance ||
 			    let_go(index, number, slot, true))
 				continue;
-			size_t home = (i / BUCKET_SLOTS - distance) & (buckets - 1);
+			size_t home = (i / INDEX_BUCKET_SLOTS - distance) & (buckets - 1);
 			const unsigned half = slot >> (63 - depth) & 1;
 			/* A half holds a part of what the whole held; if others took its place nearer home, it is lost. */
 			if (rehome(halves + half * slots, slot, home))
@@ -402,9 +303,9 @@ static int split(struct index *index, uint64_t hash)
 		}
 	/* The cells of one page lie side by side: the lower half of them keeps it, the upper half takes the added one. */
 	const size_t cells = (size_t)1 << (index->depth - depth);
-	const size_t first = cell_of(index, hash) & ~(cells - 1);
+	const size_t first = index_cell_of(index, hash) & ~(cells - 1);
 	for (size_t i = 0; i < cells; i++)
-		index->directory[first + i] = (i < cells / 2 ? number : added) | (depth + 1) << DEPTH_SHIFT;
+		index->directory[first + i] = (i < cells / 2 ? number : added) | (depth + 1) << INDEX_DEPTH_SHIFT;
 
 	if (depth + 1 == index->depth)
 		index->deepest_count += 2;
@@ -419,14 +320,14 @@ static int split(struct index *index, uint64_t hash)
 	index->live[number] = live[0];
 	index->live[added] = live[1];
 	for (size_t i = 1; i < slots; i++)
-		store(&page_address(index, added)[i], halves[slots + i]);
+		store(&index_page_address(index, added)[i], halves[slots + i]);
 	/* The old page's guard is not written again: if the page went since it was read, the guard tells, below. */
 	for (size_t i = 1; i < slots; i++)
 		store(&old[i], halves[i]);
 	note_dirty(index, number);
 	if (!page_stands(old))
 		begin_page(index, number);
-	if (!page_stands(page_address(index, added)))
+	if (!page_stands(index_page_address(index, added)))
 		begin_page(index, added);
 out_free:
 	free(halves);
@@ -435,7 +336,7 @@ out_free:
 
 static unsigned depth_at(const struct index *index, size_t cell)
 {
-	return index->directory[cell] >> DEPTH_SHIFT;
+	return index->directory[cell] >> INDEX_DEPTH_SHIFT;
 }
 
 /* Half the cells, as long as no page needs all of them. */
@@ -457,17 +358,17 @@ static void halve_directory(struct index *index)
 /* What lives in a page, to a page under construction. False: there is no room for all of it, or the page was dropped. */
 static bool gather(const struct index *index, uint32_t number, uint64_t *to, size_t *count)
 {
-	const size_t slots = index_slots_per_page(), buckets = buckets_per_page();
-	const uint64_t *page = page_address(index, number);
+	const size_t slots = index_slots_per_page(), buckets = index_buckets_per_page();
+	const uint64_t *page = index_page_address(index, number);
 
-	if (!(index->states[number] & PAGE_USED))
+	if (!(index->states[number] & INDEX_PAGE_USED))
 		return true; /* nothing was ever written there */
 	for (unsigned distance = 0; distance < INDEX_REACH; distance++)
 		for (size_t i = 1; i < slots; i++) {
-			const uint64_t slot = load(&page[i]);
-			if (!has_entry(slot) || (slot >> DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance)
+			const uint64_t slot = index_load(&page[i]);
+			if (!index_has_entry(slot) || (slot >> INDEX_DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance)
 				continue;
-			if (++*count > slots / MERGE_SHARE || !rehome(to, slot, (i / BUCKET_SLOTS - distance) & (buckets - 1)))
+			if (++*count > slots / MERGE_SHARE || !rehome(to, slot, (i / INDEX_BUCKET_SLOTS - distance) & (buckets - 1)))
 				return false;
 		}
 	return page_stands(page);
@@ -476,18 +377,18 @@ static bool gather(const struct index *index, uint32_t number, uint64_t *to, siz
 static void free_page(struct index *index, uint32_t number)
 {
 	DRP_ASSERT(index->live[number] == 0);
-	if (index->states[number] & PAGE_DIRTY)
+	if (index->states[number] & INDEX_PAGE_DIRTY)
 		index->dirty_pages--;
-	index->states[number] = PAGE_FREE;
+	index->states[number] = INDEX_PAGE_FREE;
 	index->free_count++;
 	/* What stays of it is written over when it is used again. */
-	prim_best_effort(prim_purge(page_address(index, number), prim_page_size()));
+	prim_best_effort(prim_purge(index_page_address(index, number), prim_page_size()));
 }
 
 /* What is gone leaves a page first; it may be all. */
 static void ready(struct index *index, uint32_t number)
 {
-	if ((index->states[number] & PAGE_USED) && !has_page(index, number))
+	if ((index->states[number] & INDEX_PAGE_USED) && !index_has_page(index, number))
 		begin_page(index, number);
 	index_scrub(index, number);
 }
@@ -506,8 +407,8 @@ static inline unsigned count_live(const uint64_t *page)
 static void merge(struct index *index, size_t first, unsigned depth)
 {
 	const size_t slots = index_slots_per_page(), cells = (size_t)2 << (index->depth - depth);
-	const uint32_t low = index->directory[first] & PAGE_MASK, high = index->directory[first + cells / 2] & PAGE_MASK;
-	uint64_t *page = page_address(index, low), *merged;
+	const uint32_t low = index->directory[first] & INDEX_PAGE_MASK, high = index->directory[first + cells / 2] & INDEX_PAGE_MASK;
+	uint64_t *page = index_page_address(index, low), *merged;
 	size_t count = 0;
 
 	ready(index, low);
@@ -515,10 +416,10 @@ static void merge(struct index *index, size_t first, unsigned depth)
 	merged = calloc(slots, sizeof(*merged));
 	if (!merged)
 		return;
-	merged[0] = GUARD; /* taken */
+	merged[0] = INDEX_GUARD; /* taken */
 	if (!gather(index, low, merged, &count) || !gather(index, high, merged, &count))
 		goto out;
-	if (!(index->states[low] & PAGE_USED))
+	if (!(index->states[low] & INDEX_PAGE_USED))
 		begin_page(index, low);
 	index->live[low] = (uint16_t)(index->live[low] + index->live[high]);
 	index->live[high] = 0;
@@ -527,7 +428,7 @@ static void merge(struct index *index, size_t first, unsigned depth)
 		store(&page[i], merged[i]);
 	note_dirty(index, low);
 	for (size_t i = 0; i < cells; i++)
-		index->directory[first + i] = low | (depth - 1) << DEPTH_SHIFT;
+		index->directory[first + i] = low | (depth - 1) << INDEX_DEPTH_SHIFT;
 	if (!page_stands(page))
 		begin_page(index, low);
 	free_page(index, high);
@@ -558,10 +459,10 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 
 	*displaced = 0;
 	for (int tries = 0; tries < MAX_RETRIES + INDEX_TAG_BITS; tries++) {
-		uint32_t number = index->directory[cell_of(index, hash)] & PAGE_MASK;
-		uint64_t *page = page_address(index, number);
+		uint32_t number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK;
+		uint64_t *page = index_page_address(index, number);
 		*displaced = 0;
-		if (!has_page(index, number))
+		if (!index_has_page(index, number))
 			begin_page(index, number);
 		slot = free_slot(index, number, hash, &distance);
 		if (!slot) {
@@ -570,9 +471,9 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 				continue;
 			/* No more pages to be had: another entry makes room, which is a miss for it and no more. */
 			distance = 0;
-			slot = page + home_of(hash) * BUCKET_SLOTS + 1 + hash % (BUCKET_SLOTS - 1);
-			if (names_entry(load(slot)))
-				*displaced = load(slot) & PLACE_MASK;
+			slot = page + index_home_of(hash) * INDEX_BUCKET_SLOTS + 1 + hash % (INDEX_BUCKET_SLOTS - 1);
+			if (names_entry(index_load(slot)))
+				*displaced = index_load(slot) & INDEX_PLACE_MASK;
 		}
 		note_dirty(index, number);
 		store(slot, make_slot(hash, distance, place));
@@ -619,18 +520,18 @@ bool index_replace(struct index *index, struct index_cursor *cursor, uint64_t pl
 
 bool index_erase(struct index *index, struct index_cursor *cursor)
 {
-	return change_entry(index, cursor, TOMBSTONE, false);
+	return change_entry(index, cursor, INDEX_TOMBSTONE, false);
 }
 
 void index_set_hot(struct index *index, struct index_cursor *cursor)
 {
-	if (!(load(cursor->slot) & HOT_BIT))
-		(void)change(index, cursor, load(cursor->slot) | HOT_BIT);
+	if (!(index_load(cursor->slot) & INDEX_HOT_BIT))
+		(void)change(index, cursor, index_load(cursor->slot) | INDEX_HOT_BIT);
 }
 
 bool index_is_hot(const struct index_cursor *cursor)
 {
-	return load(cursor->slot) & HOT_BIT;
+	return index_load(cursor->slot) & INDEX_HOT_BIT;
 }
 
 void index_hold(struct index *index)
@@ -660,8 +561,8 @@ static void doom_chunks(struct index *index)
 
 void index_let_go(struct index *index, struct index_cursor *cursor)
 {
-	if (let_go(index, cursor->page_number, load(cursor->slot), false))
-		(void)change(index, cursor, TOMBSTONE);
+	if (let_go(index, cursor->page_number, index_load(cursor->slot), false))
+		(void)change(index, cursor, INDEX_TOMBSTONE);
 }
 
 void index_clear(struct index *index)
@@ -671,18 +572,18 @@ void index_clear(struct index *index)
 	doom_chunks(index);
 	for (size_t i = 0; i < index->chunk_count; i++)
 		/* A page that stays is begun anew when it is used again, whatever it has in it; until then the kernel may have it. */
-		if (prim_purge(index->chunks[i], CHUNK_PAGES * prim_page_size()) != DRP_OK)
-			prim_best_effort(prim_mark(index->chunks[i], CHUNK_PAGES * prim_page_size()));
+		if (prim_purge(index->chunks[i], INDEX_CHUNK_PAGES * prim_page_size()) != DRP_OK)
+			prim_best_effort(prim_mark(index->chunks[i], INDEX_CHUNK_PAGES * prim_page_size()));
 	/* Smaller than they are, they may stay where they are. */
-	unsigned char *states = realloc(index->states, index->chunk_count * CHUNK_PAGES);
+	unsigned char *states = realloc(index->states, index->chunk_count * INDEX_CHUNK_PAGES);
 	if (states)
 		index->states = states;
-	memset(index->states, 0, index->chunk_count * CHUNK_PAGES);
+	memset(index->states, 0, index->chunk_count * INDEX_CHUNK_PAGES);
 	uint32_t *directory = realloc(index->directory, sizeof(*directory));
 	if (directory)
 		index->directory = directory;
 	index->directory[0] = 0;
-	memset(index->live, 0, index->chunk_count * CHUNK_PAGES * sizeof(*index->live));
+	memset(index->live, 0, index->chunk_count * INDEX_CHUNK_PAGES * sizeof(*index->live));
 	index->lost_entries += index->orphans;
 	index->entries = index->orphans = 0;
 	index->depth = 0;
@@ -708,20 +609,20 @@ void index_bury(struct index_chunks doomed)
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes)
 {
 	*address = index->chunks[number];
-	*bytes = CHUNK_PAGES * prim_page_size();
+	*bytes = INDEX_CHUNK_PAGES * prim_page_size();
 }
 
 void index_scrub(struct index *index, size_t page_number)
 {
 	const uint32_t number = (uint32_t)page_number;
-	uint64_t *page = page_address(index, page_number);
+	uint64_t *page = index_page_address(index, page_number);
 
-	if (!has_page(index, number))
+	if (!index_has_page(index, number))
 		return;
 	for (size_t i = 1; i < index_slots_per_page(); i++)
-		if (let_go(index, number, load(&page[i]), true)) {
+		if (let_go(index, number, index_load(&page[i]), true)) {
 			note_dirty(index, number);
-			store(&page[i], TOMBSTONE);
+			store(&page[i], INDEX_TOMBSTONE);
 		}
 	if (!page_stands(page))
 		begin_page(index, number);
@@ -739,17 +640,17 @@ size_t index_take_dirty(struct index *index, struct iovec *ranges, size_t most)
 	size_t count = 0;
 
 	for (size_t first = 0; first < index->page_count && index->dirty_pages > 0 && count < most; first++) {
-		if (!(index->states[first] & PAGE_DIRTY))
+		if (!(index->states[first] & INDEX_PAGE_DIRTY))
 			continue;
 		/* A run of dirty pages within a chunk. A few clean ones between cost less than another range. */
-		size_t end = first, last = first, chunk_end = (first / CHUNK_PAGES + 1) * CHUNK_PAGES;
+		size_t end = first, last = first, chunk_end = (first / INDEX_CHUNK_PAGES + 1) * INDEX_CHUNK_PAGES;
 		for (; end < chunk_end && end < index->page_count && end - last < 8; end++)
-			if (index->states[end] & PAGE_DIRTY) {
-				index->states[end] &= (unsigned char)~PAGE_DIRTY;
+			if (index->states[end] & INDEX_PAGE_DIRTY) {
+				index->states[end] &= (unsigned char)~INDEX_PAGE_DIRTY;
 				index->dirty_pages--;
 				last = end;
 			}
-		ranges[count++] = (struct iovec){page_address(index, first), (last - first + 1) * page};
+		ranges[count++] = (struct iovec){index_page_address(index, first), (last - first + 1) * page};
 		first = last;
 	}
 	if (count > 0)
@@ -783,17 +684,17 @@ int index_mark(struct index *index)
 size_t index_list(struct index *index, uint32_t *prefix, uint64_t *places)
 {
 	const uint32_t cell = index->directory[*prefix >> (INDEX_TAG_BITS - index->depth)], from = *prefix;
-	const unsigned depth = cell >> DEPTH_SHIFT;
-	const uint64_t *page = page_address(index, cell & PAGE_MASK);
+	const unsigned depth = cell >> INDEX_DEPTH_SHIFT;
+	const uint64_t *page = index_page_address(index, cell & INDEX_PAGE_MASK);
 	size_t count = 0;
 
 	*prefix = ((from >> (INDEX_TAG_BITS - depth)) + 1) << (INDEX_TAG_BITS - depth);
-	if (!has_page(index, cell & PAGE_MASK))
+	if (!index_has_page(index, cell & INDEX_PAGE_MASK))
 		return 0;
 	for (size_t i = 1; i < index_slots_per_page(); i++) {
-		const uint64_t slot = load(&page[i]);
-		if (has_entry(slot) && slot >> TAG_SHIFT >= from)
-			places[count++] = slot & PLACE_MASK;
+		const uint64_t slot = index_load(&page[i]);
+		if (index_has_entry(slot) && slot >> INDEX_TAG_SHIFT >= from)
+			places[count++] = slot & INDEX_PLACE_MASK;
 	}
 	return count;
 }

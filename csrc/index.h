@@ -80,9 +80,7 @@ struct index_cursor {
 int index_init(struct index *index, enum prim_backing backing, unsigned map_flags);
 void index_destroy(struct index *index);
 
-/* Begins a search; then index_next() until it returns false. Any change of the index ends a search. */
-void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor);
-bool index_next(struct index *index, struct index_cursor *cursor);
+/* A search: index_search.h. */
 
 /* The place of the first candidate in its home bucket, or 0: a hint of what a search would find. */
 uint64_t index_peek(const struct index *index, uint64_t hash);
@@ -135,7 +133,6 @@ void index_note_orphans(struct index *index, uint64_t entries);
  * the index grows and shrinks between two calls, an entry that stays is listed once.
  */
 enum { INDEX_PREFIXES = 1 << INDEX_TAG_BITS };
-size_t index_slots_per_page(void);
 size_t index_list(struct index *index, uint32_t *prefix, uint64_t *places);
 
 #endif

@@ -108,7 +108,7 @@ static inline void check_shard_counts(struct shard *shard)
 	uint64_t *places = malloc(index_slots_per_page() * sizeof(*places));
 	for (uint32_t prefix = 0; prefix < INDEX_PREFIXES;) {
 		const struct index *index = &shard->index;
-		const uint32_t page = index->directory[prefix >> (INDEX_TAG_BITS - index->depth)] & ((1u << 27) - 1);
+		const uint32_t page = index->directory[prefix >> (INDEX_TAG_BITS - index->depth)] & INDEX_PAGE_MASK;
 		const size_t count = index_list(&shard->index, &prefix, places);
 		size_t of_page = 0;
 		for (size_t i = 0; i < count; i++) {

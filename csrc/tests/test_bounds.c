@@ -11,7 +11,7 @@
 #include "check.h"
 #include "prim_fake.h"
 
-enum { PAGE = 4096, SEGMENT = 64 * PAGE, INDEX_CHUNK_PAGES = 64 };
+enum { PAGE = 4096, SEGMENT = 64 * PAGE };
 
 static struct client_sink sink;
 
