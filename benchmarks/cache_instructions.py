@@ -18,7 +18,7 @@ import sys
 COUNT = 20_000
 
 ENTRIES = ("cache_object_get", "cache_object_set", "memo_call")
-LOOKS = ("cache_yield*", "read_room*")
+LOOKS = ("prim_headroom", "prim_headroom_again", "prim_resident")
 
 SETUP = """
 import sys

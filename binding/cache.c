@@ -100,6 +100,10 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 		value_sink_clear(&sink);
 		return *result ? 1 : -1;
 	}
+	if (status == DRP_OK && (sink.kind == VALUE_BYTES || sink.kind == VALUE_ASCII) && !pin.cache) {
+		*result = sink.object; /* as value_finish() would, without a call */
+		return *result ? 1 : -1;
+	}
 	if (status == DRP_OK) {
 		bool failed_twice;
 		*result = value_finish(self->core, &sink, &pin, self->decode, &failed_twice);

@@ -116,7 +116,8 @@ static int append_tuple(struct key *key, PyObject *object, int depth)
 	return result;
 }
 
-int key_append_leaf(struct key *key, PyObject *object)
+/* A part of each of its callers here: a call costs a short key as much as the key does. */
+__attribute__((always_inline)) static inline int append_leaf(struct key *key, PyObject *object)
 {
 	if (PyUnicode_CheckExact(object))
 		return append_str(key, object);
@@ -133,11 +134,16 @@ int key_append_leaf(struct key *key, PyObject *object)
 	return 1;
 }
 
+int key_append_leaf(struct key *key, PyObject *object)
+{
+	return append_leaf(key, object);
+}
+
 /* 0, -1 with an exception, or 1: not a native type; what was appended is of no use then. */
 static int encode_native(struct key *key, PyObject *object, int depth)
 {
 	if (!PyTuple_CheckExact(object))
-		return key_append_leaf(key, object);
+		return append_leaf(key, object);
 	if (depth == KEY_DEEPEST)
 		return 1; /* for the encoding of trees to refuse */
 	if (Py_EnterRecursiveCall(" in a droppable key"))

@@ -78,7 +78,7 @@ static void close_waiting(const struct drp_waits *waits)
 }
 
 /* cache: whose waits are asked if WAIT_BYTES or more are unmapped; NULL: they are not. */
-static inline void unlock(struct shard *shard, struct cache *cache)
+__attribute__((noinline)) static void unlock_and_do(struct shard *shard, struct cache *cache)
 {
 	struct segment *doomed = arena_take_doomed(&shard->arena);
 	struct pin *leaving = shard->pins.leaving;
@@ -102,6 +102,15 @@ static inline void unlock(struct shard *shard, struct cache *cache)
 		index_note_all_dirty(&shard->index);
 		pthread_mutex_unlock(&shard->lock);
 	}
+}
+
+/* Mostly there is nothing to do. */
+static inline void unlock(struct shard *shard, struct cache *cache)
+{
+	if (shard->arena.doomed || shard->pins.leaving || shard->index.dirty_pages >= shard->dirty_pages_most)
+		unlock_and_do(shard, cache);
+	else
+		pthread_mutex_unlock(&shard->lock);
 }
 
 void shard_unlock(struct shard *shard)
