@@ -394,7 +394,7 @@ static void ready(struct index *index, uint32_t number)
 }
 
 /* Slots of a page that name an entry: for assertions. */
-static inline unsigned count_live(const uint64_t *page)
+__attribute__((unused)) static unsigned count_live(const uint64_t *page)
 {
 	unsigned count = 0;
 
