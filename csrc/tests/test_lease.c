@@ -4,7 +4,6 @@
  */
 #include "cache_lease.h"
 
-#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -277,55 +276,6 @@ static void in_a_child(bool share)
 	fake_cache_end(cache);
 }
 
-/*
- * The source counts up, and says so by deleting the key; others read the source, compute, and store under their leases.
- * Whatever a get finds was read from the source after the last deletion that had returned when the get began.
- */
-enum { RACERS = 3, RACE_KEYS = 4, RACE_ROUNDS = 3000 };
-static struct {
-	struct cache *cache;
-	_Atomic uint64_t source[RACE_KEYS], deleted[RACE_KEYS];
-	_Atomic bool stop;
-} race;
-
-static void *compute(void *number)
-{
-	for (uint64_t i = (uintptr_t)number; !atomic_load(&race.stop); i++) {
-		const uint64_t key = i % RACE_KEYS;
-		struct cache_lease lease = {0};
-
-		CHECK_EQ(begin(race.cache, key, &lease), DRP_OK);
-		const uint64_t version = atomic_load(&race.source[key]) + 1;
-		if (i % 5 == 0)
-			sched_yield();
-		const int status = set_leased(race.cache, key, version, i % 2 ? SMALL : LARGE, &lease);
-		CHECK(status == DRP_OK || status == DRP_STALE);
-		cache_lease_end(&lease);
-	}
-	return NULL;
-}
-
-static void threads(void)
-{
-	pthread_t racers[RACERS];
-
-	race.cache = make(2);
-	for (uintptr_t i = 0; i < RACERS; i++)
-		REQUIRE(pthread_create(&racers[i], NULL, compute, (void *)i) == 0);
-	for (uint64_t i = 0; i < RACE_ROUNDS; i++) {
-		const uint64_t key = i % RACE_KEYS;
-		const uint64_t version = atomic_fetch_add(&race.source[key], 1) + 2;
-		cache_delete(race.cache, &key, sizeof(key), 0);
-		const uint64_t found = version_of(race.cache, key);
-		CHECK(found == 0 || found >= version);
-	}
-	atomic_store(&race.stop, true);
-	for (int i = 0; i < RACERS; i++)
-		pthread_join(racers[i], NULL);
-	CHECK_EQ(open_leases(race.cache), 0);
-	fake_cache_end(race.cache);
-}
-
 int main(void)
 {
 	for (unsigned shards = 1; shards <= 4; shards += 3) {
@@ -358,6 +308,5 @@ int main(void)
 	RUN(closed_and_gone);
 	RUN(in_a_child, false);
 	RUN(in_a_child, true);
-	RUN(threads);
 	return check_done();
 }
