@@ -708,7 +708,7 @@ int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	shard->counts.misses[MISS_REJECTED]++;
 	if (shard->closed) {
 		status = DRP_CLOSED;
-	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && place == found.cursor.place) {
+	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && place == found_name(&found)) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
 	}

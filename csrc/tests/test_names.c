@@ -201,6 +201,29 @@ static void a_name_is_not_told_twice(enum prim_backing backing)
 	fake_cache_end(cache);
 }
 
+/* Also of an entry whose segment has a number that was given before. */
+static void what_is_rejected_is_gone(enum prim_backing backing)
+{
+	struct cache *cache = make(backing, 7);
+	const uint64_t key = A;
+	struct cache_stats stats;
+	struct cache_pin pin;
+	uint64_t place;
+
+	sink.base.reserve = client_reserve;
+	for (uint64_t version = 0; version < 3000; version++) {
+		REQUIRE(client_set(cache, A, version, 2000, false, SET_ALWAYS) == DRP_OK);
+		REQUIRE(cache_get(cache, &key, sizeof(key), GET_COPY, &sink.base, &pin, &place) == DRP_OK);
+		CHECK_EQ(cache_reject(cache, &key, sizeof(key), place), DRP_OK);
+		REQUIRE(cache_contains(cache, &key, sizeof(key)) == 0);
+	}
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.deletes, 3000);
+	CHECK_EQ(stats.misses[MISS_REJECTED], 3000);
+	check_counts(cache);
+	fake_cache_end(cache);
+}
+
 int main(void)
 {
 	static const enum prim_backing backings[] = {PRIM_LAZYFREE, PRIM_DROPPABLE};
@@ -208,6 +231,7 @@ int main(void)
 	for (size_t i = 0; i < 2; i++) {
 		RUN(numbers_go_round, backings[i]);
 		RUN(a_name_is_not_told_twice, backings[i]);
+		RUN(what_is_rejected_is_gone, backings[i]);
 		RUN(slots_outlive_their_segment, backings[i], 0xff, 1);
 		RUN(slots_outlive_their_segment, backings[i], 0x3f, 5);
 		RUN(slots_outlive_their_segment, backings[i], 0xf, 9);
