@@ -583,7 +583,9 @@ static int open_segment(struct cache *cache, struct shard *shard, enum arena_par
 	for (size_t pages = 2 * shard->index.page_count; !arena_has_number(arena) && pages > 0; pages--)
 		shard_scrub(shard); /* a whole round and what is left of this one: then all numbers without a segment are free */
 	status = arena_open(arena, part, life, kind, length, out);
-	if (status != DRP_NO_MEMORY || shard->making_space || shard->probation.judging || arena->mapped_bytes == 0)
+	/* Not while a segment is being emptied: it could be that one that goes, with the entry that is on its way. */
+	const bool is_emptying = shard->making_space || shard->evicting || shard->probation.judging;
+	if (status != DRP_NO_MEMORY || is_emptying || arena->mapped_bytes == 0)
 		return status;
 	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes;
 	const size_t missing = arena_has_number(arena) ? missing_space(wanted) : wanted;

@@ -138,9 +138,10 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 		if (listed.stamp != stamp ||
 		    !shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent))
 			continue;
-		if (extent.value_bytes <= shard->copy_credit_bytes &&
-		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
-			shard->copy_credit_bytes -= (size_t)extent.value_bytes;
+		/* Counted in pages: values of little more than one take nearly twice what they hold, and nothing would be gained. */
+		const size_t bytes = witness_count((size_t)extent.value_bytes) * prim_page_size();
+		if (bytes <= shard->copy_credit_bytes && shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
+			shard->copy_credit_bytes -= bytes;
 		else
 			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
 	}

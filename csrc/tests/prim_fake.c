@@ -563,10 +563,8 @@ int prim_random(void *buffer, size_t length)
 
 int prim_headroom(struct prim_headroom *out)
 {
-	if (fake_fails())
-		return DRP_SYSTEM;
-	*out = fake.headroom;
-	return DRP_OK;
+	*out = fake.headroom; /* also where it fails: what could be read is told always */
+	return fake_fails() ? DRP_SYSTEM : DRP_OK;
 }
 
 int prim_headroom_again(struct prim_headroom *room)

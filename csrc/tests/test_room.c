@@ -10,6 +10,7 @@
 #include "cache_internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
+#include "check_counts.h"
 #include "prim_fake.h"
 
 enum { PAGE = 4096, MB = 1 << 20, LARGE_PAGES = 1280 /* mapped alone, without any rounding */, MS = 1000 /* readings of the fake's clock */ };
@@ -368,6 +369,49 @@ static void after_the_limit_is_lifted_it_grows(void)
 	fake_cache_end(cache);
 }
 
+/* Values of little more than a page: half of what they take is theirs, and to copy all of a segment's gains nothing. */
+static void room_is_made_of_values_that_fill_half_their_pages(enum prim_backing backing, size_t bytes, size_t segment_bytes)
+{
+	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = segment_bytes,
+					    .span_bytes = 12 * segment_bytes};
+	struct cache *cache = fake_cache_make(&config);
+
+	for (uint64_t key = 0; key < 2000; key++)
+		CHECK_EQ(client_set(cache, key, 1, key % 50 == 49 ? 3 * segment_bytes : bytes, true, SET_ALWAYS), DRP_OK);
+	check_counts(cache);
+	fake_cache_end(cache);
+}
+
+/* Entries that are used go to the head of the log while a segment is emptied for max_bytes, and a head may find no mapping. */
+static void no_mapping_is_to_be_had_while_a_segment_is_emptied(enum prim_backing backing, size_t bytes, size_t max_bytes)
+{
+	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = 8 * PAGE, .max_bytes = max_bytes};
+	struct cache *cache = fake_cache_make(&config);
+	static unsigned char value[3000];
+	struct client_sink sink = {.base.reserve = client_reserve};
+	struct cache_pin pin;
+
+	for (uint64_t key = 0; key < 6000; key++) {
+		const struct drp_part part = {value, key % 3 ? bytes : bytes / 4};
+		const uint64_t life = key % 5;
+		const struct cache_item item = {.parts = &part, .part_count = 1,
+						.ttl_ns = life ? UINT64_C(2000000000) << 4 * life : 0};
+		fake_fail_call(1 + key % 9);
+		cache_advance_clock(cache, 50000000);
+		const int status = cache_set(cache, &key, sizeof(key), &item, SET_ALWAYS);
+		CHECK(status == DRP_OK || status == DRP_NO_MEMORY || status == DRP_REFUSED);
+		for (uint64_t used = 0; used < 4; used++) {
+			const uint64_t older = key - used * used * used * 7 % 200;
+			const int got = cache_get(cache, &older, sizeof(older), GET_COPY, &sink.base, &pin, NULL);
+			CHECK(got == DRP_OK || got == DRP_MISS);
+		}
+	}
+	fake_fail_call(0);
+	check_counts(cache);
+	free(sink.value);
+	fake_cache_end(cache);
+}
+
 int main(void)
 {
 	/* First, while no limit was ever told to this process. */
@@ -395,6 +439,14 @@ int main(void)
 	RUN(a_value_without_address_space_changes_nothing, 9 * MB);
 	RUN(a_value_takes_the_address_space_that_it_needs);
 	RUN(after_the_limit_is_lifted_it_grows);
+	RUN(room_is_made_of_values_that_fill_half_their_pages, PRIM_LAZYFREE, PAGE + 323, 8 * PAGE);
+	RUN(room_is_made_of_values_that_fill_half_their_pages, PRIM_DROPPABLE, PAGE + 104, 16 * PAGE);
+	RUN(no_mapping_is_to_be_had_while_a_segment_is_emptied, PRIM_LAZYFREE, 1000, 100000);
+	RUN(no_mapping_is_to_be_had_while_a_segment_is_emptied, PRIM_LAZYFREE, 3000, 200000);
+	RUN(no_mapping_is_to_be_had_while_a_segment_is_emptied, PRIM_LAZYFREE, 3000, 500000);
+	RUN(no_mapping_is_to_be_had_while_a_segment_is_emptied, PRIM_DROPPABLE, 1000, 100000);
+	RUN(no_mapping_is_to_be_had_while_a_segment_is_emptied, PRIM_DROPPABLE, 3000, 200000);
+	RUN(no_mapping_is_to_be_had_while_a_segment_is_emptied, PRIM_DROPPABLE, 3000, 500000);
 	free(sink.client.value);
 	return check_done();
 }
