@@ -63,7 +63,9 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 	struct drp_part part = {copy, bytes};
 	if (shard_append(cache, shard, to, &found->entry, &part, 1, &place) != DRP_OK)
 		goto out;
-	if (!index_replace(&shard->index, &found->cursor, place)) {
+	/* Room for it may have been made with a look at the index, which found the page gone, or began it anew. */
+	const bool is_named = shard_find_place(shard, found->cursor.hash, old_place, &found->cursor);
+	if (!is_named || !index_replace(&shard->index, &found->cursor, place)) {
 		/* The page of the index went: nothing leads to either of them, nor to their value. */
 		struct entry_extent of;
 		memcpy(&of, copy + found->entry.key_bytes + found->entry.meta_bytes,
@@ -74,7 +76,8 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 		const size_t offset = arena_place_offset(place);
 		shard_leave_place(cache, shard, place, entry_place(offset, found->entry.bytes, &start) - offset);
 	}
-	shard_leave_place(cache, shard, old_place, old_bytes);
+	if (is_named) /* else its segment may have been told so at the end of a round: what it counts is never less than the truth */
+		shard_leave_place(cache, shard, old_place, old_bytes);
 	found->cursor.place = place;
 	moved = true;
 out:

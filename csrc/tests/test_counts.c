@@ -5,10 +5,12 @@
 #include "cache.h"
 
 #include "cache_client.h"
+#include "cache_move.h"
 #include "cache_on_fake.h"
 #include "cache_yield.h"
 #include "check.h"
 #include "check_counts.h"
+#include "hash.h"
 #include "prim_fake.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(CHECK_SLOW)
@@ -234,6 +236,40 @@ static void entries_are_displaced(enum prim_backing backing, size_t bytes)
 	fake_cache_end(cache);
 }
 
+/* While an entry is moved the page of the index that names it may be dropped, and begun anew by the round through the index. */
+static void the_index_is_lost_as_an_entry_moves(enum prim_backing backing, size_t bytes)
+{
+	enum { STEPS_MOST = 4000 };
+	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = SEGMENT};
+	const uint64_t key = 3;
+	bool is_over = false;
+
+	for (size_t step = 1; step < STEPS_MOST && !is_over; step++) {
+		struct cache *cache = fake_cache_make(&config);
+		struct shard *shard = &cache->shards[0];
+		struct found found;
+
+		for (uint64_t other = 0; other < 20; other++)
+			CHECK_EQ(client_set(cache, other, 1, bytes, true, SET_ALWAYS), DRP_OK);
+		CHECK_EQ(cache_settle(cache), DRP_OK);
+		pthread_mutex_lock(&shard->lock);
+		REQUIRE(shard_find(cache, shard, hash_bytes(cache->secret, &key, sizeof(key)), &key, sizeof(key), &found) < 0);
+		arena_seal(&shard->arena, shard->arena.logs[ARENA_MAIN].entries[0]); /* so that it opens another segment, */
+		shard->probation.scrub_owed = UINT64_MAX / 2; /* and goes round the index before */
+		fake_drop_at_step(step, 0); /* the page of the index is the first that was mapped */
+		CHECK(shard_move_entry(cache, shard, ARENA_MAIN, &found, NULL));
+		is_over = fake_steps() < step;
+		fake_drop_at_step(0, 0);
+		shard_unlock(shard);
+		check_counts(cache);
+		const int status = cache_delete(cache, &key, sizeof(key), 0);
+		CHECK(status == DRP_OK || status == DRP_MISS);
+		check_counts(cache);
+		fake_cache_end(cache);
+	}
+	CHECK(is_over);
+}
+
 int main(void)
 {
 	static const enum prim_backing backings[] = {PRIM_LAZYFREE, PRIM_DROPPABLE};
@@ -244,6 +280,8 @@ int main(void)
 		RUN(entries_are_displaced, backings[i], 100);
 		RUN(entries_are_displaced, backings[i], PAGE);
 		RUN(entries_are_displaced, backings[i], 20 * PAGE);
+		RUN(the_index_is_lost_as_an_entry_moves, backings[i], 100);
+		RUN(the_index_is_lost_as_an_entry_moves, backings[i], PAGE + 904);
 	}
 	for (unsigned drops = 0; drops < 3; drops++)
 		for (uint64_t seed = 1; seed <= 2; seed++) {
