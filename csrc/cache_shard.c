@@ -578,6 +578,8 @@ static int open_segment(struct cache *cache, struct shard *shard, enum arena_par
 	struct segment *full = kind == SEGMENT_EXTENTS ? arena->logs[part].extents : NULL;
 	if (full && full->live_count == 0 && full->users == 0)
 		shard_retire(cache, shard, full);
+	else if (full && full->live_count == 0)
+		shard->emptied = true; /* what rests in it is on its way out */
 	if (head && head->live_count == 0)
 		shard->emptied = true;
 	for (size_t pages = 2 * shard->index.page_count; !arena_has_number(arena) && pages > 0; pages--)
