@@ -12,11 +12,10 @@
 #include "cache_internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
+#include "lease_client.h"
 #include "prim_fake.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, SMALL = 100, LARGE = 3 * PAGE, KEY = 17, OTHER = 18 };
-
-static struct client_sink sink;
 
 static struct cache *make(unsigned shards)
 {
@@ -38,50 +37,15 @@ static int set_too_large(struct cache *cache, uint64_t key)
 	return cache_set(cache, &key, sizeof(key), &item, SET_ALWAYS);
 }
 
-static int set_leased(struct cache *cache, uint64_t key, uint64_t version, size_t bytes, struct cache_lease *lease)
-{
-	unsigned char *value = malloc(bytes);
-	const uint64_t meta[] = {version, bytes};
-	const struct drp_part part = {value, bytes};
-	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta, .meta_bytes = sizeof(meta),
-					.kind = (uint8_t)(key & 7), .own_pages = bytes >= PAGE};
-
-	client_fill(value, key, version, bytes);
-	int status = cache_set_leased(cache, &key, sizeof(key), &item, lease);
-	free(value);
-	return status;
-}
-
 static int set(struct cache *cache, uint64_t key, uint64_t version)
 {
 	return client_set(cache, key, version, SMALL, false, SET_ALWAYS);
-}
-
-/* The version that is there; 0: none. */
-static uint64_t version_of(struct cache *cache, uint64_t key)
-{
-	uint64_t version = 0;
-	bool wrong = false;
-	int status = client_get(cache, &sink, key, GET_COPY, &version, &wrong);
-
-	CHECK(status == DRP_OK || status == DRP_MISS);
-	CHECK(!wrong);
-	return status == DRP_OK ? version : 0;
 }
 
 static void use_up_memory(struct cache *cache)
 {
 	fake_headroom(100 << 20, 100 << 20, 0);
 	atomic_store(&cache->room_until_ns, 0); /* it is to be read now */
-}
-
-static size_t open_leases(struct cache *cache)
-{
-	size_t open = 0;
-
-	for (unsigned i = 0; i < cache->shard_count; i++)
-		open += cache->shards[i].leases.open;
-	return open;
 }
 
 enum change {

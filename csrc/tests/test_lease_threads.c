@@ -11,10 +11,9 @@
 #include "cache_client.h"
 #include "cache_internal.h"
 #include "check.h"
+#include "lease_client.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, SMALL = 100, LARGE = 3 * PAGE };
-
-static struct client_sink sink;
 
 static struct cache *make(void)
 {
@@ -23,41 +22,6 @@ static struct cache *make(void)
 
 	REQUIRE(cache_create(&config, &cache) == DRP_OK);
 	return cache;
-}
-
-static int set_leased(struct cache *cache, uint64_t key, uint64_t version, size_t bytes, struct cache_lease *lease)
-{
-	unsigned char *value = malloc(bytes);
-	const uint64_t meta[] = {version, bytes};
-	const struct drp_part part = {value, bytes};
-	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta, .meta_bytes = sizeof(meta),
-					.kind = (uint8_t)(key & 7), .own_pages = bytes >= PAGE};
-
-	client_fill(value, key, version, bytes);
-	int status = cache_set_leased(cache, &key, sizeof(key), &item, lease);
-	free(value);
-	return status;
-}
-
-/* The version that is there; 0: none. */
-static uint64_t version_of(struct cache *cache, uint64_t key)
-{
-	uint64_t version = 0;
-	bool wrong = false;
-	int status = client_get(cache, &sink, key, GET_COPY, &version, &wrong);
-
-	CHECK(status == DRP_OK || status == DRP_MISS);
-	CHECK(!wrong);
-	return status == DRP_OK ? version : 0;
-}
-
-static size_t open_leases(struct cache *cache)
-{
-	size_t open = 0;
-
-	for (unsigned i = 0; i < cache->shard_count; i++)
-		open += cache->shards[i].leases.open;
-	return open;
 }
 
 /*
