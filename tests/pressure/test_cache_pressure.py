@@ -61,7 +61,9 @@ def test_a_gigabyte_through_a_tenth_of_it(
 ) -> None:
     """Raw droppable memory keeps 2 MB of 100 in this case; see docs/kernel/over-drop.md.
 
-    Some 86 MiB live. An emulated machine, where one batch of reclaim more or less counts, came to 84.4 once.
+    Some 86 MiB live. An emulated machine, where one batch of reclaim more or less counts, came to 84.4 once. A large value
+    on MAP_DROPPABLE is marked every 32 pages while it is written: if reclaim meets those that are not marked yet, it drops
+    more than it needs, and the cache fills again. Depending on when that was last, 63 to 87 MiB live (30 runs).
     """
     result = run(
         run_in_cgroup,
@@ -79,6 +81,8 @@ def test_a_gigabyte_through_a_tenth_of_it(
     assert result["wrong"] == 0
     stored_share = 0.9 if size_bytes == 1000 else 1.0  # of small entries a tenth is heads, padding and index
     least_bytes = (82 if request.config.getoption("--emulated") else 85) * MB
+    if backing == "droppable" and size_bytes == 1 << 20:
+        least_bytes = 40 * MB
     assert result["live"] >= least_bytes * stored_share, result
 
 
