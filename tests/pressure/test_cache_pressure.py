@@ -61,9 +61,11 @@ def test_a_gigabyte_through_a_tenth_of_it(
 ) -> None:
     """Raw droppable memory keeps 2 MB of 100 in this case; see docs/kernel/over-drop.md.
 
-    Some 86 MiB live. An emulated machine, where one batch of reclaim more or less counts, came to 84.4 once. A large value
-    on MAP_DROPPABLE is marked every 32 pages while it is written: if reclaim meets those that are not marked yet, it drops
-    more than it needs, and the cache fills again. Depending on when that was last, 63 to 87 MiB live (30 runs).
+    Some 86 MiB live. An emulated machine, where one batch of reclaim more or less counts, came to 84.4 once.
+
+    A large value on MAP_DROPPABLE is marked every 32 pages while it is written. If reclaim meets pages that are not
+    marked yet, it drops more than it needs, and the cache fills again. Depending on when that was last, 63 to 87 MiB
+    live (30 runs).
     """
     result = run(
         run_in_cgroup,
