@@ -10,26 +10,9 @@
 #include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"
+#include "set_and_get.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE };
-
-static struct client_sink sink;
-
-static void set(struct cache *cache, uint64_t key, size_t bytes)
-{
-	CHECK_EQ(client_set(cache, key, 1, bytes, false, SET_ALWAYS), DRP_OK);
-}
-
-static bool get(struct cache *cache, uint64_t key)
-{
-	uint64_t version;
-	bool wrong;
-	int status = client_get(cache, &sink, key, GET_COPY, &version, &wrong);
-
-	CHECK(status == DRP_OK || status == DRP_MISS);
-	CHECK(!wrong);
-	return status == DRP_OK;
-}
 
 static bool is_locked(void *context)
 {

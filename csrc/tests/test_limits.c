@@ -12,6 +12,7 @@
 #include "check.h"
 #include "droppable.h"
 #include "prim_fake.h"
+#include "set_and_get.h"
 
 enum {
 	PAGE = 4096,
@@ -20,8 +21,6 @@ enum {
 	MANY = 3000,
 	DIRTY_MOST = 5 * SEGMENT / PAGE, /* of both logs a segment of entries and one of values, and the index */
 };
-
-static struct client_sink sink;
 
 static struct cache *make(void)
 {
@@ -38,17 +37,6 @@ static size_t dirty_pages(void)
 	return count;
 }
 
-static bool has(struct cache *cache, uint64_t key)
-{
-	uint64_t version = 0;
-	bool wrong;
-	int status = client_get(cache, &sink, key, GET_COPY, &version, &wrong);
-
-	CHECK(status == DRP_OK || status == DRP_MISS);
-	CHECK(!wrong);
-	return status == DRP_OK;
-}
-
 static size_t set_many(struct cache *cache, uint64_t key, size_t bytes, int refusal)
 {
 	size_t stored = 0;
@@ -56,7 +44,7 @@ static size_t set_many(struct cache *cache, uint64_t key, size_t bytes, int refu
 	for (const uint64_t end = key + MANY; key < end; key++) {
 		int status = client_set(cache, key, 1, bytes, false, SET_ALWAYS);
 		CHECK(status == DRP_OK || status == refusal);
-		CHECK_EQ(has(cache, key), status == DRP_OK);
+		CHECK_EQ(get(cache, key), status == DRP_OK);
 		stored += status == DRP_OK;
 	}
 	return stored;
@@ -80,18 +68,18 @@ static void what_cannot_be_marked_does_not_pile_up(size_t bytes)
 	cache_read_stats(cache, &stats);
 	CHECK_EQ(stats.refused, MANY - stored);
 	for (uint64_t key = 0; key < EARLIER; key++)
-		left += has(cache, key);
+		left += get(cache, key);
 	CHECK(left >= EARLIER / 2); /* to the fake a page of zeros is one that is gone: it looks as if memory were short */
 
 	const uint64_t last = EARLIER - 1, second = EARLIER - 2;
-	CHECK(has(cache, last) && has(cache, second));
+	CHECK(get(cache, last) && get(cache, second));
 	CHECK_EQ(client_set(cache, last, 2, bytes, false, SET_ALWAYS), DRP_REFUSED);
-	CHECK(!has(cache, last)); /* the older value does not stand in for it */
+	CHECK(!get(cache, last)); /* the older value does not stand in for it */
 	CHECK_EQ(cache_delete(cache, &second, sizeof(second), 0), DRP_OK);
-	CHECK(!has(cache, second));
+	CHECK(!get(cache, second));
 	CHECK_EQ(cache_clear(cache), DRP_OK);
 	for (uint64_t key = 0; key < EARLIER; key++)
-		CHECK(!has(cache, key));
+		CHECK(!get(cache, key));
 
 	fake_lock(false);
 	CHECK_EQ(set_many(cache, 10000, bytes, DRP_OK), MANY);
@@ -127,7 +115,7 @@ static void a_large_value_without_a_mapping_costs_others_little(void)
 	for (int i = 0; i < 100; i++)
 		CHECK_EQ(client_set(cache, 10000, 1, SEGMENT, false, SET_ALWAYS), DRP_NO_MEMORY);
 	for (uint64_t key = 0; key < MANY; key++)
-		left += has(cache, key);
+		left += get(cache, key);
 	CHECK(left > MANY * 9 / 10);
 	CHECK_EQ(set_many(cache, 20000, 1000, DRP_OK), MANY);
 	fake_cache_end(cache);

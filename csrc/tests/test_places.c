@@ -11,10 +11,10 @@
 #include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"
+#include "set_and_get.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, ROUNDS = 400, SHARE = 40 /* one in so many is new, and one page in so many is dropped */ };
 
-static struct client_sink sink;
 static uint64_t random_state = 1;
 
 static unsigned draw(unsigned below)
@@ -27,22 +27,6 @@ static struct cache *make(enum prim_backing backing)
 {
 	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = SEGMENT};
 	return fake_cache_make(&config);
-}
-
-static void set(struct cache *cache, uint64_t key, size_t bytes)
-{
-	CHECK_EQ(client_set(cache, key, 1, bytes, false, SET_ALWAYS), DRP_OK);
-}
-
-static bool get(struct cache *cache, uint64_t key)
-{
-	uint64_t version;
-	bool wrong;
-	int status = client_get(cache, &sink, key, GET_COPY, &version, &wrong);
-
-	CHECK(status == DRP_OK || status == DRP_MISS);
-	CHECK(!wrong);
-	return status == DRP_OK;
 }
 
 /* Pages of values alone, or of entries alone: a kernel takes what is not used, and directories and the index are. */

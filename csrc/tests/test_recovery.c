@@ -15,6 +15,7 @@
 #include "hash.h"
 #include "prim.h"
 #include "prim_fake.h"
+#include "set_and_get.h"
 
 enum {
 	PAGE = 4096,
@@ -26,8 +27,6 @@ enum {
 	USED_KEYS = 10000,
 	NEW_KEYS = 20000,
 };
-
-static struct client_sink sink;
 
 static void headroom_is_read_again(void)
 {
@@ -56,22 +55,6 @@ static struct cache *make(enum prim_backing backing)
 static bool is_short(const struct cache *cache)
 {
 	return cache->shards[0].arena.memory_is_short;
-}
-
-static void set(struct cache *cache, uint64_t key, size_t bytes)
-{
-	CHECK_EQ(client_set(cache, key, 1, bytes, false, SET_ALWAYS), DRP_OK);
-}
-
-static bool get(struct cache *cache, uint64_t key)
-{
-	uint64_t version = 0;
-	bool wrong;
-	int status = client_get(cache, &sink, key, GET_COPY, &version, &wrong);
-
-	CHECK(status == DRP_OK || status == DRP_MISS);
-	CHECK(!wrong);
-	return status == DRP_OK;
 }
 
 static uint64_t evicted(struct cache *cache)
