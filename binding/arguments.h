@@ -8,9 +8,14 @@
 
 #include "module.h"
 
-/* Seconds as nanoseconds; None gives fallback. */
-int read_seconds(PyObject *object, const char *name, uint64_t fallback, uint64_t *ns);
-/* Seconds that it takes to create a value again; None leaves *ns as it is. */
+/*
+ * Times are numbers of seconds, or timedeltas; the messages are those of src/droppable/_arguments.py.
+ * A time to live in nanoseconds; 0: never, which is what infinity (droppable.NEVER) gives. None or NULL gives the fallback.
+ */
+int read_ttl(PyObject *object, uint64_t fallback_ns, uint64_t *ns);
+/* Any other time of more than 0. */
+int read_seconds(PyObject *object, const char *name, uint64_t *ns);
+/* Seconds that it takes to create a value again; None or NULL leaves *ns as it is. */
 int read_cost(PyObject *object, uint64_t *ns);
 /* What a count or size may be: 0 and up, as far as most. */
 int read_unsigned(PyObject *object, const char *name, uint64_t most, uint64_t *value);

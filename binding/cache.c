@@ -166,7 +166,7 @@ static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 int cache_object_read_item(CacheObject *self, struct value *value, PyObject *object, PyObject *ttl, PyObject *cost)
 {
 	if (value_encode(self->core, value, object, self->encode) < 0 ||
-	    read_seconds(ttl, "ttl", self->default_ttl_ns, &value->item.ttl_ns) < 0)
+	    read_ttl(ttl, self->default_ttl_ns, &value->item.ttl_ns) < 0)
 		return -1;
 	return read_cost(cost, &value->item.cost_ns);
 }
@@ -505,7 +505,7 @@ static PyObject *cache_object_advance_clock(CacheObject *self, PyObject *argumen
 	struct cache *cache = cache_object_core(self);
 	uint64_t ns;
 
-	if (!cache || read_seconds(argument, "seconds", 0, &ns) < 0)
+	if (!cache || read_seconds(argument, "seconds", &ns) < 0)
 		return NULL;
 	cache_advance_clock(cache, ns);
 	Py_RETURN_NONE;
@@ -543,7 +543,7 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode, &unloadable,
 					 &is_disabled))
 		return -1;
-	if (read_seconds(ttl, "ttl", 0, &default_ttl_ns) < 0 ||
+	if (read_ttl(ttl, 0, &default_ttl_ns) < 0 ||
 	    read_unsigned(max_bytes, "max_bytes", UINT64_MAX, &config.max_bytes) < 0 ||
 	    read_unsigned(shards_object, "shards", UINT_MAX, &shards) < 0 ||
 	    read_unsigned(segment_object, "segment_bytes", SIZE_MAX, &segment_bytes) < 0 ||
@@ -639,7 +639,7 @@ static PyMethodDef cache_methods[] = {
 	 "set($self, key, value, ttl=None, cost=None)\n--\n\n"
 	 "Stores value under key, instead of what was there. True, or False when no memory is left for it: the insert was\n"
 	 "refused and counted, and key is absent.\n\n"
-	 "Args:\n    ttl: seconds until it expires; None: the cache's own ttl.\n"
+	 "Args:\n    ttl: seconds or a timedelta until it expires, or droppable.NEVER; None: the cache's own ttl.\n"
 	 "    cost: seconds that it takes to create it again; None: unknown.\n\n"
 	 "Raises:\n    ValueTooLargeError: it can never fit. ValueError: ttl or cost out of range.\n"
 	 "    TypeError: key or value cannot be pickled (pickle.PicklingError as pickle raises it).\n"

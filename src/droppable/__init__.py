@@ -2,8 +2,8 @@
 
 from droppable import _supported as _supported  # the first import: it says where droppable runs
 from droppable import random as random
+from droppable._arguments import NEVER as NEVER
 from droppable._cache import Cache as Cache
-from droppable._cache import CacheStats as CacheStats
 from droppable._features import Feature as Feature
 from droppable._features import Features as Features
 from droppable._features import features as features
@@ -14,6 +14,7 @@ from droppable._memory import Region as Region
 from droppable._memory import RegionBlock as RegionBlock
 from droppable._memory import RegionCensus as RegionCensus
 from droppable._reducers import register_reducer as register_reducer
+from droppable._stats import CacheStats as CacheStats
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
 from droppable.lowlevel import Dropped as Dropped

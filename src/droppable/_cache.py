@@ -1,20 +1,17 @@
 """`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
 
-import operator
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from droppable import _values
-from droppable._flight import MISSING, Flights
+from droppable._arguments import Backing, Fork, Seconds, read_choice, read_size, read_wait
+from droppable._flight import MISSING, Flights, keeping_for
+from droppable._stats import CacheStats
 from droppable.lowlevel import CoreCache, EncodedKey, Layout
 
 T = TypeVar("T")
-
-Backing = Literal["auto", "lazyfree", "droppable"]
-Fork = Literal["wipe", "share"]
 
 _BACKINGS: Final = {"auto": 0, "lazyfree": 0, "droppable": 1}
 _FORKS: Final = {"wipe": False, "share": True}
@@ -28,81 +25,6 @@ class Serializer(Protocol):
 
     def dumps(self, value: Any, /) -> bytes: ...
     def loads(self, data: bytes, /) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Counts since the cache was made; `entries` and what ends in `_bytes` are of this moment.
-
-    Each entry that was set is in one count: `sets` is the sum of `entries`, `deletes`, `evicted`, `expired`,
-    `replaced`, `cleared` and `dropped`.
-
-    A drop is found when somebody looks: until then a dropped entry counts among `entries` and `stored_bytes`. Causes of
-    misses are told by a 20-bit tag where the key itself is gone, so about one absent key in a million is counted as
-    evicted or dropped; a key whose page of the index was dropped counts as dropped until that page is used again, and
-    as absent from then on.
-    """
-
-    hits: int
-    misses_absent: int
-    misses_expired: int
-    misses_evicted: int
-    misses_dropped: int
-    misses_unloadable: int
-    """Values that were there, but could not be loaded (their class is gone, say), and were deleted for that."""
-    sets: int
-    deletes: int
-    refused: int
-    """Inserts refused because they could have called the OOM killer, and computed values that could not be stored."""
-    evicted: int
-    """Entries that left because of `max_bytes`, unasked for while memory was short, or for want of address space."""
-    expired: int
-    """Entries whose time to live passed, looked up since or not. One that shares a segment with entries that live on
-    may be counted some seconds late, and later while there are very many of those."""
-    replaced: int
-    """Entries whose key was set again."""
-    cleared: int
-    """Entries that left with `clear` or `close`, or in a forked child that began with an empty cache."""
-    dropped: int
-    """Entries found dropped by the kernel."""
-    entries: int
-    stored_bytes: int
-    """Of the entries: keys, values and their heads, as they lie in memory."""
-    mapped_bytes: int
-    """Address space, resident or not: not memory."""
-    pinned_bytes: int
-    """Held by arrays and views that are alive: the kernel cannot take these."""
-    window_bytes: int
-    """Of arrays that nobody holds, but that were used a moment ago: pinned still, and given up when memory is short."""
-    dropped_index_pages: int
-    yielded_bytes: int
-    """Given back before the kernel asked, while others took memory fast; values in it are found dropped later."""
-
-    @property
-    def misses(self) -> int:
-        """Misses of all causes."""
-        return (
-            self.misses_absent
-            + self.misses_expired
-            + self.misses_evicted
-            + self.misses_dropped
-            + self.misses_unloadable
-        )
-
-
-def check_waits(wait_seconds: float, linger_seconds: float) -> None:
-    """Raises ValueError or TypeError unless both are seconds."""
-    _check("wait_seconds", wait_seconds, lambda: wait_seconds > 0, "more than 0 seconds")
-    _check("linger_seconds", linger_seconds, lambda: linger_seconds >= 0, "0 seconds or more")
-
-
-def _check(name: str, value: object, is_right: Callable[[], bool], must_be: str) -> None:
-    try:
-        if is_right():
-            return
-    except TypeError:
-        raise TypeError(f"{name} must be a number, {must_be}; you gave {value!r}") from None
-    raise ValueError(f"{name} must be {must_be}; you gave {value!r}")
 
 
 class View:
@@ -149,11 +71,12 @@ class Cache(CoreCache):
     caching: each `get` misses, each `set` is accepted (True), counted, and evicted at once.
 
     Args:
-        max_bytes: bound on the memory that the cache takes, with dead values whose memory was not given back or written
-            again yet; None: free memory alone is the bound. Up to 3/16 more (at least 96 KiB) may be resident: memory
-            that is just being emptied or written again, and the index. Arrays that are held after their entries are
-            gone are not counted. For fairness between caches; safety does not need it.
-        ttl: seconds until an entry expires, unless `set()` says otherwise; None: never.
+        max_bytes: bound on the memory that the cache takes, in bytes or as text ("64M", "1.5G": powers of 1024), with
+            dead values whose memory was not given back or written again yet; None: free memory alone is the bound. Up
+            to 3/16 more (at least 96 KiB) may be resident: memory that is just being emptied or written again, and the
+            index. Arrays that are held after their entries are gone are not counted. For fairness between caches;
+            safety does not need it.
+        ttl: seconds or a timedelta until an entry expires, unless `set()` says otherwise; None or `NEVER`: never.
         backing: "lazyfree" (what "auto" chooses): private memory marked with MADV_FREE; can be pinned, works on every
             kernel since 4.12. "droppable": MAP_DROPPABLE, Linux 6.11 and newer: never in swap or a core dump; nothing
             can be pinned, so arrays are copies.
@@ -173,31 +96,28 @@ class Cache(CoreCache):
 
     def __init__(
         self,
-        max_bytes: int | None = None,
-        ttl: float | None = None,
+        max_bytes: int | float | str | None = None,
+        ttl: Seconds | None = None,
         backing: Backing = "auto",
         serializer: Serializer | None = None,
         *,
         fork: Fork = "wipe",
-        wait_seconds: float = 30.0,
-        linger_seconds: float = 1.0,
+        wait_seconds: Seconds = 30.0,
+        linger_seconds: Seconds = 1.0,
         layout: Layout | None = None,
     ) -> None:
-        if backing not in _BACKINGS:
-            raise ValueError(f"backing must be 'auto', 'lazyfree' or 'droppable'; you gave {backing!r}")
-        if fork not in _FORKS:
-            raise ValueError(f"fork must be 'wipe' or 'share'; you gave {fork!r}")
-        if fork == "share" and backing == "droppable":
+        core_backing = read_choice("backing", backing, _BACKINGS)
+        shares_on_fork = read_choice("fork", fork, _FORKS)
+        if shares_on_fork and backing == "droppable":
             raise ValueError("fork='share' needs backing='lazyfree': the kernel wipes droppable memory on fork")
-        if max_bytes is not None:
-            _check("max_bytes", max_bytes, lambda: operator.index(max_bytes) > 0, "more than 0, or None")
-        check_waits(wait_seconds, linger_seconds)
+        bound_bytes = read_size("max_bytes", max_bytes)
+        flights = Flights(read_wait("wait_seconds", wait_seconds), read_wait("linger_seconds", linger_seconds))
         layout = layout or Layout()
         encode, decode = _values.coder(serializer)
         super().__init__(
-            backing=_BACKINGS[backing],
-            share_on_fork=_FORKS[fork],
-            max_bytes=max_bytes or 0,
+            backing=core_backing,
+            share_on_fork=shares_on_fork,
+            max_bytes=bound_bytes or 0,
             ttl=ttl,
             shards=layout.shards,
             segment_bytes=layout.segment_bytes,
@@ -207,8 +127,8 @@ class Cache(CoreCache):
             unloadable=_values.unloadable,
             disabled=os.environ.get(DISABLE, "") not in ("", "0"),
         )
-        self._max_bytes = max_bytes
-        self._flights = Flights(wait_seconds, linger_seconds)
+        self._max_bytes = bound_bytes
+        self._flights = flights
 
     @property
     def max_bytes(self) -> int | None:
@@ -233,11 +153,11 @@ class Cache(CoreCache):
             raise TypeError(f"the value of {key!r} is neither bytes nor an array; use get()")
         return View(buffer)
 
-    def _create(self, key: EncodedKey, factory: Callable[[], T], ttl: float | None) -> T:
+    def _create(self, key: EncodedKey, factory: Callable[[], T], ttl: Seconds | None) -> T:
         # The rest of get_or_create(), which has just seen a miss.
-        return self._flights.do(self, key, factory, ttl)
+        return self._flights.do(self, key, factory, keeping_for(ttl))
 
-    async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: float | None = None) -> T:
+    async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: Seconds | None = None) -> T:
         """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop.
 
         The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
@@ -249,7 +169,7 @@ class Cache(CoreCache):
             return value  # type: ignore[no-any-return]
         from droppable._flight import tasks  # which imports asyncio
 
-        return await tasks.do(self._flights, self, encoded, factory, ttl)
+        return await tasks.do(self._flights, self, encoded, factory, keeping_for(ttl))
 
     def stats(self) -> CacheStats:
         """Counts of this moment; each is exact, and they may be of slightly different moments."""

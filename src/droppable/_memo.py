@@ -8,7 +8,9 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
-from droppable._cache import Backing, Cache
+from droppable._arguments import Backing, Seconds
+from droppable._cache import Cache
+from droppable._flight import Keeping
 from droppable.lowlevel import CoreMemo, EncodedKey
 
 P = ParamSpec("P")
@@ -60,6 +62,7 @@ def _takes_any_keyword(function: Callable[..., Any]) -> bool:
 
 def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] | None) -> Memo[P, R]:
     is_async = inspect.iscoroutinefunction(function)
+    keeping = Keeping(name=getattr(function, "__qualname__", ""))
     if is_async:
 
         def miss(key: EncodedKey, /, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -67,7 +70,7 @@ def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] |
     else:
 
         def miss(key: EncodedKey, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return cache._flights.do(cache, key, partial(function, *args, **kwargs), None)
+            return cache._flights.do(cache, key, partial(function, *args, **kwargs), keeping)
 
     memo = CoreMemo(cache, miss, _info, key, looks_up=not is_async, by_name=not _takes_any_keyword(function))
     functools.update_wrapper(memo, function)
@@ -84,23 +87,23 @@ def cache(function: Callable[P, R], /) -> Memo[P, R]: ...
 @overload
 def cache(
     *,
-    ttl: float | None = None,
+    ttl: Seconds | None = None,
     key: Callable[..., Hashable] | None = None,
-    max_bytes: int | None = None,
+    max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
-    wait_seconds: float = 30.0,
-    linger_seconds: float = 1.0,
+    wait_seconds: Seconds = 30.0,
+    linger_seconds: Seconds = 1.0,
 ) -> Callable[[Callable[P, R]], Memo[P, R]]: ...
 def cache(
     function: Callable[P, R] | None = None,
     /,
     *,
-    ttl: float | None = None,
+    ttl: Seconds | None = None,
     key: Callable[..., Hashable] | None = None,
-    max_bytes: int | None = None,
+    max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
-    wait_seconds: float = 30.0,
-    linger_seconds: float = 1.0,
+    wait_seconds: Seconds = 30.0,
+    linger_seconds: Seconds = 1.0,
 ) -> Memo[P, R] | Callable[[Callable[P, R]], Memo[P, R]]:
     """Keeps a function's results, for as long as nobody needs the memory more: `@droppable.cache`.
 

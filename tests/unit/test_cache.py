@@ -277,7 +277,7 @@ class TestExpiry:
     def test_not_a_time(self, cache: Cache, ttl: float) -> None:
         cache["k"] = 1
         for call in (cache.set, cache.add):
-            with pytest.raises(ValueError, match="ttl must be more than 0 seconds, or None; you gave"):
+            with pytest.raises(ValueError, match="ttl must be more than 0 seconds; you gave"):
                 call("k", 2, ttl=ttl)
         assert cache["k"] == 1
         with pytest.raises(ValueError, match="ttl must be more than 0"):
@@ -298,13 +298,13 @@ class TestExpiry:
     def test_not_a_number(self, cache: Cache) -> None:
         for name in ("ttl", "cost"):
             for call in (cache.set, cache.add):
-                with pytest.raises(TypeError, match=f"{name} must be a number of seconds, or None; you gave 'soon'"):
+                with pytest.raises(TypeError, match=f"{name} must be seconds .*; you gave 'soon'"):
                     call("k", 1, **{name: "soon"})  # type: ignore[arg-type]
         assert "k" not in cache
-        with pytest.raises(TypeError, match="ttl must be a number of seconds, or None; you gave \\[\\]"):
+        with pytest.raises(TypeError, match=r"ttl must be seconds .*; you gave \[\]"):
             Cache(ttl=[])  # type: ignore[arg-type]
         for name in ("wait_seconds", "linger_seconds"):
-            with pytest.raises(TypeError, match=f"{name} must be a number, .* you gave None"):
+            with pytest.raises(TypeError, match=f"{name} must be seconds .* you gave None"):
                 Cache(**{name: None})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("ttl", [float("inf"), 1e300, 1e-300, 10**15])
@@ -348,12 +348,7 @@ class TestMaxBytes:
 
     @pytest.mark.parametrize("max_bytes", [0, -1])
     def test_out_of_range(self, max_bytes: int) -> None:
-        with pytest.raises(ValueError, match="max_bytes must be more than 0, or None; you gave"):
-            Cache(max_bytes=max_bytes)
-
-    @pytest.mark.parametrize("max_bytes", ["64M", 1.5, [1]])
-    def test_not_a_number(self, max_bytes: Any) -> None:
-        with pytest.raises(TypeError, match="max_bytes must be a number, more than 0, or None; you gave"):
+        with pytest.raises(ValueError, match=r"max_bytes must be a size of more than 0 bytes .*, or None; you gave"):
             Cache(max_bytes=max_bytes)
 
     @pytest.mark.parametrize("max_bytes", [1 << 64, (1 << 64) + 4096, 1 << 80])
@@ -367,10 +362,6 @@ class TestMaxBytes:
         cache = make_cache(max_bytes=(1 << 64) - 1)
         cache["k"] = b"v" * 100_000
         assert cache["k"] == b"v" * 100_000
-
-    def test_no_number(self) -> None:
-        with pytest.raises(TypeError):
-            Cache(max_bytes="1G")  # type: ignore[arg-type]
 
 
 class TestBadInput:
@@ -424,7 +415,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("cost", [-1, float("nan")])
     def test_cost(self, cache: Cache, cost: float) -> None:
-        with pytest.raises(ValueError, match="cost must be 0 seconds or more, or None; you gave"):
+        with pytest.raises(ValueError, match="cost must be 0 seconds or more; you gave"):
             cache.set("k", 1, cost=cost)
         assert cache.set("k", 1, cost=0) is True
         assert cache.set("k", 1, cost=float("inf")) is True

@@ -27,6 +27,7 @@ import pytest
 import droppable._flight
 from droppable import Cache
 from droppable._flight import Flights, tasks
+from droppable._flight.keeping import DEFAULT
 from droppable.lowlevel import EncodedKey
 
 WAIT_SECONDS = 30.0  # only a hang takes that long
@@ -164,7 +165,7 @@ class World:
         self.pool.shutdown()
 
     def get(self, key: EncodedKey | None = None, factory: Callable[[], Any] = lambda: 1) -> Any:
-        return self.flights.do(self.cache, key or self.key, factory, None)
+        return self.flights.do(self.cache, key or self.key, factory, DEFAULT)
 
     async def aget(self, key: EncodedKey | None = None, seconds: float | None = None) -> Any:
         async def factory() -> int:
@@ -172,7 +173,7 @@ class World:
                 await asyncio.sleep(seconds)
             return 1
 
-        return await tasks.do(self.flights, self.cache, key or self.key, factory, None)
+        return await tasks.do(self.flights, self.cache, key or self.key, factory, DEFAULT)
 
     def trapped(self, trap: Trap, call: Callable[[], Any]) -> None:
         """call() with the trap set; what it raises is kept, as it holds its frames."""
@@ -230,7 +231,7 @@ def nested(world: World, trap: Trap) -> None:
     inner = Flights(wait_seconds=60, linger_seconds=0)
 
     def factory() -> Any:
-        return inner.do(world.cache, world.other, world.get, None)
+        return inner.do(world.cache, world.other, world.get, DEFAULT)
 
     world.trapped(trap, lambda: world.get(factory=factory))
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import asyncio
     from asyncio import AbstractEventLoop
 
+    from droppable._arguments import Seconds
+    from droppable._flight.keeping import Keeping
     from droppable.lowlevel import EncodedKey, Lease
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ class Store(Protocol):
     def get(self, key: object, default: Any = None) -> Any: ...
     def _lease(self, key: object, /) -> Lease: ...
     def _keep(
-        self, lease: Lease, key: object, value: Any, ttl: float | None, cost_seconds: float, copies: bool, /
+        self, lease: Lease, key: object, value: Any, ttl: Seconds | None, cost_seconds: float, copies: bool, /
     ) -> Any: ...
 
 
@@ -77,7 +79,7 @@ class Flights:
         self.table: dict[EncodedKey, Flight] = {}
         self._sweep_at = _SWEEP_LEAST
 
-    def do(self, store: Store, key: EncodedKey, factory: Callable[[], T], ttl: float | None) -> T:
+    def do(self, store: Store, key: EncodedKey, factory: Callable[[], T], keeping: Keeping) -> T:
         """factory()'s result, which is stored, or what another thread or task gets that computes key already.
 
         Nothing here is factored out around factory(): a recursive function pays each frame at each level.
@@ -107,7 +109,9 @@ class Flights:
                                     start = perf_counter()
                                     value = factory()
                                     spent = perf_counter() - start
-                                    copy = store._keep(lease, key, value, ttl, spent, bool(mine.waiters))
+                                    if keeping.keeps(value):
+                                        ttl = keeping.ttl_of(value)
+                                        copy = store._keep(lease, key, value, ttl, spent, bool(mine.waiters))
                                 mine.land(Outcome(value, copy))
                                 return value  # type: ignore[no-any-return]
                             except BaseException as error:

@@ -33,6 +33,7 @@ from droppable._flight.waiting import (
 )
 
 if TYPE_CHECKING:
+    from droppable._flight.keeping import Keeping
     from droppable.lowlevel import EncodedKey, Lease
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def _ended(future: Future[None], task: asyncio.Task[None]) -> None:
 
 
 async def do(
-    flights: Flights, store: Store, key: EncodedKey, factory: Callable[[], Awaitable[T]], ttl: float | None
+    flights: Flights, store: Store, key: EncodedKey, factory: Callable[[], Awaitable[T]], keeping: Keeping
 ) -> T:
     """As `Flights.do()`; factory() gives a coroutine."""
     loop = asyncio.get_running_loop()
@@ -84,7 +85,7 @@ async def do(
                 with mine.claim():
                     flight = mine if alone else flights.table.setdefault(key, mine)
                     if flight is mine:
-                        task = loop.create_task(_fly(flights, mine, elder, store, factory, ttl, result))
+                        task = loop.create_task(_fly(flights, mine, elder, store, factory, keeping, result))
                         task.add_done_callback(partial(_ended, future))
                         mine.task = weakref.ref(task)
             if task is None and (flight.is_over() or flight.is_stale()):
@@ -112,7 +113,7 @@ async def _fly(
     elder: Flight | None,
     store: Store,
     factory: Callable[[], Awaitable[T]],
-    ttl: float | None,
+    keeping: Keeping,
     result: list[T],
 ) -> None:
     """The computation. result: where the first caller finds the value itself."""
@@ -126,7 +127,9 @@ async def _fly(
             start = perf_counter()
             value = await factory()
             spent = perf_counter() - start
-            copy = store._keep(lease, flight.key, value, ttl, spent, len(flight.waiters) > 1)
+            if keeping.keeps(value):
+                ttl = keeping.ttl_of(value)
+                copy = store._keep(lease, flight.key, value, ttl, spent, len(flight.waiters) > 1)
         result.append(value)
         flight.land(Outcome(value, copy))
     except BaseException as error:

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from droppable import Feature, features
+from droppable._arguments import format_size
 from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
-from droppable.cli._sizes import format_size
 
 TRIAL_LIMIT_BYTES = 64 << 20
 

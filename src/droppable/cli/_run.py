@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from droppable._arguments import format_size
 from droppable._cgroup import SCOPE_MARKER, CgroupUnavailableError, MemoryCgroup, reenter_in_scope
-from droppable.cli._sizes import format_size
 from droppable.lowlevel import exec_program, page_size_bytes
 
 FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}

@@ -1,0 +1,60 @@
+"""Reads the arguments of the command line, and calls the command that they name."""
+
+import argparse
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from droppable._arguments import parse_size
+from droppable.cli._doctor import doctor
+from droppable.cli._run import run
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; wrong arguments raise SystemExit(2).
+
+    Args:
+        argv: the arguments after the program's name; by default those of this process.
+    """
+    parser = argparse.ArgumentParser(prog="droppable", description="Memory that the kernel may take back.")
+    parser.add_argument("--version", action="store_true", help="print droppable's version and exit")
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND")
+
+    about = "what this kernel, cgroup and Python give, each with the reason where not"
+    doctor_parser = commands.add_parser("doctor", help=about, description=f"Prints {about}.")
+    doctor_parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+    about = "a command in a memory cgroup of its own"
+    run_parser = commands.add_parser(
+        "run",
+        help=f"run {about}",
+        usage="droppable run [-h] --memory SIZE [--swap SIZE] [--] COMMAND ...",
+        description=f"Runs {about}, and tells its peak memory, drops and OOM kills at the end, on standard error. "
+        "Sizes are bytes, or numbers with K, M, G or T (powers of 1024).",
+        epilog="Exit status: the command's own; 128 + N if signal N ended it; 125 if no cgroup can be made, "
+        "126 if the command cannot be run, 127 if there is no such command.",
+    )
+    run_parser.add_argument("--memory", type=_size, required=True, metavar="SIZE", help="the hard limit")
+    run_parser.add_argument("--swap", type=_size, default=0, metavar="SIZE", help="swap beyond that (default: 0)")
+    run_parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="what to run")
+
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        print(f"droppable {version('droppable')}")
+        return 0
+    if arguments.name is None:
+        parser.error("a COMMAND is missing: doctor or run")
+    if arguments.name == "doctor":
+        return doctor(as_json=arguments.json)
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        run_parser.error("a command to run is missing, as in: droppable run --memory 256M -- python3 program.py")
+    if arguments.memory == 0:
+        run_parser.error("--memory must be more than 0")
+    return run(arguments.memory, arguments.swap, command)
