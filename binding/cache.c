@@ -391,6 +391,7 @@ static Py_ssize_t cache_object_length(CacheObject *self)
 
 struct walk {
 	struct core_state *core;
+	uint64_t scope; /* whose keys */
 	PyObject *keys;
 };
 
@@ -409,9 +410,10 @@ static PyObject *decode_key(const void *context)
 static int append_key(void *context, const void *data, size_t bytes)
 {
 	const struct walk *walk = context;
-	if (key_is_digest(data))
+	size_t start;
+	if (!key_in_scope(data, bytes, walk->scope, &start) || key_is_digest((const unsigned char *)data + start))
 		return DRP_OK;
-	const struct encoded encoded = {walk->core, data, bytes};
+	const struct encoded encoded = {walk->core, (const unsigned char *)data + start, bytes - start};
 	bool failed_twice;
 	PyObject *key = core_try_twice(decode_key, &encoded, &failed_twice);
 	if (failed_twice) {
@@ -423,15 +425,21 @@ static int append_key(void *context, const void *data, size_t bytes)
 	return result < 0 ? DRP_INVALID : DRP_OK;
 }
 
-static PyObject *cache_object_walk(CacheObject *self, PyObject *argument)
+static PyObject *cache_object_walk(CacheObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
 	struct cache *cache = cache_object_core(self);
+	struct walk walk = {.core = self->core};
+
 	if (!cache)
 		return NULL;
-	uint64_t cursor = PyLong_AsUnsignedLongLong(argument);
-	if (PyErr_Occurred())
+	if (count < 1 || count > 2) {
+		PyErr_SetString(PyExc_TypeError, "_walk() takes a cursor and a scope");
 		return NULL;
-	struct walk walk = {self->core, PyList_New(0)};
+	}
+	uint64_t cursor = PyLong_AsUnsignedLongLong(arguments[0]);
+	if (PyErr_Occurred() || key_read_scope(count > 1 ? arguments[1] : NULL, &walk.scope) < 0)
+		return NULL;
+	walk.keys = PyList_New(0);
 	if (!walk.keys)
 		return NULL;
 	int status = cache_walk(cache, &cursor, append_key, &walk);
@@ -675,8 +683,9 @@ static PyMethodDef cache_methods[] = {
 	 "Stores what was computed under lease and ends it. With copies: a Copy for those who waited, or None where it\n"
 	 "would be large: they find it in the cache."},
 	{"_counts", (PyCFunction)cache_object_counts, METH_NOARGS, "_counts($self, /)\n--\n\nStatistics as a dict."},
-	{"_walk", (PyCFunction)cache_object_walk, METH_O,
-	 "_walk($self, cursor, /)\n--\n\n(next cursor, list of keys), or None at the end. Begin with 0."},
+	{"_walk", (PyCFunction)(void (*)(void))cache_object_walk, METH_FASTCALL,
+	 "_walk($self, cursor, scope=None, /)\n--\n\n"
+	 "(next cursor, list of keys), or None at the end. Begin with 0. Without a scope: keys that have none."},
 	{"_settle", (PyCFunction)cache_object_settle, METH_NOARGS,
 	 "_settle($self, /)\n--\n\nMarks everything that can be: the kernel may take all but what is pinned."},
 	{"_drop", (PyCFunction)cache_object_drop, METH_VARARGS,
@@ -725,6 +734,8 @@ static PyObject *encode_key(PyObject *module, PyObject *object)
 static PyMethodDef functions[] = {
 	{"encode_key", encode_key, METH_O,
 	 "encode_key(key, /)\n--\n\nThe bytes by which a cache compares this key: its type and its value."},
+	{"new_scope", key_new_scope, METH_NOARGS,
+	 "new_scope()\n--\n\n8 bytes that were no scope in this process before. Any thread; a forked child has others."},
 	{NULL, NULL, 0, NULL},
 };
 

@@ -153,21 +153,38 @@ static int encode_native(struct key *key, PyObject *object, int depth)
 	return result;
 }
 
-static void begin(struct core_state *core, struct key *key)
+__attribute__((always_inline)) static inline void begin(struct core_state *core, struct key *key, uint64_t scope)
 {
 	key->core = core;
 	key->data = key->inline_data;
 	key->size = sizeof(key->inline_data);
-	key->bytes = 0;
+	key->start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
+	key->bytes = key->start;
+	if (scope != SCOPE_NONE) {
+		key->data[0] = '@';
+		memcpy(key->data + 1, &scope, sizeof(scope));
+	}
+}
+
+__attribute__((always_inline)) static inline int finish(struct key *key, int result)
+{
+	return result == 0 && key->bytes - key->start > KEY_LONGEST_BYTES ? key_digest(key, key->start) : result;
 }
 
 int key_encode(struct core_state *core, struct key *key, PyObject *object)
 {
-	begin(core, key);
+	return key_encode_scoped(core, key, object, SCOPE_NONE);
+}
+
+int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object, uint64_t scope)
+{
+	begin(core, key, scope);
 	int result = encode_native(key, object, 0);
+	if (result == 1 && Py_IS_TYPE(object, core->encoded_key_type))
+		return key_append_encoded(key, object);
 	if (result == 1)
 		result = key_encode_tree(key, object);
-	return result == 0 && key->bytes > KEY_LONGEST_BYTES ? key_digest(key, 0) : result;
+	return finish(key, result);
 }
 
 void key_free(struct key *key)
@@ -222,13 +239,13 @@ static int append_keywords(struct key *key, PyObject *const *values, PyObject *n
 }
 
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords, bool by_name)
+		    PyObject *keywords, bool by_name, uint64_t scope)
 {
 	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	const uint32_t integer_bytes = 1 + sizeof(int64_t);
 	const int64_t positional = (int64_t)count;
 
-	begin(core, key);
+	begin(core, key, scope);
 	int result = key_append_head(key, 't', 1 + count + 2 * named);
 	if (result == 0 && key_reserve(key, sizeof(integer_bytes)) < 0)
 		result = -1;
@@ -246,7 +263,7 @@ int key_encode_call(struct core_state *core, struct key *key, PyObject *const *a
 		result = tuple ? key_encode_tree(key, tuple) : -1;
 		Py_XDECREF(tuple);
 	}
-	return result == 0 && key->bytes > KEY_LONGEST_BYTES ? key_digest(key, 0) : result;
+	return finish(key, result);
 }
 
 PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name)

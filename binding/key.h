@@ -8,6 +8,8 @@
  *   'o' any other object: as 't', what src/droppable/_keys.py takes it apart into (its class and what it is made of)
  *   inside of 'o': 'l' list, 'e' set, 'd' dict (of 't' pairs), each as 't', the last two in ascending order; 'a' bytearray
  *   'D' 32 bytes: a keyed digest, for what would be longer than KEY_LONGEST_BYTES
+ *   '@' 8 bytes, the number of a part of the cache (a scope: csrc/scope.h), then a key as above, or one with '@' again: the
+ *       cell of a part within that part (src/droppable/_namespace.py)
  *
  * This form is canonical: it depends on types and values, never on which objects are the same one or in which order a set
  * was filled. A subclass is another type. So two keys of equal bytes are equal (but for 'D': ADR 0013), and equal keys of
@@ -19,7 +21,7 @@
  * keyword argument). The number keeps f("a", 1) and f(a=1) apart.
  *
  * Callers: binding/cache.c, binding/memo.c. key.c has what is found out without Python code, key_tree.c the rest of the
- * encoding, key_decode.c the way back.
+ * encoding, key_decode.c the way back, key_scope.c the parts of a cache.
  */
 #ifndef DRP_KEY_H
 #define DRP_KEY_H
@@ -32,39 +34,53 @@ enum {
 	KEY_INLINE_BYTES = 256,
 	KEY_LONGEST_BYTES = 4096,
 	KEY_DIGEST_BYTES = 32,
+	KEY_SCOPE_BYTES = sizeof(uint64_t),
+	KEY_HEAD_BYTES = 1 + KEY_SCOPE_BYTES, /* of a key with a scope: '@' and the scope */
 	KEY_NATIVE_BYTES = 65536, /* key.c goes on so far: a tuple in many places is found by the encoding of trees */
 	KEY_DEEPEST = 2000, /* beside the interpreter's own limit, which a program may have raised above what the stack holds */
 };
+
+enum { SCOPE_NONE = 0 }; /* the keys of the cache itself */
 
 struct key {
 	struct core_state *core;
 	unsigned char *data;
 	size_t bytes, size;
+	size_t start; /* where the key begins, behind its scope */
 	unsigned char inline_data[KEY_INLINE_BYTES];
 };
 
 /*
  * 0, or -1 with an exception: TypeError for keys that cannot be hashed or pickled; RecursionError. key_free() either way.
- * May run Python code of the key's classes.
+ * May run Python code of the key's classes. A scope comes in front of whatever the object is, also of an EncodedKey.
  */
 int key_encode(struct core_state *core, struct key *key, PyObject *object);
+int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object, uint64_t scope);
 void key_free(struct key *key);
 
 /*
  * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and
- * as the tuple itself. The bytes are those of key_encode() of the tuple. by_name: keyword arguments in any order are one
- * key; else they stand in the order of the call.
+ * as the tuple itself. The bytes are those of key_encode_scoped() of the tuple. by_name: keyword arguments in any order are
+ * one key; else they stand in the order of the call.
  */
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords, bool by_name);
+		    PyObject *keywords, bool by_name, uint64_t scope);
 PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name);
 
-/* The key of these bytes; key_is_digest() tells that there is no way back to it. */
+/* The key of these bytes, without its scope; key_is_digest() tells that there is no way back to it. */
 PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t bytes);
 static inline bool key_is_digest(const unsigned char *data)
 {
 	return data[0] == 'D';
 }
+
+/*
+ * key_scope.c. key_in_scope() tells whether these are a key of this scope, no cell, and where the key itself begins.
+ * key_read_scope(): a scope as Python holds it, 8 bytes; None or NULL: SCOPE_NONE. 0, or -1 with an exception.
+ */
+bool key_in_scope(const unsigned char *data, size_t bytes, uint64_t scope, size_t *start);
+int key_read_scope(PyObject *object, uint64_t *scope);
+PyObject *key_new_scope(PyObject *module, PyObject *unused);
 
 /* key_encoded.c: the key as an EncodedKey, which key_encode() takes as it is. A new reference, or NULL with an exception. */
 PyObject *key_as_object(const struct key *key);
@@ -81,7 +97,8 @@ int key_append_leaf(struct key *key, PyObject *object);
 /* A new reference to a function of droppable._keys. */
 PyObject *key_helper(struct core_state *core, const char *name);
 
-bool key_is_encoded(const struct key *key, PyObject *object);
+/* key_encoded.c: what an EncodedKey holds, as it is: it has been made short enough, and may have a scope of its own. */
+int key_append_encoded(struct key *key, PyObject *encoded);
 
 /* Whatever it is, in place of what the key holds now. 0, or -1 with an exception. */
 int key_encode_tree(struct key *key, PyObject *object);

@@ -16,23 +16,28 @@ PyObject *key_as_object(const struct key *key)
 	return object;
 }
 
-bool key_is_encoded(const struct key *key, PyObject *object)
+int key_append_encoded(struct key *key, PyObject *encoded)
 {
-	return Py_IS_TYPE(object, key->core->encoded_key_type);
+	const char *data = PyBytes_AS_STRING(encoded);
+
+	key->bytes = key->start;
+	return key_append(key, data[0], data + 1, (size_t)PyBytes_GET_SIZE(encoded) - 1);
 }
 
 static PyObject *encoded_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-	static char *names[] = {"", NULL};
+	static char *names[] = {"", "scope", NULL};
 	struct core_state *core = core_of_type(type);
-	PyObject *object, *result = NULL;
+	PyObject *object, *scope_object = NULL, *result = NULL;
+	uint64_t scope;
 	struct key key;
 
-	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O", names, &object))
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O|O", names, &object, &scope_object) ||
+	    key_read_scope(scope_object, &scope) < 0)
 		return NULL;
-	if (Py_IS_TYPE(object, core->encoded_key_type))
+	if (scope == SCOPE_NONE && Py_IS_TYPE(object, core->encoded_key_type))
 		return Py_NewRef(object);
-	if (key_encode(core, &key, object) == 0)
+	if (key_encode_scoped(core, &key, object, scope) == 0)
 		result = key_as_object(&key);
 	key_free(&key);
 	return result;
@@ -51,7 +56,12 @@ static PyMethodDef encoded_methods[] = {
 };
 
 static PyType_Slot encoded_slots[] = {
-	{Py_tp_doc, "EncodedKey(key, /)\n--\n\nThe key as bytes. Every method of a cache takes it instead of the key, unchanged."},
+	{Py_tp_doc,
+	 "EncodedKey(key, /, scope=None)\n--\n\n"
+	 "The key as bytes. Every method of a cache takes it instead of the key, unchanged. With a scope (of `new_scope`) it is\n"
+	 "another key than without, and than with any other scope; a cache's iteration goes without those.\n\n"
+	 "Raises:\n    TypeError: the key cannot be hashed or pickled, or scope is not bytes.\n"
+	 "    ValueError: scope is not 8 bytes."},
 	{Py_tp_new, encoded_new},
 	{Py_tp_methods, encoded_methods},
 	{0, NULL},

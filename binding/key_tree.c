@@ -364,16 +364,16 @@ static int encode_once(struct key *key, PyObject *object, bool *in_parts)
 {
 	struct tree tree = {.key = key};
 
-	key->bytes = 0;
+	key->bytes = key->start;
 	int result = encode(&tree, object, NULL, true);
 	Py_XDECREF(tree.remembered);
 	if (result == IS_CYCLE) {
 		PyObject *bytes = PyObject_Hash(object) == -1 ? NULL : core_pickle_dumps(key->core, object, "key");
-		key->bytes = 0;
+		key->bytes = key->start;
 		result = bytes ? key_append(key, 'p', PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)) : -1;
 		Py_XDECREF(bytes);
 	} else if (result == 0 && tree.digested) {
-		result = key_digest(key, 0);
+		result = key_digest(key, key->start);
 	}
 	*in_parts = result < 0 && tree.in_parts;
 	return result;
@@ -396,11 +396,6 @@ int key_encode_tree(struct key *key, PyObject *object)
 	PyObject *type, *error, *traceback;
 	bool in_parts;
 
-	if (key_is_encoded(key, object)) {
-		const char *data = PyBytes_AS_STRING(object);
-		key->bytes = 0;
-		return key_append(key, data[0], data + 1, (size_t)PyBytes_GET_SIZE(object) - 1);
-	}
 	if (encode_once(key, object, &in_parts) == 0)
 		return 0;
 	if (!in_parts || !PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError) ||

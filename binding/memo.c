@@ -76,7 +76,7 @@ static PyObject *memo_call(PyObject *object, PyObject *const *arguments, size_t 
 		found = key_encode(self->core, &key, key_object);
 		Py_DECREF(key_object);
 	} else {
-		found = key_encode_call(self->core, &key, arguments, count, keywords, self->by_name);
+		found = key_encode_call(self->core, &key, arguments, count, keywords, self->by_name, SCOPE_NONE);
 	}
 	if (found == 0 && self->looks_up)
 		found = cache_object_find(self->cache, &key, &result);

@@ -25,6 +25,7 @@ from droppable._core import ValueTooLargeError as ValueTooLargeError
 from droppable._core import encode_key as encode_key
 from droppable._core import exec_program as exec_program
 from droppable._core import headroom as headroom
+from droppable._core import new_scope as new_scope
 from droppable._core import page_size_bytes as page_size_bytes
 from droppable._core import probe as probe
 from droppable._core import random_describe as random_describe
