@@ -25,6 +25,7 @@
 
 enum {
 	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
+	OWN_PARTS = 2, /* of a value, and there is room on the stack; on pages of its own it has an extent and witnesses in their place */
 	GET_RETRIES = 3,
 	SHRINK_CALLS = 4, /* that set, of a shard, between two steps in making its index smaller */
 	WATCH_CALLS = 64, /* of a shard, between two looks at the room; values on pages of their own take longer: each looks */
@@ -542,9 +543,13 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 	uint64_t place;
 	int status;
 
-	for (size_t i = 0; i < item->part_count; i++)
+	struct drp_part own[2 + OWN_PARTS] = {{key, key_bytes}, {item->meta, item->meta_bytes}};
+	for (size_t i = 0; i < item->part_count; i++) {
 		if (__builtin_add_overflow(value_bytes, item->parts[i].bytes, &value_bytes))
 			return DRP_TOO_LARGE;
+		if (i < OWN_PARTS)
+			own[2 + i] = item->parts[i];
+	}
 	/* Parts may overlap, so that a value can be larger than all memory. */
 	if (value_bytes > SIZE_MAX / 2 || key_bytes > cache->config.segment_bytes || item->meta_bytes > cache->config.segment_bytes)
 		return DRP_TOO_LARGE;
@@ -568,14 +573,14 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 	    (cache->config.max_bytes && stored_bytes + extent_bytes > cache->config.max_bytes))
 		return DRP_TOO_LARGE;
 
-	struct drp_part own[3 + 1] = {{key, key_bytes}, {item->meta, item->meta_bytes}};
 	struct drp_part *parts = own;
-	size_t part_count = 2 + (on_pages ? 2 : item->part_count);
-	if (part_count > sizeof(own) / sizeof(own[0])) {
+	const size_t part_count = 2 + (on_pages ? OWN_PARTS : item->part_count);
+	if (part_count > 2 + OWN_PARTS) {
 		parts = malloc(part_count * sizeof(*parts));
 		if (!parts)
 			return DRP_NO_MEMORY;
 		memcpy(parts, own, 2 * sizeof(*parts));
+		memcpy(parts + 2, item->parts, item->part_count * sizeof(*parts));
 	}
 	if (on_pages && witness_total > sizeof(on_stack)) {
 		witnesses = malloc(witness_total);
@@ -593,8 +598,6 @@ static int set_item(struct cache *cache, const void *key, size_t key_bytes, cons
 		status = write_extent(cache, shard, hash, item, value_bytes, &segment, &extent, witnesses);
 		parts[2] = (struct drp_part){&extent, sizeof(extent)};
 		parts[3] = (struct drp_part){witnesses, witness_total};
-	} else if (item->part_count > 0 && !on_pages) {
-		memcpy(parts + 2, item->parts, item->part_count * sizeof(*parts));
 	}
 	if (promised_bytes && status == DRP_OK)
 		cache_promise_stored(cache, promised_bytes);

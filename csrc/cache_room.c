@@ -299,9 +299,10 @@ static bool has_room(struct cache *cache, struct shard *shard, size_t bytes, siz
 
 	if (!out_of_date && atomic_load_explicit(&cache->room_bytes, memory_order_relaxed) < wanted)
 		return false; /* read a moment ago: it will not have changed */
-	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted)
+	if (out_of_date || atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) < wanted) {
 		read_room(cache, now_ns);
-	wanted = wanted_bytes(bytes, promised_bytes);
+		wanted = wanted_bytes(bytes, promised_bytes);
+	}
 	if (room_left(cache) + (int64_t)promised_bytes < wanted)
 		return false;
 	use_room(cache, shard, wanted);

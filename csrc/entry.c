@@ -29,7 +29,9 @@ struct small_lengths {
 	uint8_t key, meta;
 };
 
-enum { PIECE = sizeof(struct piece), HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 16 };
+enum { PIECE = ENTRY_PIECE_BYTES, HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 16 };
+
+_Static_assert(sizeof(struct piece) == PIECE, "entry_place() reckons with it");
 
 static size_t lengths_bytes(unsigned flags)
 {
@@ -69,8 +71,7 @@ void entry_measure(struct entry *entry)
 
 static size_t page_left(size_t offset)
 {
-	size_t page = prim_page_size();
-	return page - (offset & (page - 1));
+	return entry_page_left(offset);
 }
 
 static size_t round_up(size_t value, size_t unit)
@@ -78,11 +79,11 @@ static size_t round_up(size_t value, size_t unit)
 	return (value + unit - 1) & ~(unit - 1);
 }
 
-size_t entry_place(size_t offset, size_t bytes, size_t *start)
+size_t entry_place_pieces(size_t offset, size_t bytes, size_t *start)
 {
 	const size_t page = prim_page_size();
 
-	if (page_left(offset) <= PIECE || (bytes + PIECE > page_left(offset) && stays_whole(bytes)))
+	if (page_left(offset) <= PIECE || stays_whole(bytes))
 		offset = round_up(offset, page);
 	*start = offset;
 	for (;;) {
@@ -145,17 +146,14 @@ static size_t encode_head(unsigned char *head, const struct entry *entry)
 void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct entry *entry,
 		 const struct drp_part *parts, size_t part_count)
 {
-	unsigned char head[HEAD_MAX];
 	const unsigned flags = entry->flags;
-	const struct drp_part head_part = {head, encode_head(head, entry)};
 	size_t left = entry->bytes, at = start, room = 0;
 	struct piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
 
 	if (left + PIECE <= page_left(start)) { /* one piece, as nearly all are */
 		piece.length = (uint16_t)left;
 		at = begin_piece(base, at, &piece);
-		memcpy(base + at, head, head_part.bytes);
-		at += head_part.bytes;
+		at += encode_head(base + at, entry);
 		for (size_t i = 0; i < part_count; i++) {
 			prim_step();
 			if (parts[i].bytes == 0)
@@ -166,6 +164,8 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 		prim_step();
 		return;
 	}
+	unsigned char head[HEAD_MAX];
+	const struct drp_part head_part = {head, encode_head(head, entry)};
 	for (size_t i = 0; i <= part_count; i++) {
 		const struct drp_part *part = i == 0 ? &head_part : &parts[i - 1];
 		const unsigned char *data = part->data;
@@ -227,9 +227,9 @@ static size_t take(struct entry_reader *reader, size_t bytes, const unsigned cha
 	return bytes;
 }
 
-void entry_copy(struct entry_reader *reader, void *to, size_t bytes)
+/* What goes on in another piece: rare, and not a part of its callers. */
+__attribute__((noinline)) static void copy_pieces(struct entry_reader *reader, unsigned char *out, size_t bytes)
 {
-	unsigned char *out = to;
 	const unsigned char *data = NULL;
 
 	while (bytes > 0) {
@@ -245,9 +245,10 @@ void entry_copy(struct entry_reader *reader, void *to, size_t bytes)
 	}
 }
 
-bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
+__attribute__((noinline)) static bool match_pieces(struct entry_reader *reader, const unsigned char *expected,
+						   size_t bytes)
 {
-	const unsigned char *expected = with, *data = NULL;
+	const unsigned char *data = NULL;
 
 	while (bytes > 0) {
 		size_t stretch = take(reader, bytes, &data);
@@ -260,28 +261,49 @@ bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
 	return true;
 }
 
-/* entry_copy() of what mostly lies in one piece, without its loop. */
-static void copy_head(struct entry_reader *reader, void *to, size_t bytes)
+/* Bytes that lie in this piece, as nearly all do. A reader that lost its entry has none left. */
+static const unsigned char *pass(struct entry_reader *reader, size_t bytes)
 {
-	if (reader->left < bytes) {
-		entry_copy(reader, to, bytes);
-		return;
-	}
-	memcpy(to, reader->base + reader->at, bytes);
-	prim_step();
+	const unsigned char *data = reader->base + reader->at;
+
 	reader->at += bytes;
 	reader->left -= bytes;
+	return data;
 }
 
-/* The lengths of an entry of one piece, whose payload is payload_bytes. False: they cannot be: it was dropped meanwhile. */
-static bool read_small_lengths(struct entry_reader *reader, unsigned flags, size_t payload_bytes, struct entry *entry)
+void entry_copy(struct entry_reader *reader, void *to, size_t bytes)
+{
+	if (bytes > reader->left) {
+		copy_pieces(reader, to, bytes);
+		return;
+	}
+	const unsigned char *data = pass(reader, bytes);
+	if (to && bytes > 0) {
+		memcpy(to, data, bytes);
+		prim_step();
+	}
+}
+
+bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
+{
+	if (bytes > reader->left)
+		return match_pieces(reader, with, bytes);
+	const unsigned char *data = pass(reader, bytes);
+	prim_step();
+	return memcmp(data, with, bytes) == 0;
+}
+
+/* The lengths of an entry of one piece. False: they cannot be: it was dropped meanwhile. */
+static bool read_small_lengths(struct entry_reader *reader, struct entry *entry)
 {
 	struct small_lengths lengths;
+	const size_t payload_bytes = reader->left;
 
 	if (payload_bytes < sizeof(lengths))
 		return false;
-	copy_head(reader, &lengths, sizeof(lengths));
-	const size_t around = head_bytes(flags) + lengths.key + lengths.meta;
+	memcpy(&lengths, pass(reader, sizeof(lengths)), sizeof(lengths));
+	prim_step();
+	const size_t around = head_bytes(entry->flags) + lengths.key + lengths.meta;
 	if (around > payload_bytes)
 		return false;
 	entry->key_bytes = lengths.key;
@@ -291,21 +313,21 @@ static bool read_small_lengths(struct entry_reader *reader, unsigned flags, size
 	return true;
 }
 
-static void read_lengths(struct entry_reader *reader, unsigned flags, struct entry *entry)
+static void read_lengths(struct entry_reader *reader, struct entry *entry)
 {
 	struct lengths lengths = {0};
 
-	copy_head(reader, &lengths, sizeof(lengths));
+	entry_copy(reader, &lengths, sizeof(lengths));
 	entry->key_bytes = lengths.key;
 	entry->meta_bytes = lengths.meta;
 	entry->inline_bytes = lengths.inline_value;
-	if (flags & ENTRY_WIDE) {
+	if (entry->flags & ENTRY_WIDE) {
 		struct wide_lengths wide = {0};
 		entry_copy(reader, &wide, sizeof(wide));
 		entry->key_bytes = (size_t)wide.key;
 		entry->meta_bytes = (size_t)wide.meta;
 	}
-	entry->bytes = head_bytes(flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
+	entry->bytes = head_bytes(entry->flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 }
 
 /* Does an entry of that many bytes that begins at start end before end? */
@@ -320,21 +342,27 @@ bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t st
 {
 	struct piece piece;
 
-	if (start >= end || !read_piece(base, start, stamp, &piece) || !(piece.flags & ENTRY_FIRST) ||
-	    piece.length > end - start - PIECE)
+	if (start >= end)
+		return false;
+	/* All that is read here counts only if the stamp is there at the end still. Until then it need only stay in bounds. */
+	memcpy(&piece, base + start, PIECE);
+	prim_step();
+	if (piece.stamp != stamp || !(piece.flags & ENTRY_FIRST) || piece.length > end - start - PIECE)
 		return false;
 	*reader = (struct entry_reader){.base = base, .end = end, .at = start + PIECE, .left = piece.length, .stamp = stamp};
-	*entry = (struct entry){.kind = piece.kind, .flags = piece.flags & (uint8_t)~ENTRY_FIRST};
-	if (!(piece.flags & ENTRY_SMALL)) {
-		read_lengths(reader, piece.flags, entry);
+	entry->kind = piece.kind;
+	entry->flags = piece.flags & (uint8_t)~ENTRY_FIRST;
+	entry->expires_ns = entry->cost_ns = 0;
+	if (!(entry->flags & ENTRY_SMALL)) {
+		read_lengths(reader, entry);
 		if (!fits(start, end, entry->bytes))
 			return false;
-	} else if (!read_small_lengths(reader, piece.flags, piece.length, entry)) {
+	} else if (!read_small_lengths(reader, entry)) {
 		return false;
 	}
-	if (piece.flags & ENTRY_TTL)
+	if (entry->flags & ENTRY_TTL)
 		entry_copy(reader, &entry->expires_ns, 8);
-	if (piece.flags & ENTRY_COST)
+	if (entry->flags & ENTRY_COST)
 		entry_copy(reader, &entry->cost_ns, 8);
 	prim_step();
 	atomic_thread_fence(memory_order_acquire);

@@ -23,9 +23,11 @@
 #include <stdint.h>
 
 #include "droppable.h"
+#include "prim_page.h"
 
 enum {
 	ENTRY_ALIGN = 8,
+	ENTRY_PIECE_BYTES = 8, /* the head of a piece */
 	/* entries of up to a page / ENTRY_WHOLE_SHARE are never split; longer ones fill the page they begin in */
 	ENTRY_WHOLE_SHARE = 8,
 };
@@ -68,11 +70,24 @@ struct entry_reader {
 /* Fills entry->bytes and ENTRY_LENGTHS in, from the lengths and the other flags. What entry_open() decoded has them. */
 void entry_measure(struct entry *entry);
 
+static inline size_t entry_page_left(size_t offset)
+{
+	const size_t page = prim_page_size();
+	return page - (offset & (page - 1));
+}
+
 /*
  * Where an entry of that many bytes goes if the log stands at offset (a multiple of ENTRY_ALIGN): *start, and the end
- * of its last piece, rounded up to ENTRY_ALIGN.
+ * of its last piece, rounded up to ENTRY_ALIGN. Nearly all go where the log stands: that is found out without a call.
  */
-size_t entry_place(size_t offset, size_t bytes, size_t *start);
+size_t entry_place_pieces(size_t offset, size_t bytes, size_t *start);
+static inline size_t entry_place(size_t offset, size_t bytes, size_t *start)
+{
+	if (bytes + ENTRY_PIECE_BYTES > entry_page_left(offset))
+		return entry_place_pieces(offset, bytes, start);
+	*start = offset;
+	return (offset + ENTRY_PIECE_BYTES + bytes + ENTRY_ALIGN - 1) & ~(size_t)(ENTRY_ALIGN - 1);
+}
 
 /* What an entry of that many bytes takes at most, wherever it begins: a head and padding in each page it touches. */
 static inline size_t entry_most_bytes(size_t bytes)

@@ -88,6 +88,15 @@ static inline void index_find(struct index *index, uint64_t hash, struct index_c
 		cursor->page_lost = index->states[number] & INDEX_PAGE_USED;
 }
 
+/* An insert would have taken that slot, so that a search ends there. */
+static inline bool index_has_empty(const uint64_t *bucket)
+{
+	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
+		if (index_load(&bucket[i]) == 0)
+			return true;
+	return false;
+}
+
 static inline bool index_next(struct index *index, struct index_cursor *cursor)
 {
 	const uint64_t tag = cursor->hash >> INDEX_TAG_SHIFT << (INDEX_TAG_SHIFT - INDEX_DISTANCE_SHIFT);
@@ -98,10 +107,8 @@ static inline bool index_next(struct index *index, struct index_cursor *cursor)
 		return false;
 	for (; cursor->distance < INDEX_REACH; cursor->distance++, cursor->next = 0) {
 		uint64_t *bucket = cursor->page + ((home + cursor->distance) & (buckets - 1)) * INDEX_BUCKET_SLOTS;
-		bool has_empty = false;
 		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++) {
 			uint64_t slot = index_load(&bucket[i]);
-			has_empty |= slot == 0;
 			if (slot >> INDEX_DISTANCE_SHIFT != (tag | cursor->distance) || i < cursor->next || !index_has_entry(slot))
 				continue;
 			cursor->slot = &bucket[i];
@@ -109,7 +116,7 @@ static inline bool index_next(struct index *index, struct index_cursor *cursor)
 			cursor->next = i + 1;
 			return true;
 		}
-		if (has_empty)
+		if (index_has_empty(bucket))
 			return false;
 	}
 	return false;
