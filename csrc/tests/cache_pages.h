@@ -1,5 +1,5 @@
 /*
- * cache_pages.h - the equation of a cache's pages on prim_fake: each that the kernel could not take is in exactly one count.
+ * cache_pages.h - the equation of a cache's pages: each that the kernel could not take is in exactly one count.
  *
  *   dirty pages  =  pinned (held, being taken or given back, resting)  +  tails of logs that are not marked yet
  *                   +  directories that are not marked yet  +  pages of the index that count as dirty
@@ -11,7 +11,9 @@
 
 #include "cache_internal.h"
 #include "check.h"
+#ifdef PRIM_FAKE
 #include "prim_fake.h"
+#endif
 
 static inline bool page_in(const unsigned char *at, const unsigned char *from, size_t bytes)
 {
@@ -23,7 +25,8 @@ static inline bool counted_in_segment(const struct shard *shard, const struct se
 	const size_t page = prim_page_size();
 
 	if (segment->kind == SEGMENT_ENTRIES)
-		return at >= segment->base + (segment->marked & ~(page - 1)); /* of a sealed one, if a mark failed */
+		return at >= segment->base + (segment->marked & ~(page - 1)) /* of a sealed one, if a mark failed */ &&
+		       at < segment->base + segment->used;
 	if (segment->kind != SEGMENT_EXTENTS || !page_in(at, segment->base, arena_directory_bytes(segment->length)))
 		return false;
 	for (unsigned i = 0; i < shard->rewrite.directory_count; i++)
@@ -79,21 +82,21 @@ static inline void tell_where(const struct cache *cache, const unsigned char *at
 	}
 }
 
-/* False: a page is dirty and in no count, or in two; or the counts of pinned bytes are not their pins'. */
-static inline bool pages_are_counted(struct cache *cache)
+/* How many counts of the cache the page is in. */
+static inline unsigned counted_in_cache(const struct cache *cache, const unsigned char *at)
+{
+	unsigned counts = 0;
+
+	for (unsigned i = 0; i < cache->shard_count; i++)
+		counts += counted_in_shard(&cache->shards[i], at);
+	return counts;
+}
+
+/* False: the counts of pinned bytes are not their pins'. */
+static inline bool pins_are_counted(const struct cache *cache)
 {
 	bool right = true;
 
-	for (size_t n = 0; n < fake_pages(); n++) {
-		unsigned counts = 0;
-		if (!fake_page_is_dirty(n))
-			continue;
-		for (unsigned i = 0; i < cache->shard_count; i++)
-			counts += counted_in_shard(&cache->shards[i], fake_page_at(n));
-		if (counts != 1)
-			tell_where(cache, fake_page_at(n));
-		right &= CHECK_EQ(counts, 1) != 0;
-	}
 	for (unsigned i = 0; i < cache->shard_count; i++) {
 		const struct pins *pins = &cache->shards[i].pins;
 		size_t pinned = 0, resting = 0;
@@ -104,5 +107,23 @@ static inline bool pages_are_counted(struct cache *cache)
 	}
 	return right;
 }
+
+#ifdef PRIM_FAKE
+/* False: a page is dirty and in no count, or in two; or the counts of pinned bytes are not their pins'. */
+static inline bool pages_are_counted(struct cache *cache)
+{
+	bool right = pins_are_counted(cache);
+
+	for (size_t n = 0; n < fake_pages(); n++) {
+		if (!fake_page_is_dirty(n))
+			continue;
+		const unsigned counts = counted_in_cache(cache, fake_page_at(n));
+		if (counts != 1)
+			tell_where(cache, fake_page_at(n));
+		right &= CHECK_EQ(counts, 1) != 0;
+	}
+	return right;
+}
+#endif
 
 #endif
