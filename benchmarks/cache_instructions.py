@@ -3,6 +3,8 @@
     python benchmarks/cache_instructions.py                         of the package installed for this Python
     python benchmarks/cache_instructions.py --against PYTHON        and the ratio to the one installed for another
 
+Hits of methods whose identity was declared come last, with the ratio to a function's hit.
+
 Counted is what happens inside the binding's entry points (ENTRIES), less the looks at memory limits (LOOKS). Those come
 by the clock, and a program under valgrind runs some fifty times as long: it would be charged fifty times as many. Each
 figure is the difference between two runs, one of which does COUNT operations more, divided by COUNT. It needs valgrind
@@ -52,6 +54,33 @@ OPERATIONS = {
     "decorator hit": "for i in range(count): function(names[i % 1000])",
 }
 
+METHODS_SETUP = """
+class Model:
+    def __init__(self, number):
+        self.number = number
+    @droppable.cache
+    def by_value(self, text):
+        return small
+    @droppable.cache(self_key="number")
+    def by_attribute(self, text):
+        return small
+    @droppable.cache(self_key=droppable.INSTANCE)
+    def by_instance(self, text):
+        return small
+class Heir(Model):
+    pass
+models = [Model(i) for i in range(1000)]
+heirs = [Heir(i) for i in range(1000)]
+for model, heir, name in zip(models, heirs, names):
+    model.by_value(name), model.by_attribute(name), model.by_instance(name), heir.by_attribute(name)
+"""
+METHODS = {
+    "method hit, by attribute": "for i in range(count): models[i % 1000].by_attribute(names[i % 1000])",
+    "method hit, of an heir": "for i in range(count): heirs[i % 1000].by_attribute(names[i % 1000])",
+    "method hit, by instance": "for i in range(count): models[i % 1000].by_instance(names[i % 1000])",
+    "method hit, by value": "for i in range(count): models[i % 1000].by_value(names[i % 1000])",
+}
+
 
 def collected(python: str, operation: str, count: int) -> int:
     """All instructions of a run with that many operations."""
@@ -90,6 +119,11 @@ def main() -> None:
             other = per_operation(options.against, operation)
             line += f"{other:10.0f}{here / other:8.3f}"
         print(line, flush=True)
+    function = per_operation(sys.executable, OPERATIONS["decorator hit"])
+    for name, operation in METHODS.items():
+        if options.only in name:
+            here = per_operation(sys.executable, METHODS_SETUP + operation)
+            print(f"{name:28}{here:14.0f}{here / function:10.3f} of a function's hit", flush=True)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ __attribute__((always_inline)) static inline void begin(struct core_state *core,
 	key->size = sizeof(key->inline_data);
 	key->start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
 	key->bytes = key->start;
+	key->hashed_bytes = 0;
 	if (scope != SCOPE_NONE) {
 		key->data[0] = '@';
 		memcpy(key->data + 1, &scope, sizeof(scope));
@@ -239,11 +240,11 @@ static int append_keywords(struct key *key, PyObject *const *values, PyObject *n
 }
 
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords, bool by_name, uint64_t scope)
+		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number)
 {
 	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	const uint32_t integer_bytes = 1 + sizeof(int64_t);
-	const int64_t positional = (int64_t)count;
+	const uint64_t positional = key_first_of_call(count, number);
 
 	begin(core, key, scope);
 	int result = key_append_head(key, 't', 1 + count + 2 * named);
@@ -259,14 +260,14 @@ int key_encode_call(struct core_state *core, struct key *key, PyObject *const *a
 	if (named > 0 && result == 0)
 		result = append_keywords(key, arguments + count, keywords, named, by_name);
 	if (result == 1) {
-		PyObject *tuple = key_of_call(arguments, count, keywords, by_name);
+		PyObject *tuple = key_of_call(arguments, count, keywords, by_name, number);
 		result = tuple ? key_encode_tree(key, tuple) : -1;
 		Py_XDECREF(tuple);
 	}
 	return finish(key, result);
 }
 
-PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name)
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name, uint64_t number)
 {
 	const size_t named_count = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	struct named inline_named[NAMED_INLINE], *named = inline_named;
@@ -278,7 +279,7 @@ PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywor
 			return NULL;
 	}
 	PyObject *tuple = PyTuple_New((Py_ssize_t)(1 + count + 2 * named_count));
-	PyObject *positional = PyLong_FromSize_t(count);
+	PyObject *positional = PyLong_FromUnsignedLongLong(key_first_of_call(count, number));
 	if (tuple && positional) {
 		PyTuple_SET_ITEM(tuple, at++, positional);
 		for (size_t i = 0; i < count; i++)

@@ -18,7 +18,8 @@
  * way round.
  *
  * The arguments of a call are a key as well: the tuple (number of positional arguments, those, then name and value of each
- * keyword argument). The number keeps f("a", 1) and f(a=1) apart.
+ * keyword argument). The number keeps f("a", 1) and f(a=1) apart. A method may have the number of its class or instance in
+ * it too, above the lowest 24 bits: see memo_self.c.
  *
  * Callers: binding/cache.c, binding/memo.c. key.c has what is found out without Python code, key_tree.c the rest of the
  * encoding, key_decode.c the way back, key_scope.c the parts of a cache.
@@ -47,6 +48,7 @@ struct key {
 	unsigned char *data;
 	size_t bytes, size;
 	size_t start; /* where the key begins, behind its scope */
+	size_t hashed_bytes; /* what digests were made of, where some part of the key is long */
 	unsigned char inline_data[KEY_INLINE_BYTES];
 };
 
@@ -61,11 +63,18 @@ void key_free(struct key *key);
 /*
  * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and
  * as the tuple itself. The bytes are those of key_encode_scoped() of the tuple. by_name: keyword arguments in any order are
- * one key; else they stand in the order of the call.
+ * one key; else they stand in the order of the call. number: of the class or instance that it is a method of, or 0.
  */
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords, bool by_name, uint64_t scope);
-PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name);
+		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number);
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name, uint64_t number);
+
+enum { KEY_COUNT_BITS = 24 }; /* more positional arguments than that only functions without a number can have */
+
+static inline uint64_t key_first_of_call(size_t count, uint64_t number)
+{
+	return (uint64_t)count + (number << KEY_COUNT_BITS);
+}
 
 /* The key of these bytes, without its scope; key_is_digest() tells that there is no way back to it. */
 PyObject *key_decode(struct core_state *core, const unsigned char *data, size_t bytes);

@@ -74,6 +74,7 @@ int key_digest(struct key *key, size_t start)
 	int result = view ? digest_of(key->core, 'D', view, digest) : -1;
 
 	Py_XDECREF(view);
+	key->hashed_bytes += key->bytes - start;
 	key->bytes = start;
 	return result < 0 ? -1 : key_append(key, 'D', digest, sizeof(digest));
 }
@@ -301,6 +302,7 @@ static int append_buffer(struct tree *tree, char tag, PyObject *object)
 	} else {
 		unsigned char digest[KEY_DIGEST_BYTES];
 		tree->digested = true;
+		tree->key->hashed_bytes += (size_t)view.len;
 		result = digest_of(tree->key->core, tag, object, digest);
 		if (result == 0)
 			result = key_append(tree->key, 'D', digest, sizeof(digest));

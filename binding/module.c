@@ -42,11 +42,14 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(core->encoded_key_type);
 	Py_VISIT(core->lease_type);
 	Py_VISIT(core->copy_type);
+	Py_VISIT(core->memo_type);
+	Py_VISIT(core->bound_memo_type);
 	Py_VISIT(core->pickle_dumps);
 	Py_VISIT(core->pickle_loads);
 	Py_VISIT(core->uuid);
 	Py_VISIT(core->keys);
-	return core_visit_dtypes(core->dtypes, visit, arg);
+	const int result = core_visit_numbers(core->numbers, visit, arg);
+	return result ? result : core_visit_dtypes(core->dtypes, visit, arg);
 }
 
 /*
@@ -67,6 +70,8 @@ static void core_free(void *module)
 	Py_CLEAR(core->encoded_key_type);
 	Py_CLEAR(core->lease_type);
 	Py_CLEAR(core->copy_type);
+	Py_CLEAR(core->memo_type);
+	Py_CLEAR(core->bound_memo_type);
 	Py_CLEAR(core->pickle_dumps);
 	Py_CLEAR(core->pickle_loads);
 	Py_CLEAR(core->read_only_text);
@@ -74,6 +79,8 @@ static void core_free(void *module)
 	Py_CLEAR(core->keys);
 	core_free_dtypes(core->dtypes);
 	core->dtypes = NULL;
+	core_free_numbers(core->numbers);
+	core->numbers = NULL;
 }
 
 static PyModuleDef_Slot core_slots[] = {

@@ -23,14 +23,16 @@
 #endif
 
 struct array_dtypes;
+struct memo_numbers;
 
 /* All owned. Set while the module is executed and never changed after, but for what says otherwise. */
 struct core_state {
 	PyTypeObject *cache_type, *pin_type, *hold_type, *census_type, *headroom_type;
-	PyTypeObject *encoded_key_type, *lease_type, *copy_type;
+	PyTypeObject *encoded_key_type, *lease_type, *copy_type, *memo_type, *bound_memo_type;
 	PyObject *pickle_dumps, *pickle_loads;
 	PyObject *read_only_text;
 	struct array_dtypes *dtypes; /* array.c */
+	struct memo_numbers *numbers; /* memo_numbers.c */
 	PyObject *uuid;              /* random.c; set at the first call, atomically */
 	PyObject *keys;              /* droppable._keys; key_tree.c; set at the first call, atomically */
 };
@@ -69,6 +71,8 @@ int core_add_exec(PyObject *module);
 int core_add_key(PyObject *module);
 int core_add_lease(PyObject *module);
 int core_add_memo(PyObject *module);
+int core_add_bound_memo(PyObject *module);
+int core_add_numbers(PyObject *module);
 int core_add_pickle(PyObject *module);
 int core_add_pin(PyObject *module);
 int core_add_prim(PyObject *module);
@@ -80,5 +84,8 @@ int core_add_region(PyObject *module);
 /* array.c, for the garbage collector and for the end. dtypes may be NULL. */
 int core_visit_dtypes(struct array_dtypes *dtypes, visitproc visit, void *arg);
 void core_free_dtypes(struct array_dtypes *dtypes);
+/* memo_numbers.c, the same. */
+int core_visit_numbers(struct memo_numbers *numbers, visitproc visit, void *arg);
+void core_free_numbers(struct memo_numbers *numbers);
 
 #endif

@@ -7,9 +7,10 @@ from droppable._cache import Cache as Cache
 from droppable._features import Feature as Feature
 from droppable._features import Features as Features
 from droppable._features import features as features
-from droppable._memo import CacheInfo as CacheInfo
-from droppable._memo import Memo as Memo
 from droppable._memo import cache as cache
+from droppable._memo_self import INSTANCE as INSTANCE
+from droppable._memo_types import CacheInfo as CacheInfo
+from droppable._memo_types import Memo as Memo
 from droppable._memory import Region as Region
 from droppable._memory import RegionBlock as RegionBlock
 from droppable._memory import RegionCensus as RegionCensus

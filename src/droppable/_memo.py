@@ -1,138 +1,232 @@
 """`@droppable.cache`: a function's results in memory that the kernel may take back."""
 
-import asyncio.coroutines
-import functools
-import inspect
-import sys
-from collections.abc import Callable, Hashable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
+from __future__ import annotations
 
-from droppable._arguments import Backing, Seconds
-from droppable._cache import Cache
-from droppable._flight import Keeping
-from droppable.lowlevel import CoreMemo, EncodedKey
+import functools
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+
+from droppable import _memo_signature as signature
+from droppable._arguments import Backing, Fork, Seconds, read_fraction, read_function, read_seconds
+from droppable._cache import Cache, Serializer
+from droppable._memo_keeper import AsyncKeeper, Keeper, Options
+from droppable._memo_self import SELF_VALUE, SelfKey, read_self_key
+from droppable.lowlevel import CoreMemo, new_scope
+
+if TYPE_CHECKING:
+    from droppable._memo_types import ClassMemo, Memo, StaticMethodMemo
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
+
+_OWN: Final[dict[str, Any]] = {
+    "max_bytes": None,
+    "backing": "auto",
+    "fork": "wipe",
+    "serializer": None,
+    "wait_seconds": 30.0,
+    "linger_seconds": 1.0,
+}
+"""What is said of a cache where it is made, and what it is where nothing is said."""
 
 
-class CacheInfo(NamedTuple):
-    """As functools' cache_info(), and `dropped`: results that the kernel took, as far as anybody has looked."""
-
-    hits: int
-    misses: int
-    maxsize: int | None
-    """The bound in bytes, or None."""
-    currsize: int
-    """Entries, those included that were dropped and not looked for since."""
-    dropped: int
-
-
-if TYPE_CHECKING:
-
-    class Memo(Generic[P, R]):
-        # The face of binding/memo.c, where the docstrings are, with the types that are not known there.
-        __wrapped__: Callable[P, R]
-
-        @property
-        def cache(self) -> Cache: ...
-        def cache_info(self) -> CacheInfo: ...
-        def cache_clear(self) -> None: ...
-        def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> object: ...
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-        def __get__(self, instance: object, owner: type | None = None) -> Any: ...
-else:
-    Memo = CoreMemo
-
-
-def _info(cache: Cache) -> CacheInfo:
-    stats = cache.stats()
-    return CacheInfo(stats.hits, stats.misses, cache.max_bytes, stats.entries, stats.dropped)
-
-
-def _takes_any_keyword(function: Callable[..., Any]) -> bool:
-    """Whether the order of keyword arguments reaches the function: in its **kwargs."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a builtin that does not tell
-        return True
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-
-
-def _memo(function: Callable[P, R], cache: Cache, key: Callable[..., Hashable] | None) -> Memo[P, R]:
-    is_async = inspect.iscoroutinefunction(function)
-    keeping = Keeping(name=getattr(function, "__qualname__", ""))
-    if is_async:
-
-        def miss(key: EncodedKey, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return cache.aget_or_create(key, partial(function, *args, **kwargs))  # type: ignore[arg-type]
-    else:
-
-        def miss(key: EncodedKey, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return cache._flights.do(cache, key, partial(function, *args, **kwargs), keeping)
-
-    memo = CoreMemo(cache, miss, _info, key, looks_up=not is_async, by_name=not _takes_any_keyword(function))
+def _memo(
+    function: Callable[..., Any], given: Cache | None, max_bytes: int | float | str | None, options: Options
+) -> Any:
+    """A Memo, or the staticmethod or classmethod of one."""
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(_memo(function.__func__, given, max_bytes, options))
+    signature.check_function(function)
+    parameters = signature.parameters_of(function)
+    self_is, identity = read_self_key(options.self_key)
+    key = signature.binding_key(function, parameters) if options.normalize else options.key
+    is_async = signature.is_coroutine_function(function)
+    cache = given
+    if cache is None:
+        cache = Cache(
+            max_bytes,
+            None if callable(options.ttl) else options.ttl,
+            options.backing,
+            options.serializer,
+            fork=options.fork,
+            wait_seconds=options.wait_seconds,
+            linger_seconds=options.linger_seconds,
+        )
+    memo = CoreMemo(
+        cache,
+        (AsyncKeeper if is_async else Keeper)(function, parameters, cache, given is not None, options),
+        key,
+        self_is,
+        identity,
+        looks_up=not is_async,
+        by_name=not signature.takes_any_keyword(parameters),
+        binds=options.normalize,
+        watches_self=self_is == SELF_VALUE and key is None and signature.is_method(parameters),
+        scope=None if given is None else new_scope(),
+    )
     functools.update_wrapper(memo, function)
+    signature.name_like(memo, function)
     if is_async:
-        if sys.version_info >= (3, 12):
-            inspect.markcoroutinefunction(memo)
-        else:  # the mark that asyncio.iscoroutinefunction() looks for, as frameworks do
-            setattr(memo, "_is_coroutine", getattr(asyncio.coroutines, "_is_coroutine"))  # noqa: B009, B010
-    return cast("Memo[P, R]", memo)
+        signature.mark_coroutine_function(memo)
+    return memo
 
 
+def _check(options: Options) -> None:
+    if options.key is not None:
+        read_function("key", options.key)
+    if options.keep is not None:
+        read_function("keep", options.keep)
+    if options.ttl is not None and not callable(options.ttl):
+        read_seconds("ttl", options.ttl)
+    read_fraction("jitter", options.jitter)
+    read_self_key(options.self_key)
+    if options.key is not None and (options.normalize or options.self_key is not None):
+        other = "normalize=True" if options.normalize else "self_key="
+        raise TypeError(
+            f"give key= or {other}, not both: key= sees all arguments, and says alone what identifies a result"
+        )
+
+
+class Decorator(Protocol):
+    """What `cache(...)` gives: it takes the function."""
+
+    @overload
+    def __call__(self, function: classmethod[C, P, R], /) -> ClassMemo[C, P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[type[C], P], R], /) -> ClassMemo[C, P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a staticmethod can be called too
+        self, function: staticmethod[P, R], /
+    ) -> StaticMethodMemo[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Memo[P, R]: ...
+
+
+@overload
+def cache(function: classmethod[C, P, R], /) -> ClassMemo[C, P, R]: ...
+@overload
+def cache(function: Callable[Concatenate[type[C], P], R], /) -> ClassMemo[C, P, R]: ...
+@overload
+def cache(  # type: ignore[overload-overlap]  # a staticmethod can be called too
+    function: staticmethod[P, R], /
+) -> StaticMethodMemo[P, R]: ...
 @overload
 def cache(function: Callable[P, R], /) -> Memo[P, R]: ...
 @overload
 def cache(
     *,
-    ttl: Seconds | None = None,
+    ttl: Seconds | Callable[[Any], Seconds | None] | None = None,
     key: Callable[..., Hashable] | None = None,
+    self_key: SelfKey | None = None,
+    normalize: bool = False,
+    keep: Callable[[Any], bool] | None = None,
+    jitter: float = 0.0,
+    cache: Cache | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
+    fork: Fork = "wipe",
+    serializer: Serializer | None = None,
     wait_seconds: Seconds = 30.0,
     linger_seconds: Seconds = 1.0,
-) -> Callable[[Callable[P, R]], Memo[P, R]]: ...
+    name: str | None = None,
+) -> Decorator: ...
 def cache(
-    function: Callable[P, R] | None = None,
+    function: Any = None,
     /,
     *,
-    ttl: Seconds | None = None,
+    ttl: Seconds | Callable[[Any], Seconds | None] | None = None,
     key: Callable[..., Hashable] | None = None,
+    self_key: SelfKey | None = None,
+    normalize: bool = False,
+    keep: Callable[[Any], bool] | None = None,
+    jitter: float = 0.0,
+    cache: Cache | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
+    fork: Fork = "wipe",
+    serializer: Serializer | None = None,
     wait_seconds: Seconds = 30.0,
     linger_seconds: Seconds = 1.0,
-) -> Memo[P, R] | Callable[[Callable[P, R]], Memo[P, R]]:
+    name: str | None = None,
+) -> Any:
     """Keeps a function's results, for as long as nobody needs the memory more: `@droppable.cache`.
 
-    For functions and methods, sync and async. One call computes, others with the same arguments wait for it; an
-    exception reaches all of them and is not kept. A dropped result is computed again.
+    For functions and methods, sync and async, and for class methods and static methods, above or below the other
+    decorator. One call computes, others with the same arguments wait for it; an exception reaches all of them and is
+    not kept. A dropped result is computed again.
 
     Args:
         function: what is decorated; left out where arguments follow: `@droppable.cache(ttl=300)`.
-        ttl: seconds that a result is good for; None: for ever.
-        key: from the arguments to what identifies the result; None: all arguments, by type and value.
+        ttl: seconds or a timedelta that a result is good for, or a function of the result that gives that; None: the
+            cache's own, which is for ever where the function has a cache of its own.
+        key: from the arguments, self among them, to what identifies the result; None: all arguments, by type and value.
+        self_key: what of a method's self identifies it, beside its class: the name of an attribute, a function of self,
+            or `droppable.INSTANCE`: the object itself, whatever is in it. None: its value, as pickle sees it, which is
+            read at each call.
+        normalize: whether `f(1, 2)`, `f(1, b=2)` and `f(1)` with a default of 2 are one call.
+        keep: says of a result whether it is kept. One that is not reaches those who wait for it.
+        jitter: each ttl is shortened by a share that is chosen at random, up to this fraction of it.
+        cache: one that several functions share. Each has keys of its own in it, and `cache_clear()` forgets those
+            alone, in constant time. What follows is said where that cache is made, then.
         max_bytes: bound on the results' memory; None: memory itself is the bound.
         backing: as for `Cache`.
+        fork: as for `Cache`.
+        serializer: as for `Cache`.
         wait_seconds: as for `Cache`.
         linger_seconds: as for `Cache`.
+        name: of the function, in messages; None: its own.
 
     Returns:
-        The function with `cache_info()`, `cache_clear()`, `cache` and `__wrapped__`.
+        A `Memo`: the function with `cache_info()`, `cache_clear()`, `cache_key()`, `cache_parameters()`,
+        `invalidate()`, `refresh()`, `cache` and `__wrapped__`.
 
     Raises:
-        As `Cache`. Calls raise TypeError for arguments that cannot be hashed or pickled (give `key=`), and for results
-        that cannot be pickled.
+        TypeError: it is a class, a generator function, or something else that cannot have a cache; options that
+            contradict one another. As `Cache`. Calls raise TypeError for arguments of which no key can be made: it
+            names the argument.
     """
+    if cache is not None:
+        _check_shared(
+            cache,
+            max_bytes=max_bytes,
+            backing=backing,
+            fork=fork,
+            serializer=serializer,
+            wait_seconds=wait_seconds,
+            linger_seconds=linger_seconds,
+        )
 
-    def made() -> Cache:
-        return Cache(max_bytes, ttl, backing, wait_seconds=wait_seconds, linger_seconds=linger_seconds)
-
-    def decorate(function: Callable[P, R]) -> Memo[P, R]:
-        if not callable(function):
-            raise TypeError(f"@droppable.cache decorates functions; you gave {function!r}")
-        return _memo(function, made(), key)
+    def decorate(function: Callable[..., Any]) -> Any:
+        options = Options(
+            ttl,
+            key,
+            self_key,
+            normalize,
+            keep,
+            jitter,
+            backing,
+            fork,
+            serializer,
+            wait_seconds,
+            linger_seconds,
+            _name_of(function) if name is None else name,
+        )
+        _check(options)
+        return _memo(function, cache, max_bytes, options)
 
     return decorate if function is None else decorate(function)
+
+
+def _check_shared(cache: object, **own: Any) -> None:
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache must be a droppable.Cache, or None; you gave {cache!r}")
+    for name, value in own.items():
+        if value != _OWN[name]:
+            raise TypeError(f"{name} is said where the cache is made that you gave as cache=")
+
+
+def _name_of(function: object) -> str:
+    while isinstance(function, (functools.partial, staticmethod, classmethod)):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    return getattr(function, "__qualname__", type(function).__qualname__)

@@ -48,6 +48,9 @@ CoreCache = _core.Cache
 CoreMemo = _core.Memo
 """What `droppable.Memo` is."""
 
+CoreBoundMemo = _core.BoundMemo
+"""What a Memo is on an instance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -15,7 +15,7 @@ Run = Callable[..., str]
 
 # A second module of the extension, beside the one that droppable uses.
 AGAIN = """
-import gc, importlib.util, io, sys, weakref
+import gc, importlib.util, io, sys, types, weakref
 import droppable, droppable.lowlevel
 
 def import_again():
@@ -146,7 +146,7 @@ class TestImportedAgain:
                 module = import_again()
                 cache = module.Cache(**OPTIONS)
                 cache["k"] = bytes(100_000)
-                memo = module.Memo(cache, print, print, None, True, True)
+                memo = module.Memo(cache, types.SimpleNamespace(miss=1), None, 0, None, 1, 1, 0, 0, None)
                 memo.itself = memo, cache, module  # a cycle through all of it
                 module.random_uuid4()
                 region = module.RawRegion(65536)

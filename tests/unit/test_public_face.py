@@ -13,6 +13,7 @@ import droppable
 EXPORTS = {
     "Cache",
     "CacheInfo",
+    "INSTANCE",
     "CacheStats",
     "ClosedError",
     "Dropped",
@@ -32,7 +33,7 @@ EXPORTS = {
     "register_reducer",
 }
 # Numbers, which have no docstring of their own
-CONSTANTS = {"NEVER"}
+CONSTANTS = {"INSTANCE", "NEVER"}
 # Public modules, whether `import droppable` loads them or not
 MODULES = {
     "adapters",

@@ -1,0 +1,186 @@
+"""What happens in a function with a cache besides a hit: misses, refreshes, counts, and errors that say what to do.
+
+A hit is binding/memo.c's. It calls a Keeper, which holds no reference to it: a function that is gone frees its cache at
+once. Threads and forks: nothing here changes after it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, fields
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from droppable._flight import Keeping
+from droppable._memo_self import INSTANCE, SelfKey
+from droppable._memo_signature import named_arguments, signature_of_bound
+from droppable._memo_types import CacheInfo
+from droppable.lowlevel import encode_key, new_scope
+
+if TYPE_CHECKING:
+    from inspect import Parameter, Signature
+
+    from droppable._arguments import Backing, Fork, Seconds
+    from droppable._cache import Cache, Serializer
+    from droppable.lowlevel import CoreMemo, EncodedKey
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the decorator was given: see `droppable.cache`."""
+
+    ttl: Seconds | Callable[[Any], Seconds | None] | None
+    key: Callable[..., Hashable] | None
+    self_key: SelfKey | None
+    normalize: bool
+    keep: Callable[[Any], bool] | None
+    jitter: float
+    backing: Backing
+    fork: Fork
+    serializer: Serializer | None
+    wait_seconds: Seconds
+    linger_seconds: Seconds
+    name: str
+
+
+class Keeper:
+    """Keeps the results of one function in a cache: of its own, or one that others use too."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        parameters: list[Parameter] | None,
+        cache: Cache,
+        shares: bool,
+        options: Options,
+    ) -> None:
+        self._function = function
+        self._parameters = parameters
+        self._cache = cache
+        self._shares = shares
+        self._options = options
+        self._keeping = Keeping(options.ttl, options.keep, options.jitter, name=options.name)
+
+    def miss(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
+        """What the call returns whose result was not there. The miss was counted."""
+        return self._cache._flights.do(self._cache, key, partial(self._function, *args, **kwargs), self._keeping)
+
+    def refresh(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
+        """Computes, whatever is there or computed already, stores, and returns the result."""
+        lease = self._cache._lease(key)
+        start = perf_counter()
+        value = self._function(*args, **kwargs)
+        return self._kept(lease, key, value, perf_counter() - start)
+
+    def _kept(self, lease: Any, key: EncodedKey, value: Any, cost_seconds: float) -> Any:
+        if self._keeping.keeps(value):
+            self._cache._keep(lease, key, value, self._keeping.ttl_of(value), cost_seconds, False)
+        return value
+
+    def signature(self) -> Signature:
+        """Of the bound method."""
+        return signature_of_bound(self._function)
+
+    def info(self, memo: CoreMemo) -> CacheInfo:
+        """For cache_info()."""
+        hits, misses = memo._counts()
+        stats = self._cache.stats()
+        entries = self._entries_in(memo._scope()) if self._shares else stats.entries
+        return CacheInfo(hits, misses, self._cache.max_bytes, entries, stats.dropped)
+
+    def _entries_in(self, scope: bytes | None) -> int:
+        """How many keys of a shared cache are this function's. Goes through all of its keys."""
+        entries, step = 0, self._cache._walk(0, scope)
+        while step is not None:
+            cursor, keys = step
+            entries += len(keys)
+            step = self._cache._walk(cursor, scope)
+        return entries
+
+    def clear(self, memo: CoreMemo) -> None:
+        """For cache_clear(), which sets the counts back."""
+        if self._shares:
+            memo._set_scope(new_scope())
+        else:
+            self._cache.clear()
+
+    def parameters(self) -> dict[str, Any]:
+        """For cache_parameters()."""
+        given = {field.name: getattr(self._options, field.name) for field in fields(self._options)}
+        return {"maxsize": self._cache.max_bytes, "typed": True, **given}
+
+    def explain(self, memo: CoreMemo, error: TypeError, /, *args: Any, **kwargs: Any) -> None:
+        """Raises a TypeError that names the argument of which no key can be made, and says what to do."""
+        name = self._options.name
+        if self._options.key is not None:
+            what = f"what key= of {name} gave, of type {type(args[0]).__qualname__},"
+            raise TypeError(f"{what} cannot be a key: {_reason(error)}. Return something hashable") from error
+        if self._options.self_key is not None and not args:
+            return
+        for position, (argument, value) in enumerate(named_arguments(self._parameters, args, kwargs)):
+            try:
+                if position == 0 and self._options.self_key is not None:
+                    value = self._identity_of(value)
+            except Exception:
+                return  # that is what was raised
+            try:
+                encode_key(value)
+            except TypeError as cause:
+                what = f"argument {argument} of {name}, of type {type(value).__qualname__},"
+                raise TypeError(
+                    f"{what} cannot be part of a key: {_reason(cause)}. {self._remedy(argument)}"
+                ) from cause
+
+    def _identity_of(self, instance: Any) -> Any:
+        self_key = self._options.self_key
+        if self_key is INSTANCE:
+            return None
+        return getattr(instance, self_key) if isinstance(self_key, str) else self_key(instance)  # type: ignore[misc]
+
+    def _remedy(self, argument: str) -> str:
+        if argument != "'self'":
+            return "Give a value that can be one (a tuple for a list, say), or say with key= what identifies the result"
+        if self._options.self_key is None:
+            return "Say with self_key= what of self identifies it: the name of an attribute, or droppable.INSTANCE"
+        return "Give self_key= an attribute that can be one"
+
+    def tell_heavy(self, instance: object, size_bytes: int) -> None:
+        """Once a function, on the logger: its self is part of each key, and large."""
+        import logging
+
+        logging.getLogger("droppable").warning(
+            "%s: self (of type %s) is part of the key of each call by its value, of %d bytes here, which are read at "
+            "each call. Say with self_key= what of it identifies it: the name of an attribute, or droppable.INSTANCE",
+            self._options.name,
+            type(instance).__qualname__,
+            size_bytes,
+        )
+
+
+class AsyncKeeper(Keeper):
+    """Of a coroutine function: what it returns is awaited, and looks the key up then."""
+
+    def miss(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
+        """A coroutine. Nothing was counted."""
+        return self._find_or_create(memo, key, partial(self._function, *args, **kwargs))
+
+    async def _find_or_create(self, memo: CoreMemo, key: EncodedKey, factory: Callable[[], Awaitable[Any]]) -> Any:
+        value = memo._look_up(key)
+        if value is not NotImplemented:
+            return value
+        from droppable._flight import tasks  # which imports asyncio
+
+        return await tasks.do(self._cache._flights, self._cache, key, factory, self._keeping)
+
+    async def refresh(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
+        """As of a function. Whoever is cancelled cancels his own computation."""
+        lease = self._cache._lease(key)
+        start = perf_counter()
+        value = await self._function(*args, **kwargs)
+        return self._kept(lease, key, value, perf_counter() - start)
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no key, in the words of whoever refused."""
+    return str(error.__cause__ or error)
