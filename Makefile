@@ -5,6 +5,7 @@
 #   make demo       the main job: three caches under memory pressure, a table and a plot
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
+#   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
 #   make docs       the documentation, as a site in build/site
@@ -32,7 +33,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test flaky demo bench kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky suites demo bench kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -115,6 +116,10 @@ test:
 # make flaky ARGS="cache window": only these C tests.
 flaky: build
 	tools/flaky.sh $(ARGS)
+
+# The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.
+suites: build
+	$(BIN)/python tools/suites.py $(ARGS)
 
 # Work
 

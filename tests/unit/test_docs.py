@@ -10,7 +10,17 @@ import pytest
 import droppable
 
 TOP = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/cache.md", "docs/changes.md", "docs/model.md", "docs/random.md", "docs/regions.md"]
+PAGES = [
+    "README.md",
+    "docs/cache.md",
+    "docs/changes.md",
+    "docs/index.md",
+    "docs/migration.md",
+    "docs/model.md",
+    "docs/random.md",
+    "docs/regions.md",
+    "docs/tutorial.md",
+]
 
 ALL_PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in TOP.glob("docs/*.md"))]
 COUNT = r"`(?:stats\(\)\.)?((?:misses|window|yielded|pinned|stored|mapped)_\w+)`"
@@ -37,6 +47,25 @@ def test_each_file_that_a_page_links_to_is_there(page: str) -> None:
     files = [link for link in links if "://" not in link]
     missing = [link for link in files if not (TOP / page).parent.joinpath(link).exists()]
     assert not missing, f"{page} links to {missing}"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (TOP / "docs" / "reference.md").read_text()
+    written = re.findall(r"^\.\. auto(?:class|function|exception|data):: (\w+)$", text, flags=re.MULTILINE)
+    public = {
+        name
+        for name, thing in vars(droppable).items()
+        if not name.startswith("_") and not isinstance(thing, ModuleType)
+    }
+    assert set(written) == public, "docs/reference.md lists each public name, by autoclass, autofunction, ..."
+    assert len(written) == len(public), "docs/reference.md has a name twice"
+
+
+def test_each_method_that_the_migration_page_names_is_there() -> None:
+    rows = re.findall(r"^\|.*\|$", (TOP / "docs" / "migration.md").read_text(), flags=re.MULTILINE)
+    ours = "".join(row.split("|")[-2] for row in rows)  # of each row, what stands for it here
+    for owner, name in re.findall(r"\b(cache|f)\.(\w+)", ours):
+        assert hasattr(droppable.Cache if owner == "cache" else droppable.Memo, name) or name == "__wrapped__"
 
 
 @pytest.mark.parametrize("page", ["docs/cache.md", "docs/changes.md"])
