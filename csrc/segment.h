@@ -6,6 +6,35 @@
  *   used        1 0 0 1 1 ...   which pages of it were asked for lately
  *   gone        0 1 0 0 0 ...   of ENTRIES: which were found dropped; they are never written again
  *
+ * What follows says who moves what, along which arrow.
+ *
+ * A segment (state). A WHOLE is born SEALED. A doomed one is in the list of that name, whatever its state.
+ *
+ *   map_segment() --> OPEN --arena_seal(): full, or to be emptied--> SEALED
+ *                      ^ '---------.                                   |
+ *         arena_open() |           v  shard_retire(): nothing in it lives, or what lives is given up
+ *                     FREE <--no users-- arena_retire() --users > 0--> ZOMBIE
+ *                      |  '<-----------arena_release(): the last user-----'
+ *                      '--arena_trim(), arena_end_emptying()--> doomed --arena_bury(), without the lock--> unmapped
+ *
+ *   One that may not be used again (dirty, unwiped), or a WHOLE too many, is doomed in the place of FREE.
+ *
+ * An extent: the pages of one value, in EXTENTS and WHOLE. No field says its state; each place below is one.
+ *
+ *   shard_take_extent() --> written; its writer is a user of the segment --witness_write(): marked--> LIVE
+ *   LIVE    --cache_take_pin(): made dirty--> pinned (pins.h) --window_give_back(): marked--> LIVE
+ *   LIVE    --the kernel takes a page--> dropped; found by a reader's witnesses, or by cache_census.c
+ *   any     --shard_free_extent(): its entry left--> DEAD: a free place (rewrite_keep(), rewrite_note_absent()), or nothing
+ *   DEAD    --rewrite_take()--> written, for another value; --shard_retire()--> gone with its segment
+ *
+ * An entry, in ENTRIES. A slot of the index names it from the second arrow on.
+ *
+ *   shard_append() --> appended --index_insert(), shard_replace()--> LIVE --shard_move_entry()--> LIVE in another segment
+ *   LIVE    --shard_forget(), shard_replace(): counted by cause--> dead bytes, until the segment is retired
+ *   LIVE    --the kernel takes its page--> dropped; found by shard_find(), or by shard_let_go() once the page is noted as gone
+ *   LIVE    --shard_retire() of its segment--> orphan: its slot leads nowhere, and is cleared by who comes by
+ *   LIVE    --the page of the index goes--> nothing leads to it: end_round() counts it off its segment
+ *
  * Callers: arena, and the files of the cache, under the lock of the shard that owns the arena.
  */
 #ifndef DRP_SEGMENT_H
