@@ -81,19 +81,19 @@ static int give_up(CacheObject *self, struct cache *cache, const struct key *key
 }
 
 /* 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, buffer), instead of the value. */
-static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *place_out, PyObject **result)
+static int find(CacheObject *self, const struct key *key, bool raw, struct cache_about *about, PyObject **result)
 {
 	struct value_sink sink;
 	struct cache_pin pin;
-	uint64_t place;
+	struct cache_about own;
 
 	struct cache *cache = cache_object_core(self);
 	if (!cache)
 		return -1;
+	if (!about)
+		about = &own;
 	value_sink_init(&sink);
-	int status = cache_get(cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, &place);
-	if (place_out)
-		*place_out = place;
+	int status = cache_get(cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, about);
 	if (status == DRP_OK && raw) {
 		PyObject *buffer = pin.cache ? pin_object(self->core, &pin) : Py_NewRef(sink.object);
 		*result = buffer ? Py_BuildValue("iN", sink.kind, buffer) : NULL;
@@ -108,7 +108,7 @@ static int find(CacheObject *self, const struct key *key, bool raw, uint64_t *pl
 		bool failed_twice;
 		*result = value_finish(self->core, &sink, &pin, self->decode, &failed_twice);
 		if (failed_twice)
-			return give_up(self, cache, key, place, &sink);
+			return give_up(self, cache, key, about->place, &sink);
 		return *result ? 1 : -1;
 	}
 	value_sink_clear(&sink);
@@ -307,14 +307,14 @@ static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments,
 	static const char *const names[] = {"key", "default"};
 	PyObject *slots[2] = {NULL}, *result;
 	int found = -1, gone = 0;
+	struct cache_about about;
 	struct key key;
-	uint64_t place;
 
 	if (read_arguments("pop", arguments, count, keywords, names, 1, slots, 2) < 0)
 		return NULL;
 	if (key_encode(self->core, &key, slots[0]) == 0)
-		while ((found = find(self, &key, false, &place, &result)) > 0 &&
-		       (gone = forgotten(cache_delete(self->cache, key.data, key.bytes, place))) == 0)
+		while ((found = find(self, &key, false, &about, &result)) > 0 &&
+		       (gone = forgotten(cache_delete(self->cache, key.data, key.bytes, about.place))) == 0)
 			Py_DECREF(result); /* replaced, moved or taken meanwhile: look again */
 	if (found == 0) /* computations of it are out of date; what somebody stored a moment ago stays */
 		gone = forgotten(cache_revoke(self->cache, key.data, key.bytes));

@@ -1,13 +1,5 @@
 /*
- * cache.c - looking values up, storing them, and the cache's life. See cache.h for the contract.
- *
- * The order in which a value of pages of its own comes to be:
- *
- *   lock: take an extent       unlock: write it (witness order), mark it      lock: append its entry, index it
- *
- * It is marked before anything names it. The mark flushes translations that other processors may still have of pages
- * dropped from those addresses earlier, so whoever finds the entry sees this value's pages or newer zeros, never an
- * older value's bytes.
+ * cache.c - looking values up, deleting them, and the cache's life. See cache.h for the contract; cache_set.c stores.
  */
 #include "cache.h"
 
@@ -15,8 +7,10 @@
 #include <string.h>
 
 #include "cache_fork.h"
+#include "cache_fresh.h"
 #include "cache_internal.h"
 #include "cache_room.h"
+#include "cache_update.h"
 #include "cache_window.h"
 #include "cache_yield.h"
 #include "drp_assert.h"
@@ -24,18 +18,11 @@
 #include "witness.h"
 
 enum {
-	STACK_WITNESSES = 512, /* values of up to 2 MiB need no heap for them */
-	OWN_PARTS = 2, /* of a value, and there is room on the stack; on pages of its own it has an extent and witnesses in their place */
 	GET_RETRIES = 3,
-	SHRINK_CALLS = 4, /* that set, of a shard, between two steps in making its index smaller */
-	WATCH_CALLS = 64, /* of a shard, between two looks at the room; values on pages of their own take longer: each looks */
-	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
-	PAGE_WASTE_SHARE = 8,
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
 	SHARD_LEAST_BYTES = 128 << 20,
 	SHARDS_MOST = 16,
 	SHARDS_ONE_BY_ONE = 2,
-	LARGE_BYTES = 64 * 1024, /* of a value of pages: looked at before memory is taken for it, and room is asked for */
 	GET_ASKS_ROOM = 2,       /* beside PIN_RETRY */
 };
 
@@ -180,24 +167,6 @@ static struct shard *lock_shard(struct cache *cache, uint64_t hash)
 	struct shard *shard = shard_of(cache, hash);
 	pthread_mutex_lock(&shard->lock);
 	return shard;
-}
-
-static bool is_expired(struct cache *cache, const struct entry *entry)
-{
-	return (entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache);
-}
-
-/* Found and not expired: -1. Else the cause of the miss, and an expired entry is forgotten. */
-static int find_fresh(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
-		      struct found *found)
-{
-	int cause = shard_find(cache, shard, hash, key, key_bytes, found);
-	if (cause < 0 && is_expired(cache, &found->entry)) {
-		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-		shard_forget(cache, shard, &found->cursor, found, LEAVE_EXPIRED);
-		return MISS_EXPIRED;
-	}
-	return cause;
 }
 
 /* Copies a value that lies in the log of entries, under the lock. */
@@ -345,7 +314,7 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 }
 
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
-	      struct cache_pin *pin, uint64_t *place_out)
+	      struct cache_pin *pin, struct cache_about *about)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
@@ -370,6 +339,8 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			index_set_hot(&shard->index, &found.cursor);
 		segment_note_used(found.segment, found.offset, found.offset + found.entry.bytes);
 		const uint64_t name = found_name(&found);
+		if (about)
+			*about = (struct cache_about){name, found.entry.expires_ns, found.entry.version};
 		if (found.entry.flags & ENTRY_EXTENT)
 			status = get_extent(cache, shard, &found, mode, sink, pin, &room_bytes);
 		else
@@ -391,8 +362,6 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		if (status == DRP_OK) {
 			shard->hits++;
 			copied_pages = (found.entry.flags & ENTRY_EXTENT) && !pin->cache;
-			if (place_out)
-				*place_out = name;
 		}
 		if (status != DRP_MISS)
 			goto out;
@@ -413,17 +382,16 @@ out:
 	return status;
 }
 
-static bool is_present(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes)
+bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+		struct found *found)
 {
-	struct found found, again;
-
-	if (find_fresh(cache, shard, hash, key, key_bytes, &found) >= 0)
+	if (find_fresh(cache, shard, hash, key, key_bytes, found) >= 0)
 		return false;
-	again = found;
-	if (shard_is_whole(shard, &found))
+	struct found read = *found;
+	if (shard_is_whole(shard, &read))
 		return true;
-	entry_copy(&again.reader, NULL, again.entry.meta_bytes);
-	shard_forget(cache, shard, &again.cursor, &again, LEAVE_DROPPED);
+	entry_copy(&found->reader, NULL, found->entry.meta_bytes);
+	shard_forget(cache, shard, &found->cursor, found, LEAVE_DROPPED);
 	return false;
 }
 
@@ -431,250 +399,12 @@ int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
-	int there = shard->closed ? DRP_CLOSED : is_present(cache, shard, hash, key, key_bytes);
+	struct found found;
+	int there = shard->closed ? DRP_CLOSED : find_whole(cache, shard, hash, key, key_bytes, &found);
 
 	shard_unlock_last(cache, shard);
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return there;
-}
-
-/* What comes before the entry is indexed, for a value on pages of its own; without the lock but at its ends. */
-static int write_extent(struct cache *cache, struct shard *shard, uint64_t hash, const struct cache_item *item,
-			size_t value_bytes, struct segment **segment, struct entry_extent *extent, uint16_t *witnesses)
-{
-	const size_t length = witness_count(value_bytes) * prim_page_size();
-	bool resident = false;
-
-	pthread_mutex_lock(&shard->lock);
-	int status = shard->closed ? DRP_CLOSED : DRP_OK;
-	if (status == DRP_OK) {
-		probation_judge(cache, shard, length); /* before pages are taken for this one */
-		const enum arena_part part = probation_choose(shard, hash, item->cost_ns, value_bytes);
-		const struct segment *head = shard->arena.logs[part].extents;
-		const enum segment_kind kind = shard_extent_kind(shard, length);
-		bool urgent = kind == SEGMENT_WHOLE || !head || head->length - head->used < length;
-		shard_make_space(cache, shard, kind, length, urgent);
-		status = shard_take_extent(cache, shard, part, hash, value_bytes, segment, extent, &resident);
-	}
-	shard_unlock(shard);
-	if (status != DRP_OK)
-		return status;
-
-	unsigned char *address = (*segment)->base + (size_t)extent->page * prim_page_size();
-	status = witness_write(address, item->parts, item->part_count, witnesses,
-			       cache->config.backing == PRIM_DROPPABLE);
-	if (status == DRP_OK) {
-		if (resident) /* it keeps its old place in the reclaim order, and must not look unused there */
-			prim_touch(address, length);
-		return DRP_OK;
-	}
-	if (prim_purge(address, length) != DRP_OK) { /* not all of it was marked */
-		pthread_mutex_lock(&shard->lock);
-		(*segment)->dirty = true;
-		pthread_mutex_unlock(&shard->lock);
-	}
-	return DRP_REFUSED; /* it would not be droppable, or is gone */
-}
-
-/* Puts an appended entry into the index, in the place of the key's older one if there is one. */
-static int publish(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
-		   uint64_t place)
-{
-	struct found older;
-	struct entry_extent extent;
-	uint64_t displaced;
-
-	if (shard_find(cache, shard, hash, key, key_bytes, &older) < 0) {
-		const size_t older_bytes = found_end(&older) - older.offset;
-		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
-		if ((older.entry.flags & ENTRY_EXTENT) && shard_read_extent(&older, &extent))
-			shard_free_extent(cache, shard, &extent, LEAVE_REPLACED);
-		if (shard_replace(cache, shard, &older.cursor, older_bytes, place))
-			return DRP_OK;
-	}
-	int status = index_insert(&shard->index, hash, place, &displaced);
-	if (displaced)
-		shard_evict_place(cache, shard, displaced);
-	return status;
-}
-
-/* What publish() will read: the entry that stands there now comes from memory while the new one is written. */
-static void prefetch_older(const struct shard *shard, uint64_t hash)
-{
-	const uint64_t place = shard->closed ? 0 : index_peek(&shard->index, hash);
-	const struct segment *segment = place ? arena_segment(&shard->arena, arena_place_number(place)) : NULL;
-
-	if (segment)
-		__builtin_prefetch(segment->base + arena_place_offset(place));
-}
-
-/* An entry that could not be stored for want of memory: the older one of its key must not stand in for it. */
-static void refuse(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes)
-{
-	struct found older;
-
-	shard->counts.refused++;
-	if (shard_find(cache, shard, hash, key, key_bytes, &older) < 0) {
-		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
-		shard_forget(cache, shard, &older.cursor, &older, LEAVE_EVICTED);
-	}
-}
-
-/*
- * A value that leaves no more than an eighth of its pages unused has them to itself. In the log it would share the first and
- * the last of them with its neighbours, and die with either.
- */
-static bool fills_pages(size_t value_bytes)
-{
-	const size_t rounded = witness_count(value_bytes) * prim_page_size();
-	return value_bytes > 0 && rounded - value_bytes <= rounded / PAGE_WASTE_SHARE;
-}
-
-/* lease: NULL, or only while it holds. */
-static int set_item(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
-		    enum cache_set_mode mode, const struct cache_lease *lease)
-{
-	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
-	struct shard *shard = shard_of(cache, hash);
-	uint16_t on_stack[STACK_WITNESSES], *witnesses = on_stack;
-	struct segment *segment = NULL;
-	struct entry_extent extent;
-	size_t value_bytes = 0;
-	uint64_t place;
-	int status;
-
-	struct drp_part own[2 + OWN_PARTS] = {{key, key_bytes}, {item->meta, item->meta_bytes}};
-	for (size_t i = 0; i < item->part_count; i++) {
-		if (__builtin_add_overflow(value_bytes, item->parts[i].bytes, &value_bytes))
-			return DRP_TOO_LARGE;
-		if (i < OWN_PARTS)
-			own[2 + i] = item->parts[i];
-	}
-	/* Parts may overlap, so that a value can be larger than all memory. */
-	if (value_bytes > SIZE_MAX / 2 || key_bytes > cache->config.segment_bytes || item->meta_bytes > cache->config.segment_bytes)
-		return DRP_TOO_LARGE;
-	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || fills_pages(value_bytes) ||
-			      (item->own_pages && value_bytes >= prim_page_size()) ||
-			      value_bytes > cache->config.segment_bytes / 4;
-	const size_t extent_pages = on_pages ? witness_count(value_bytes) : 0;
-	const size_t witness_total = extent_pages * sizeof(*witnesses);
-
-	struct entry entry = {
-		.kind = item->kind, .key_bytes = key_bytes, .meta_bytes = item->meta_bytes,
-		.flags = (uint8_t)((item->ttl_ns ? ENTRY_TTL : 0) | (item->cost_ns ? ENTRY_COST : 0) |
-				   (on_pages ? ENTRY_EXTENT : 0) | (item->own_pages ? ENTRY_OWN_PAGES : 0)),
-		.expires_ns = item->ttl_ns ? cache_now_ns(cache) + item->ttl_ns : 0, .cost_ns = item->cost_ns,
-		.inline_bytes = on_pages ? sizeof(extent) + witness_total : value_bytes,
-	};
-	entry_measure(&entry);
-	const size_t stored_bytes = entry_most_bytes(entry.bytes); /* it must fit in a segment of its own */
-	const size_t extent_bytes = extent_pages * prim_page_size();
-	if (stored_bytes > cache->config.segment_bytes || entry.inline_bytes > UINT32_MAX ||
-	    (cache->config.max_bytes && stored_bytes + extent_bytes > cache->config.max_bytes))
-		return DRP_TOO_LARGE;
-
-	struct drp_part *parts = own;
-	const size_t part_count = 2 + (on_pages ? OWN_PARTS : item->part_count);
-	if (part_count > 2 + OWN_PARTS) {
-		parts = malloc(part_count * sizeof(*parts));
-		if (!parts)
-			return DRP_NO_MEMORY;
-		memcpy(parts, own, 2 * sizeof(*parts));
-		memcpy(parts + 2, item->parts, item->part_count * sizeof(*parts));
-	}
-	if (on_pages && witness_total > sizeof(on_stack)) {
-		witnesses = malloc(witness_total);
-		if (!witnesses) {
-			status = DRP_NO_MEMORY;
-			goto out_free;
-		}
-	}
-
-	const size_t promised_bytes = extent_bytes >= LARGE_BYTES ? extent_bytes : 0;
-	if (promised_bytes)
-		cache_promise_room(promised_bytes);
-	status = cache_has_room(cache, shard, stored_bytes + extent_bytes, promised_bytes) ? DRP_OK : DRP_REFUSED;
-	if (status == DRP_OK && on_pages) {
-		status = write_extent(cache, shard, hash, item, value_bytes, &segment, &extent, witnesses);
-		parts[2] = (struct drp_part){&extent, sizeof(extent)};
-		parts[3] = (struct drp_part){witnesses, witness_total};
-	}
-	if (promised_bytes && status == DRP_OK)
-		cache_promise_stored(cache, promised_bytes);
-	else if (promised_bytes)
-		cache_promise_kept(cache, promised_bytes, false);
-
-	pthread_mutex_lock(&shard->lock);
-	prefetch_older(shard, hash);
-	if (status == DRP_OK && shard->closed)
-		status = DRP_CLOSED;
-	if (lease && !leases_hold(&shard->leases, lease) && !shard->closed)
-		status = DRP_STALE; /* before it could be refused, which would forget what somebody else stored */
-	if (status == DRP_OK && mode == SET_IF_ABSENT && is_present(cache, shard, hash, key, key_bytes))
-		status = DRP_EXISTS;
-	if (status == DRP_OK) {
-		/* An entry goes with its extent. */
-		const enum arena_part part = segment ? segment->part : probation_choose(shard, hash, item->cost_ns, stored_bytes);
-		if (!segment)
-			probation_judge(cache, shard, stored_bytes);
-		const unsigned life = entry.flags & ENTRY_TTL ? expiry_life(cache, entry.expires_ns) : 0;
-		const struct segment *head = shard->arena.logs[part].entries[life];
-		bool urgent = !head || head->length - head->used < stored_bytes + prim_page_size();
-		shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
-		status = shard_append(cache, shard, part, &entry, parts, part_count, &place);
-	}
-	if (status == DRP_OK) {
-		status = publish(cache, shard, hash, key, key_bytes, place);
-		if (status != DRP_OK) { /* nothing leads to it */
-			size_t start;
-			const size_t offset = arena_place_offset(place);
-			shard_leave_place(cache, shard, place, entry_place(offset, entry.bytes, &start) - offset);
-		}
-	}
-	if (status == DRP_REFUSED && !shard->closed)
-		refuse(cache, shard, hash, key, key_bytes);
-	if (!lease && (status == DRP_OK || status == DRP_REFUSED))
-		leases_revoke(&shard->leases, hash);
-	if (segment) {
-		if (status != DRP_OK)
-			shard_free_extent(cache, shard, &extent, LEAVE_DROPPED); /* or was never written whole */
-		arena_release(&shard->arena, segment);
-	}
-	if (status == DRP_OK) {
-		shard->counts.sets++;
-		shard_mark(shard, false);
-		shard_evict(cache, shard, place);
-		if (segment)
-			shard_audit(cache, shard, 1);
-		if (shard->emptied)
-			shard_retire_emptied(cache, shard);
-		if (shard->counts.sets % SHRINK_CALLS == 0)
-			shard_shrink_index(shard);
-	}
-	const bool watch = segment || shard->counts.sets % WATCH_CALLS == 0;
-	shard_unlock_last(cache, shard);
-	if (watch)
-		cache_yield();
-	expiry_pass(cache, EXPIRY_CALL_NS);
-	if (witnesses != on_stack)
-		free(witnesses);
-out_free:
-	if (parts != own)
-		free(parts);
-	return status;
-}
-
-int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
-	      enum cache_set_mode mode)
-{
-	return set_item(cache, key, key_bytes, item, mode, NULL);
-}
-
-int cache_set_leased(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
-		     struct cache_lease *lease)
-{
-	DRP_ASSERT(lease->cache == cache && lease->hash == hash_bytes(cache->secret, key, key_bytes));
-	return set_item(cache, key, key_bytes, item, SET_ALWAYS, lease);
 }
 
 int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_t place)
@@ -693,6 +423,30 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
 		shard_shrink_index(shard);
 		status = DRP_OK;
+	}
+	shard_unlock_last(cache, shard);
+	expiry_pass(cache, EXPIRY_CALL_NS);
+	return status;
+}
+
+int cache_delete_version(struct cache *cache, const void *key, size_t key_bytes, uint64_t version)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = lock_shard(cache, hash);
+	struct found found;
+	int status = DRP_OK;
+
+	if (shard->closed)
+		status = DRP_CLOSED;
+	else if (!find_whole(cache, shard, hash, key, key_bytes, &found))
+		status = DRP_MISS;
+	else if (found.entry.version != version)
+		status = DRP_EXISTS;
+	if (status == DRP_OK) {
+		leases_revoke(&shard->leases, hash);
+		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_shrink_index(shard);
 	}
 	shard_unlock_last(cache, shard);
 	expiry_pass(cache, EXPIRY_CALL_NS);
@@ -782,6 +536,15 @@ int cache_settle(struct cache *cache)
 		shard_unlock(shard);
 	}
 	return status;
+}
+
+uint64_t cache_remaining_ns(struct cache *cache, const struct cache_about *about)
+{
+	const uint64_t now_ns = cache_now_ns(cache);
+
+	if (about->expires_ns == 0)
+		return 0;
+	return about->expires_ns > now_ns ? about->expires_ns - now_ns : 1;
 }
 
 void cache_advance_clock(struct cache *cache, uint64_t ns)

@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cache_stats.h"
 #include "droppable.h"
 #include "prim.h"
 
@@ -34,21 +35,6 @@ struct cache_config {
 	const struct drp_waits *waits; /* or NULL: at the end of a set, get or delete that unmaps much; outlives the cache */
 };
 
-enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_REJECTED, MISS_CAUSES };
-
-/* Counted since the start, but for entries, bytes and mapped_bytes, which are of this moment. */
-struct cache_stats {
-	uint64_t hits;
-	uint64_t misses[MISS_CAUSES];
-	uint64_t sets, deletes, refused, evicted, expired, replaced, cleared;
-	uint64_t dropped;       /* entries found dropped, by whatever looked at them */
-	uint64_t entries;       /* kept and not yet known to be gone */
-	uint64_t bytes;         /* of those, as stored: with heads and padding */
-	uint64_t mapped_bytes;  /* address space, resident or not */
-	uint64_t pinned_bytes, window_bytes; /* not droppable: held by somebody; by nobody, but used a moment ago */
-	uint64_t index_lost_pages, yielded_bytes; /* yielded: because others took memory fast; drops, once they are found */
-};
-
 struct cache_item {
 	const struct drp_part *parts; /* the value's bytes */
 	size_t part_count;
@@ -56,6 +42,7 @@ struct cache_item {
 	size_t meta_bytes;
 	uint8_t kind;      /* the caller's, given back as it is */
 	bool own_pages;    /* lay it out so that it can be pinned, if it is a page or more */
+	bool versioned;    /* give the entry a version that no other of this cache has: cache_update.h */
 	uint64_t ttl_ns;   /* 0: never expires */
 	uint64_t cost_ns;  /* time to create it again; 0: unknown */
 };
@@ -85,7 +72,14 @@ struct cache_pin {
 
 /* GET_PIN_OWN: pin what was stored with own_pages. GET_PIN: pin whatever can be. */
 enum cache_get_mode { GET_COPY, GET_PIN_OWN, GET_PIN };
-enum cache_set_mode { SET_ALWAYS, SET_IF_ABSENT };
+enum cache_set_mode { SET_ALWAYS, SET_IF_ABSENT, SET_IF_PRESENT, SET_IF_SAME /* only for cache_update() */ };
+
+/* What cache_get() tells of an entry. */
+struct cache_about {
+	uint64_t place;      /* this very entry, and no later one of its key */
+	uint64_t expires_ns; /* by the cache's clock: see cache_remaining_ns(); 0: never */
+	uint64_t version;    /* of an entry stored with item.versioned; 0: it has none */
+};
 
 int cache_create(const struct cache_config *config, struct cache **out);
 /* Forgets everything and gives memory back, but for pins. Every later call but cache_unpin() answers DRP_CLOSED. */
@@ -95,12 +89,12 @@ void cache_unref(struct cache *cache);
 
 /*
  * Looks a key up. Where mode allows it, the value is on pages of its own, and the backing can pin, *pin is filled (pin->
- * cache is NULL otherwise) and reserve() is called with value_bytes 0 for the meta alone. *place, if not NULL, tells this
- * very entry from later ones of its key.
+ * cache is NULL otherwise) and reserve() is called with value_bytes 0 for the meta alone. *about, if not NULL, is filled in
+ * before reserve() is called, and counts if DRP_OK is returned.
  * DRP_MISS, DRP_CLOSED, DRP_REFUSED from reserve().
  */
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
-	      struct cache_pin *pin, uint64_t *place);
+	      struct cache_pin *pin, struct cache_about *about);
 void cache_unpin(struct cache_pin *pin);
 bool cache_unpin_quick(struct cache_pin *pin); /* the same, if that takes no system call; false: nothing was done */
 
@@ -109,7 +103,8 @@ int cache_contains(struct cache *cache, const void *key, size_t key_bytes);
 
 /*
  * Stores a value, instead of the one that was there. DRP_REFUSED: no memory that could be dropped again is left for it, counted,
- * and the key is gone; DRP_TOO_LARGE, DRP_NO_MEMORY, DRP_EXISTS (SET_IF_ABSENT), DRP_CLOSED: nothing changed.
+ * and the key is gone, but for SET_IF_ABSENT; DRP_TOO_LARGE, DRP_NO_MEMORY, DRP_EXISTS (SET_IF_ABSENT), DRP_MISS (SET_IF_PRESENT),
+ * DRP_CLOSED: nothing changed. More conditions: cache_update.h.
  */
 int cache_set(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 	      enum cache_set_mode mode);
@@ -120,7 +115,6 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_t place);
 
 int cache_clear(struct cache *cache);
-void cache_read_stats(struct cache *cache, struct cache_stats *out);
 
 /*
  * Walks the keys. *cursor begins at 0; take() gets each key of one batch, outside of any lock. DRP_MISS at the end.

@@ -70,6 +70,7 @@ struct cache {
 	/* What inserts write, away from what all read. Room before the limit, as last read and used up: cache_room.c */
 	_Atomic int64_t room_bytes __attribute__((aligned(128))), room_to_use_bytes, room_given_bytes;
 	_Atomic uint64_t room_until_ns;
+	_Atomic uint64_t last_version; /* that an entry was given: cache_update.h */
 	_Atomic bool memory_is_free; /* as last read, at every level; false where nobody can tell */
 	_Atomic uint64_t span_bytes; /* of one shard */
 	_Atomic uint64_t held_bytes; /* by all shards; only kept where config.max_bytes is set: cache_evict.c */

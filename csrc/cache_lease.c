@@ -28,6 +28,7 @@ int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, st
 	lease->hash = hash;
 	lease->fork_count = shard->leases.fork_count;
 	atomic_init(&lease->is_stale, false);
+	lease->is_overtaken = false;
 	lease->next = *bucket;
 	lease->link = bucket;
 	if (*bucket)
@@ -69,6 +70,12 @@ void leases_revoke_open(struct leases *leases, uint64_t hash)
 	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
 		if (lease->hash == hash)
 			atomic_store_explicit(&lease->is_stale, true, memory_order_release);
+}
+
+void leases_overtake_open(struct leases *leases, uint64_t hash)
+{
+	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
+		lease->is_overtaken |= lease->hash == hash;
 }
 
 void leases_revoke_all(struct leases *leases)

@@ -9,7 +9,8 @@
  *
  * Without it the value that was read before an invalidation would be stored after it, and stay. What makes a lease stale
  * is what callers say about the key. Expiry, eviction and drops do not: they say nothing about the value's source. A value
- * that is stored under a lease does not make other leases of its key stale either: it was computed, as theirs will be.
+ * that is stored under a lease does not make other leases of its key stale either: it was computed, as theirs will be. What
+ * was computed from the value that is in the cache is another matter: a strict store (cache_update.h) compares and sets.
  *
  * Keys are compared by their 64-bit keyed hash alone: two keys that share it cost a value that is not kept, no more.
  *
@@ -35,6 +36,7 @@ struct cache_lease { /* all private, but that a lease of zeros is one that is no
 	uint64_t hash;
 	uint64_t fork_count;
 	_Atomic bool is_stale;
+	bool is_overtaken; /* a value was stored under a lease of this key meanwhile; under the shard's lock */
 };
 
 /* Opens *lease, which must stay where it is until cache_lease_end(). It holds the cache's memory alive. DRP_CLOSED. */
@@ -65,6 +67,7 @@ struct leases {
 
 bool leases_hold(const struct leases *leases, const struct cache_lease *lease);
 void leases_revoke_open(struct leases *leases, uint64_t hash);
+void leases_overtake_open(struct leases *leases, uint64_t hash);
 void leases_revoke_all(struct leases *leases);
 void leases_forget(struct leases *leases); /* in a forked child */
 
@@ -73,6 +76,12 @@ static inline void leases_revoke(struct leases *leases, uint64_t hash)
 {
 	if (leases->open != 0)
 		leases_revoke_open(leases, hash);
+}
+/* The same for those who store under a lease. */
+static inline void leases_overtake(struct leases *leases, uint64_t hash)
+{
+	if (leases->open != 0)
+		leases_overtake_open(leases, hash);
 }
 
 #endif

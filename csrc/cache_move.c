@@ -39,8 +39,8 @@ bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *s
 	return live;
 }
 
-bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
-		      const struct entry_extent *extent)
+int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
+			const struct entry *as, const struct entry_extent *extent)
 {
 	const size_t bytes = found->entry.key_bytes + found->entry.meta_bytes + found->entry.inline_bytes;
 	const uint64_t old_place = found->cursor.place;
@@ -48,11 +48,11 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 	const uint32_t stamp = arena_stamp(found->segment->number);
 	struct found again = *found; /* whose reader goes on, while the caller needs the other where it stands */
 	uint64_t place;
-	bool moved = false;
+	int status = DRP_MISS;
 
 	unsigned char *copy = malloc(bytes ? bytes : 1);
 	if (!copy)
-		return false;
+		return DRP_NO_MEMORY;
 	if (!shard_open_entry(&again))
 		goto out;
 	entry_copy(&again.reader, copy, bytes);
@@ -61,28 +61,36 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
 	if (extent)
 		memcpy(copy + found->entry.key_bytes + found->entry.meta_bytes, extent, sizeof(*extent));
 	struct drp_part part = {copy, bytes};
-	if (shard_append(cache, shard, to, &found->entry, &part, 1, &place) != DRP_OK)
+	status = shard_append(cache, shard, to, as, &part, 1, &place);
+	if (status != DRP_OK)
 		goto out;
 	/* Room for it may have been made with a look at the index, which found the page gone, or began it anew. */
 	const bool is_named = shard_find_place(shard, found->cursor.hash, old_place, &found->cursor);
 	if (!is_named || !index_replace(&shard->index, &found->cursor, place)) {
 		/* The page of the index went: nothing leads to either of them, nor to their value. */
 		struct entry_extent of;
+		status = DRP_STALE;
 		memcpy(&of, copy + found->entry.key_bytes + found->entry.meta_bytes,
 		       found->entry.flags & ENTRY_EXTENT ? sizeof(of) : 0);
 		if (found->entry.flags & ENTRY_EXTENT)
 			shard_free_extent(cache, shard, &of, LEAVE_DROPPED);
 		size_t start;
 		const size_t offset = arena_place_offset(place);
-		shard_leave_place(cache, shard, place, entry_place(offset, found->entry.bytes, &start) - offset);
+		shard_leave_place(cache, shard, place, entry_place(offset, as->bytes, &start) - offset);
 	}
 	if (is_named) /* else its segment may have been told so at the end of a round: what it counts is never less than the truth */
 		shard_leave_place(cache, shard, old_place, old_bytes);
 	found->cursor.place = place;
-	moved = true;
 out:
 	free(copy);
-	return moved;
+	return status;
+}
+
+bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
+		      const struct entry_extent *extent)
+{
+	const int status = shard_move_entry_as(cache, shard, to, found, &found->entry, extent);
+	return status == DRP_OK || status == DRP_STALE;
 }
 
 bool shard_find_by_extent(struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,

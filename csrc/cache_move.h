@@ -4,7 +4,7 @@
  *   segment to be emptied  [entry]--its key, hashed--> index --leads here?--> live: copied to a head, or forgotten
  *   directory of extents   [hash, page]-------------> index --entry, its extent is here?--> the same
  *
- * Callers: cache_sweep.c, cache_census.c, cache_probation.c, cache_tidy.c. All of it under the shard's lock.
+ * Callers: cache_sweep.c, cache_census.c, cache_probation.c, cache_tidy.c, cache_touch.c. All of it under the shard's lock.
  */
 #ifndef DRP_CACHE_MOVE_H
 #define DRP_CACHE_MOVE_H
@@ -32,6 +32,12 @@ bool shard_find_by_extent(struct shard *shard, uint64_t hash, uint64_t serial, u
  */
 bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
 		      const struct entry_extent *extent);
+/*
+ * The same with another head; what is behind the head is copied. What shard_append() said; DRP_MISS: it turns out to be dropped;
+ * DRP_STALE: it was moved, but nothing leads to it, for its page of the index is gone.
+ */
+int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
+			const struct entry *as, const struct entry_extent *extent);
 /* Copies a value and its entry to the heads of the main log. False: it has to go. */
 bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
 		       const struct entry_extent *old, uint64_t hash);

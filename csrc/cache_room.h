@@ -10,6 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum {
+	LARGE_BYTES = 64 * 1024, /* of a value of pages: looked at before memory is taken for it, and room is asked for */
+	WATCH_CALLS = 64, /* of a shard, between two looks at the room; values on pages of their own take longer: each looks */
+};
+
 struct cache;
 struct prim_headroom;
 struct shard;

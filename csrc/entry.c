@@ -29,7 +29,7 @@ struct small_lengths {
 	uint8_t key, meta;
 };
 
-enum { PIECE = ENTRY_PIECE_BYTES, HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 16 };
+enum { PIECE = ENTRY_PIECE_BYTES, HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 24 };
 
 _Static_assert(sizeof(struct piece) == PIECE, "entry_place() reckons with it");
 
@@ -42,7 +42,11 @@ static size_t lengths_bytes(unsigned flags)
 
 static size_t head_bytes(unsigned flags)
 {
-	return lengths_bytes(flags) + (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0);
+	size_t bytes = lengths_bytes(flags);
+
+	if (flags & ENTRY_EXTRAS)
+		bytes += (flags & ENTRY_TTL ? 8 : 0) + (flags & ENTRY_COST ? 8 : 0) + (flags & ENTRY_VERSION ? 8 : 0);
+	return bytes;
 }
 
 /* Is an entry of that many bytes never split? */
@@ -140,6 +144,8 @@ static size_t encode_head(unsigned char *head, const struct entry *entry)
 		at = put(at, &entry->expires_ns, 8);
 	if (flags & ENTRY_COST)
 		at = put(at, &entry->cost_ns, 8);
+	if (flags & ENTRY_VERSION)
+		at = put(at, &entry->version, 8);
 	return (size_t)(at - head);
 }
 
@@ -330,6 +336,16 @@ static void read_lengths(struct entry_reader *reader, struct entry *entry)
 	entry->bytes = head_bytes(entry->flags) + entry->key_bytes + entry->meta_bytes + entry->inline_bytes;
 }
 
+static void read_extras(struct entry_reader *reader, struct entry *entry)
+{
+	if (entry->flags & ENTRY_TTL)
+		entry_copy(reader, &entry->expires_ns, 8);
+	if (entry->flags & ENTRY_COST)
+		entry_copy(reader, &entry->cost_ns, 8);
+	if (entry->flags & ENTRY_VERSION)
+		entry_copy(reader, &entry->version, 8);
+}
+
 /* Does an entry of that many bytes that begins at start end before end? */
 static bool fits(size_t start, size_t end, size_t bytes)
 {
@@ -352,7 +368,7 @@ bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t st
 	*reader = (struct entry_reader){.base = base, .end = end, .at = start + PIECE, .left = piece.length, .stamp = stamp};
 	entry->kind = piece.kind;
 	entry->flags = piece.flags & (uint8_t)~ENTRY_FIRST;
-	entry->expires_ns = entry->cost_ns = 0;
+	entry->expires_ns = entry->cost_ns = entry->version = 0;
 	if (!(entry->flags & ENTRY_SMALL)) {
 		read_lengths(reader, entry);
 		if (!fits(start, end, entry->bytes))
@@ -360,10 +376,8 @@ bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t st
 	} else if (!read_small_lengths(reader, entry)) {
 		return false;
 	}
-	if (entry->flags & ENTRY_TTL)
-		entry_copy(reader, &entry->expires_ns, 8);
-	if (entry->flags & ENTRY_COST)
-		entry_copy(reader, &entry->cost_ns, 8);
+	if (entry->flags & ENTRY_EXTRAS)
+		read_extras(reader, entry);
 	prim_step();
 	atomic_thread_fence(memory_order_acquire);
 	return !reader->lost && atomic_load_explicit(stamp_at(base, start), memory_order_relaxed) == stamp;

@@ -39,7 +39,9 @@ enum entry_flags {
 	ENTRY_COST = 8,   /* cost_ns follows */
 	ENTRY_EXTENT = 16, /* the inline value is a struct entry_extent and witnesses */
 	ENTRY_OWN_PAGES = 32, /* was stored to be pinned */
+	ENTRY_VERSION = 128, /* version follows */
 	ENTRY_SMALL = 64, /* lengths of key and meta in 8 bits each; the value's follows from the piece's */
+	ENTRY_EXTRAS = ENTRY_TTL | ENTRY_COST | ENTRY_VERSION,
 	ENTRY_LENGTHS = ENTRY_WIDE | ENTRY_SMALL, /* set by entry_measure() */
 };
 
@@ -49,7 +51,7 @@ struct entry {
 	uint8_t flags; /* enum entry_flags but for ENTRY_FIRST */
 	size_t key_bytes, meta_bytes, inline_bytes;
 	size_t bytes;  /* all of it, without the pieces' own heads: entry_measure() */
-	uint64_t expires_ns, cost_ns;
+	uint64_t expires_ns, cost_ns, version;
 };
 
 /* What stands in place of the value when it has pages of its own; uint16_t witnesses follow. */

@@ -26,6 +26,8 @@
 
 #include "droppable.h"
 
+enum { STACK_WITNESSES = 512 /* of values of up to 2 MiB: more do not lie on the stack */ };
+
 #define WITNESS_ZERO UINT16_MAX /* all zeros, or (with pages of 64 KiB only) first non-zero byte at the very end */
 
 /* Pages, and so witnesses, that a value of bytes needs. */

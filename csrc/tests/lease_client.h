@@ -11,7 +11,7 @@
 
 static struct client_sink sink;
 
-static int set_leased(struct cache *cache, uint64_t key, uint64_t version, size_t bytes, struct cache_lease *lease)
+static inline int set_leased(struct cache *cache, uint64_t key, uint64_t version, size_t bytes, struct cache_lease *lease)
 {
 	unsigned char *value = malloc(bytes);
 	const uint64_t meta[] = {version, bytes};
@@ -26,7 +26,7 @@ static int set_leased(struct cache *cache, uint64_t key, uint64_t version, size_
 }
 
 /* The version that is there; 0: none. */
-static uint64_t version_of(struct cache *cache, uint64_t key)
+static inline uint64_t version_of(struct cache *cache, uint64_t key)
 {
 	uint64_t version = 0;
 	bool wrong = false;
@@ -37,7 +37,7 @@ static uint64_t version_of(struct cache *cache, uint64_t key)
 	return status == DRP_OK ? version : 0;
 }
 
-static size_t open_leases(struct cache *cache)
+static inline size_t open_leases(struct cache *cache)
 {
 	size_t open = 0;
 

@@ -7,6 +7,7 @@
 #include "cache_client.h"
 #include "cache_move.h"
 #include "cache_on_fake.h"
+#include "cache_update.h"
 #include "cache_yield.h"
 #include "check.h"
 #include "check_counts.h"
@@ -50,10 +51,12 @@ static void set(struct cache *cache, uint64_t key, uint64_t version, size_t byte
 	const struct drp_part part = {value, bytes};
 	const uint64_t meta[] = {version, bytes};
 	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta, .meta_bytes = sizeof(meta),
-					.kind = (uint8_t)(key & 7), .own_pages = draw(2) == 0, .ttl_ns = ttl_ns};
-	const int status = cache_set(cache, &key, sizeof(key), &item, mode);
+					.kind = (uint8_t)(key & 7), .own_pages = draw(2) == 0, .ttl_ns = ttl_ns, .versioned = version % 3 == 0};
+	struct cache_update update = {.mode = mode, .version = mode == SET_IF_SAME ? 1 + draw((unsigned)version + 1) : 0};
+	const int status = cache_update(cache, &key, sizeof(key), &item, &update);
 
-	CHECK(status == DRP_OK || status == DRP_REFUSED || status == DRP_EXISTS || status == DRP_NO_MEMORY);
+	CHECK(status == DRP_OK || status == DRP_REFUSED || status == DRP_NO_MEMORY || status == DRP_EXISTS ||
+	      (status == DRP_MISS && mode >= SET_IF_PRESENT));
 	free(value);
 }
 
@@ -90,10 +93,11 @@ static void one_call(struct cache *cache, unsigned drops, uint64_t version)
 {
 	const uint64_t key = draw(KEYS);
 	struct cache_drop dropped;
+	int status;
 
-	switch (draw(100)) {
+	switch (draw(120)) {
 	case 0 ... 44:
-		set(cache, key, version, draw_bytes(), draw(6) == 0 ? TTL_NS : 0, draw(8) ? SET_ALWAYS : SET_IF_ABSENT);
+		set(cache, key, version, draw_bytes(), draw(6) == 0 ? TTL_NS : 0, draw(4) ? SET_ALWAYS : (enum cache_set_mode)draw(SET_IF_SAME + 1));
 		break;
 	case 45 ... 79:
 		(void)get(cache, key);
@@ -128,6 +132,14 @@ static void one_call(struct cache *cache, unsigned drops, uint64_t version)
 		for (uint64_t gone = draw(60) == 0 ? 0 : KEYS; gone < KEYS; gone++)
 			if (gone % 16 != version % 16)
 				(void)cache_delete(cache, &gone, sizeof(gone), 0);
+		break;
+	case 98 ... 113:
+		status = cache_touch(cache, &key, sizeof(key), draw(3) ? (1 + draw(100)) * TTL_NS : 0);
+		CHECK(status == DRP_OK || status == DRP_MISS || status == DRP_REFUSED || status == DRP_NO_MEMORY);
+		break;
+	case 114 ... 116:
+		status = cache_delete_version(cache, &key, sizeof(key), 1 + draw((unsigned)version + 1));
+		CHECK(status == DRP_OK || status == DRP_MISS || status == DRP_EXISTS);
 		break;
 	default:
 		for (unsigned i = 0; i < drops * 2 && fake_pages() > 0; i++)

@@ -9,6 +9,7 @@
 #include "cache.h"
 
 #include "cache_client.h"
+#include "cache_update.h"
 #include "check.h"
 #include "prim_fake.h"
 
@@ -55,7 +56,7 @@ static void check_all(struct cache *cache, const uint64_t *newest, const bool *g
 	}
 }
 
-enum operation { OP_GET, OP_PIN, OP_REPLACE, OP_ADD, OP_DELETE, OP_CONTAINS, OP_WALK, OP_COUNT };
+enum operation { OP_GET, OP_PIN, OP_REPLACE, OP_ADD, OP_DELETE, OP_CONTAINS, OP_WALK, OP_TOUCH, OP_UPDATE, OP_COUNT };
 
 static int ignore_key(void *context, const void *key, size_t key_bytes)
 {
@@ -108,6 +109,17 @@ static void operate(struct cache *cache, enum operation operation, uint64_t key,
 			;
 		CHECK_EQ(status, DRP_MISS);
 		CHECK(walked <= KEYS);
+		break;
+	case OP_TOUCH: /* the value is what it was, if it is there */
+		status = cache_touch(cache, &key, sizeof(key), UINT64_C(3600000000000));
+		CHECK(status == DRP_OK || status == DRP_MISS || status == DRP_REFUSED);
+		break;
+	case OP_UPDATE:
+		status = client_set(cache, key, 2, sizes[(key + 3) % KEYS], own_pages[key], SET_IF_PRESENT);
+		CHECK(status == DRP_OK || status == DRP_MISS || status == DRP_REFUSED);
+		if (status == DRP_OK)
+			newest[key] = 2;
+		gone[key] = status != DRP_OK;
 		break;
 	case OP_COUNT:
 		break;

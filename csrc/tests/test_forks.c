@@ -20,6 +20,7 @@
 #include "cache_internal.h"
 #include "cache_on_fake.h"
 #include "cache_pages.h"
+#include "cache_update.h"
 #include "cache_window.h"
 #include "check.h"
 #include "prim_fake.h"
@@ -221,7 +222,7 @@ static void another_thread_forks(void)
 enum operation {
 	SET_SMALL, SET_NEW, SET_BESIDE, SET_ALONE, SET_RESTING, SET_HELD, GET_SMALL, GET_BESIDE, GET_ALONE, PIN_BESIDE, PIN_ALONE,
 	PIN_RESTING, UNPIN, UNPIN_TOO_LARGE, DELETE_BESIDE, DELETE_RESTING, DELETE_RESTING_ALONE, DELETE_HELD, CONTAINS, WALK,
-	SETTLE, CLEAR, DROP, RELEASE, CLOSE, OPERATIONS,
+	SETTLE, CLEAR, DROP, RELEASE, TOUCH_SMALL, TOUCH_BESIDE, TOUCH_ALONE, UPDATE, CLOSE, OPERATIONS,
 };
 
 static int ignore_key(void *context, const void *key, size_t key_bytes)
@@ -250,6 +251,14 @@ static void get(uint64_t key, enum cache_get_mode mode)
 	int status = client_get(scene.cache, &sink, key, mode, &version, &wrong);
 
 	CHECK(!wrong && (status == DRP_OK || (scene.dropped && status == DRP_MISS)));
+}
+
+/* Its value stays what it is. */
+static void touch(uint64_t key)
+{
+	const int status = cache_touch(scene.cache, &key, sizeof(key), UINT64_C(3600000000000));
+
+	CHECK(status == DRP_OK || (scene.dropped && status == DRP_MISS));
 }
 
 static void unpin(uint64_t key, bool settles_first)
@@ -309,6 +318,13 @@ static void operate(enum operation operation)
 	case CLEAR: CHECK_EQ(cache_clear(scene.cache), DRP_OK); break;
 	case DROP: CHECK_EQ(cache_drop(scene.cache, 1.0, 1, &drop), DRP_OK); break;
 	case RELEASE: (void)window_release(); break;
+	case TOUCH_SMALL: touch(1); touch(1); break;
+	case TOUCH_BESIDE: touch(FREE_BESIDE); touch(HELD_BESIDE); break;
+	case TOUCH_ALONE: touch(FREE_ALONE); touch(RESTS_ALONE); break;
+	case UPDATE:
+		scene.touched[1] = true;
+		CHECK_EQ(client_set(scene.cache, 1, 2, sizes[1], true, SET_IF_PRESENT), DRP_OK);
+		break;
 	case CLOSE: cache_close(scene.cache); break;
 	case OPERATIONS: break;
 	}

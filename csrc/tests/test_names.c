@@ -186,18 +186,19 @@ static void a_name_is_not_told_twice(enum prim_backing backing)
 {
 	struct cache *cache = make(backing, 7);
 	const uint64_t key = A;
-	uint64_t first = 0, place;
+	struct cache_about about;
 	struct cache_pin pin;
+	uint64_t first = 0;
 
 	sink.base.reserve = client_reserve;
 	for (uint64_t version = 0; version < 3000; version++) {
 		REQUIRE(client_set(cache, A, version, 2000, false, SET_ALWAYS) == DRP_OK);
-		REQUIRE(cache_get(cache, &key, sizeof(key), GET_COPY, &sink.base, &pin, &place) == DRP_OK);
-		CHECK(place != first);
-		first = first ? first : place;
+		REQUIRE(cache_get(cache, &key, sizeof(key), GET_COPY, &sink.base, &pin, &about) == DRP_OK);
+		CHECK(about.place != first);
+		first = first ? first : about.place;
 		CHECK_EQ(cache_delete(cache, &key, sizeof(key), version ? first : UINT64_MAX), DRP_MISS);
 	}
-	CHECK_EQ(cache_delete(cache, &key, sizeof(key), place), DRP_OK);
+	CHECK_EQ(cache_delete(cache, &key, sizeof(key), about.place), DRP_OK);
 	fake_cache_end(cache);
 }
 
@@ -206,15 +207,15 @@ static void what_is_rejected_is_gone(enum prim_backing backing)
 {
 	struct cache *cache = make(backing, 7);
 	const uint64_t key = A;
+	struct cache_about about;
 	struct cache_stats stats;
 	struct cache_pin pin;
-	uint64_t place;
 
 	sink.base.reserve = client_reserve;
 	for (uint64_t version = 0; version < 3000; version++) {
 		REQUIRE(client_set(cache, A, version, 2000, false, SET_ALWAYS) == DRP_OK);
-		REQUIRE(cache_get(cache, &key, sizeof(key), GET_COPY, &sink.base, &pin, &place) == DRP_OK);
-		CHECK_EQ(cache_reject(cache, &key, sizeof(key), place), DRP_OK);
+		REQUIRE(cache_get(cache, &key, sizeof(key), GET_COPY, &sink.base, &pin, &about) == DRP_OK);
+		CHECK_EQ(cache_reject(cache, &key, sizeof(key), about.place), DRP_OK);
 		REQUIRE(cache_contains(cache, &key, sizeof(key)) == 0);
 	}
 	cache_read_stats(cache, &stats);
