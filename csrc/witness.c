@@ -126,6 +126,12 @@ static bool is_equal(const unsigned char *extent, const struct drp_part *parts, 
 	return true;
 }
 
+/* Does the mark tell this page from one of zeros? */
+static bool is_provable(const unsigned char *page, size_t bytes, uint16_t witness)
+{
+	return witness != WITNESS_ZERO || bytes <= UINT16_MAX || page[UINT16_MAX] == 0;
+}
+
 int witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order)
 {
 	const size_t page = prim_page_size(), bytes = total_bytes(parts, part_count);
@@ -144,8 +150,7 @@ int witness_write(void *extent, const struct drp_part *parts, size_t part_count,
 			page_at_once(to, &cursor, length);
 			witnesses[i] = witness_of(to, length);
 		}
-		if (witnesses[i] == WITNESS_ZERO && length > UINT16_MAX && to[UINT16_MAX] != 0)
-			provable = false;
+		provable = provable && is_provable(to, length, witnesses[i]);
 		if (i + 1 == pages || i + 1 - marked == WITNESS_MARK_PAGES) {
 			int status = prim_mark(base + marked * page, (i + 1 - marked) * page);
 			if (status != DRP_OK)
@@ -156,6 +161,26 @@ int witness_write(void *extent, const struct drp_part *parts, size_t part_count,
 	if (!provable || (in_order && prim_cpu() != cpu && !is_equal(base, parts, part_count)))
 		return DRP_REFUSED;
 	return DRP_OK;
+}
+
+int witness_take(void *extent, size_t bytes, uint16_t *witnesses)
+{
+	const size_t page = prim_page_size(), pages = witness_count(bytes);
+	unsigned char *base = extent;
+	bool provable = true;
+
+	for (size_t i = 0, marked = 0; i < pages; i++) {
+		const size_t length = bytes - i * page < page ? bytes - i * page : page;
+		witnesses[i] = witness_of(base + i * page, length);
+		provable = provable && is_provable(base + i * page, length, witnesses[i]);
+		if (i + 1 == pages || i + 1 - marked == WITNESS_MARK_PAGES) {
+			int status = prim_mark(base + marked * page, (i + 1 - marked) * page);
+			if (status != DRP_OK)
+				return status;
+			marked = i + 1;
+		}
+	}
+	return provable ? DRP_OK : DRP_REFUSED;
 }
 
 static bool page_intact(const unsigned char *page, uint16_t witness)

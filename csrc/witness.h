@@ -42,6 +42,9 @@ size_t witness_count(size_t bytes);
  */
 int witness_write(void *extent, const struct drp_part *parts, size_t part_count, uint16_t *witnesses, bool in_order);
 
+/* The same for what the caller wrote there, all of it, since it was last marked; where a page that was written stays until then (lazyfree). */
+int witness_take(void *extent, size_t bytes, uint16_t *witnesses);
+
 /* True if no page of the extent was dropped since it was written; to be called after the bytes were used. */
 bool witness_intact(const void *extent, size_t bytes, const uint16_t *witnesses);
 
