@@ -169,29 +169,6 @@ static struct shard *lock_shard(struct cache *cache, uint64_t hash)
 	return shard;
 }
 
-/* Copies a value that lies in the log of entries, under the lock. */
-static int get_inline(struct found *found, struct cache_sink *sink)
-{
-	void *meta = NULL, *value = NULL;
-	const struct entry *entry = &found->entry;
-	const size_t page = prim_page_size();
-
-	/* The processor reads ahead within a page only. */
-	for (size_t at = (found->offset | (page - 1)) + 1; at < found->offset + entry->bytes; at += page) {
-		__builtin_prefetch(found->segment->base + at);
-		__builtin_prefetch(found->segment->base + at + 64);
-		__builtin_prefetch(found->segment->base + at + 128);
-	}
-	if (sink->reserve(sink, entry->kind, entry->meta_bytes, entry->inline_bytes, &meta, &value) != 0)
-		return DRP_REFUSED;
-	entry_copy(&found->reader, meta, entry->meta_bytes);
-	entry_copy(&found->reader, value, entry->inline_bytes);
-	if (found->reader.lost || !entry_intact(found->segment->base, found->offset,
-						arena_stamp(found->segment->number), entry->bytes))
-		return DRP_MISS;
-	return DRP_OK;
-}
-
 /*
  * The copy itself, without the lock; the segment has a user more, so its memory stays mapped and is not written anew. A large
  * value is looked at piece by piece before it is copied: if it is gone, the caller's buffer is not written for nothing, which
@@ -335,16 +312,14 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			status = DRP_MISS;
 			goto out;
 		}
-		if (cache->config.max_bytes || found.segment->part == ARENA_PROBATION)
-			index_set_hot(&shard->index, &found.cursor);
-		segment_note_used(found.segment, found.offset, found.offset + found.entry.bytes);
+		note_found(cache, shard, &found);
 		const uint64_t name = found_name(&found);
 		if (about)
 			*about = (struct cache_about){name, found.entry.expires_ns, found.entry.version};
 		if (found.entry.flags & ENTRY_EXTENT)
 			status = get_extent(cache, shard, &found, mode, sink, pin, &room_bytes);
 		else
-			status = get_inline(&found, sink);
+			status = copy_inline(&found, sink);
 		if (status == GET_ASKS_ROOM) {
 			pthread_mutex_unlock(&shard->lock);
 			const bool there = cache_has_room(cache, shard, room_bytes, 0);
@@ -395,16 +370,30 @@ bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const v
 	return false;
 }
 
-int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
+int cache_look_at(struct cache *cache, const void *key, size_t key_bytes, struct cache_about *about)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = lock_shard(cache, hash);
 	struct found found;
-	int there = shard->closed ? DRP_CLOSED : find_whole(cache, shard, hash, key, key_bytes, &found);
+	int status = DRP_MISS;
 
+	if (shard->closed) {
+		status = DRP_CLOSED;
+	} else if (find_whole(cache, shard, hash, key, key_bytes, &found)) {
+		*about = (struct cache_about){found_name(&found), found.entry.expires_ns, found.entry.version};
+		status = DRP_OK;
+	}
 	shard_unlock_last(cache, shard);
 	expiry_pass(cache, EXPIRY_CALL_NS);
-	return there;
+	return status;
+}
+
+int cache_contains(struct cache *cache, const void *key, size_t key_bytes)
+{
+	struct cache_about about;
+	const int status = cache_look_at(cache, key, key_bytes, &about);
+
+	return status == DRP_CLOSED ? status : status == DRP_OK;
 }
 
 int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_t place)

@@ -4,7 +4,7 @@
  *   shard_find() --found--> expired? --no--> fresh --all of its pages there?--> whole
  *                              '--yes: it leaves       '--no: it leaves, as dropped
  *
- * Callers: cache.c, cache_set.c, cache_touch.c.
+ * Callers: cache.c, cache_many.c, cache_set.c, cache_touch.c.
  */
 #ifndef DRP_CACHE_FRESH_H
 #define DRP_CACHE_FRESH_H
@@ -29,7 +29,38 @@ static inline int find_fresh(struct cache *cache, struct shard *shard, uint64_t 
 	return cause;
 }
 
-/* cache_set.c: the same, and all of its value is there, too; what is not is forgotten. found's reader stands behind the key. */
+/* It was asked for, and is found. */
+static inline void note_found(struct cache *cache, struct shard *shard, struct found *found)
+{
+	if (cache->config.max_bytes || found->segment->part == ARENA_PROBATION)
+		index_set_hot(&shard->index, &found->cursor);
+	segment_note_used(found->segment, found->offset, found->offset + found->entry.bytes);
+}
+
+/* Copies a value that lies in the log of entries, under the lock. DRP_MISS: dropped; DRP_REFUSED: from reserve(). */
+static inline __attribute__((always_inline)) int copy_inline(struct found *found, struct cache_sink *sink)
+{
+	void *meta = NULL, *value = NULL;
+	const struct entry *entry = &found->entry;
+	const size_t page = prim_page_size();
+
+	/* The processor reads ahead within a page only. */
+	for (size_t at = (found->offset | (page - 1)) + 1; at < found->offset + entry->bytes; at += page) {
+		__builtin_prefetch(found->segment->base + at);
+		__builtin_prefetch(found->segment->base + at + 64);
+		__builtin_prefetch(found->segment->base + at + 128);
+	}
+	if (sink->reserve(sink, entry->kind, entry->meta_bytes, entry->inline_bytes, &meta, &value) != 0)
+		return DRP_REFUSED;
+	entry_copy(&found->reader, meta, entry->meta_bytes);
+	entry_copy(&found->reader, value, entry->inline_bytes);
+	if (found->reader.lost || !entry_intact(found->segment->base, found->offset,
+						arena_stamp(found->segment->number), entry->bytes))
+		return DRP_MISS;
+	return DRP_OK;
+}
+
+/* cache.c: the same as find_fresh(), and all of its value is there, too; what is not is forgotten. found's reader stands behind the key. */
 bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
 		struct found *found);
 

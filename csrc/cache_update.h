@@ -41,6 +41,9 @@ int cache_update(struct cache *cache, const void *key, size_t key_bytes, const s
 /* Deletes the entry of that version. DRP_MISS: there is none; DRP_EXISTS: it is another one; DRP_CLOSED. */
 int cache_delete_version(struct cache *cache, const void *key, size_t key_bytes, uint64_t version);
 
+/* What is known of an entry, without its value. DRP_MISS, DRP_CLOSED. Counts nothing. */
+int cache_look_at(struct cache *cache, const void *key, size_t key_bytes, struct cache_about *about);
+
 /* How long it is until an entry expires; 0: it never does. Of what has expired meanwhile: 1. */
 uint64_t cache_remaining_ns(struct cache *cache, const struct cache_about *about);
 

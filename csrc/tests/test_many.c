@@ -1,0 +1,154 @@
+/*
+ * test_many.c - many look-ups at once give what one after the other would, on prim_fake: values of each layout, what is absent,
+ * expired or dropped, drops at each step, and counts.
+ */
+#include "cache_many.h"
+
+#include "cache.h"
+#include "cache_client.h"
+#include "cache_internal.h"
+#include "cache_on_fake.h"
+#include "check.h"
+#include "check_counts.h"
+#include "prim_fake.h"
+
+enum { PAGE = 4096, SEGMENT = 64 * PAGE, KEYS = 40 };
+
+static struct client_sink sinks[MANY_KEYS_MOST];
+
+static size_t bytes_of(uint64_t key)
+{
+	static const size_t sizes[] = {0, 100, 100, 100, 700, 6000, 2 * PAGE, 20 * PAGE, 17000, 17000};
+	return sizes[key % 10];
+}
+
+static struct cache *make(enum prim_backing backing, unsigned shards)
+{
+	const struct cache_config config = {.backing = backing, .shards = shards, .segment_bytes = SEGMENT};
+	struct cache *cache = fake_cache_make(&config);
+
+	for (uint64_t key = 0; key < KEYS; key++)
+		if (key % 4 != 3) /* the others are absent */
+			CHECK_EQ(client_set(cache, key, 1 + key, bytes_of(key), false, SET_ALWAYS), DRP_OK);
+	CHECK_EQ(cache_settle(cache), DRP_OK);
+	return cache;
+}
+
+static void check_value(const struct client_sink *sink, uint64_t key)
+{
+	unsigned char *expected = malloc(bytes_of(key) + 1);
+	uint64_t meta[2];
+
+	client_fill(expected, key, 1 + key, bytes_of(key));
+	memcpy(meta, sink->meta, sizeof(meta));
+	CHECK(sink->meta_bytes == sizeof(meta) && meta[0] == 1 + key && sink->bytes == bytes_of(key) && sink->kind == (key & 7));
+	CHECK(sink->bytes == 0 || memcmp(sink->value, expected, sink->bytes) == 0);
+	free(expected);
+}
+
+/* All keys, in any order, some of them twice. Returns how many were found. */
+static size_t look_up(struct cache *cache, size_t count, bool may_miss, int missing)
+{
+	struct cache_wanted wanted[MANY_KEYS_MOST];
+	uint64_t keys[MANY_KEYS_MOST];
+	size_t found = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		keys[i] = i * 7 % KEYS;
+		sinks[i].base = (struct cache_sink){.reserve = client_reserve};
+		wanted[i] = (struct cache_wanted){.key = &keys[i], .key_bytes = sizeof(keys[i]), .sink = &sinks[i].base};
+	}
+	cache_get_many(cache, wanted, count);
+	for (size_t i = 0; i < count; i++) {
+		const bool is_set = keys[i] % 4 != 3;
+		if (wanted[i].status == WANTED_ALONE) {
+			struct cache_pin pin;
+			CHECK(may_miss || bytes_of(keys[i]) == 2 * PAGE || bytes_of(keys[i]) == 20 * PAGE);
+			wanted[i].status = cache_get(cache, &keys[i], sizeof(keys[i]), GET_COPY, &sinks[i].base, &pin, NULL);
+		}
+		if (wanted[i].status == DRP_OK) {
+			CHECK(is_set);
+			check_value(&sinks[i], keys[i]);
+			found++;
+		} else {
+			CHECK_EQ(wanted[i].status, missing);
+			CHECK(may_miss || !is_set);
+		}
+	}
+	return found;
+}
+
+static void gives_what_is_there(enum prim_backing backing, unsigned shards)
+{
+	struct cache *cache = make(backing, shards);
+	struct cache_stats stats;
+	size_t asked = 0, found = 0;
+
+	for (size_t count = 0; count <= MANY_KEYS_MOST; count++) {
+		asked += count;
+		found += look_up(cache, count, false, DRP_MISS);
+	}
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.hits, found);
+	CHECK_EQ(stats.misses[MISS_ABSENT], asked - found);
+	check_counts(cache);
+	for (size_t page = 0; page < fake_pages(); page++)
+		if (fake_page_in_use(page))
+			fake_drop(page);
+	(void)look_up(cache, KEYS, true, DRP_MISS);
+	check_counts(cache);
+	cache_close(cache);
+	CHECK_EQ(look_up(cache, KEYS, true, DRP_CLOSED), 0);
+	fake_cache_end(cache);
+}
+
+static void drops_at_each_step(enum prim_backing backing)
+{
+	size_t steps = 1;
+
+	for (size_t step = 1; step <= steps; step += 3) {
+		struct cache *cache = make(backing, 1);
+		struct cache_stats stats;
+		fake_drop_at_step(step, step % 2 ? FAKE_EVERY_PAGE : step % fake_pages());
+		const size_t found = look_up(cache, KEYS, true, DRP_MISS);
+		if (fake_steps() > steps)
+			steps = fake_steps();
+		fake_drop_at_step(0, 0);
+		cache_read_stats(cache, &stats);
+		CHECK_EQ(stats.hits, found);
+		CHECK_EQ(stats.hits + stats.misses[MISS_ABSENT] + stats.misses[MISS_DROPPED], KEYS);
+		check_counts(cache);
+		fake_cache_end(cache);
+	}
+	printf("# %zu steps\n", steps);
+}
+
+static void what_expired_is_not_there(void)
+{
+	struct cache *cache = make(PRIM_LAZYFREE, 2);
+	const struct drp_part none = {NULL, 0};
+	const struct cache_item item = {.parts = &none, .part_count = 1, .ttl_ns = 1000};
+	struct cache_stats stats;
+
+	for (uint64_t key = 0; key < KEYS; key++)
+		CHECK_EQ(cache_set(cache, &key, sizeof(key), &item, SET_ALWAYS), DRP_OK);
+	cache_advance_clock(cache, UINT64_C(3600000000000));
+	CHECK_EQ(look_up(cache, KEYS, true, DRP_MISS), 0);
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.misses[MISS_EXPIRED], KEYS);
+	CHECK_EQ(stats.expired, KEYS);
+	fake_cache_end(cache);
+}
+
+int main(void)
+{
+	for (int backing = PRIM_LAZYFREE; backing <= PRIM_DROPPABLE; backing++) {
+		for (unsigned shards = 1; shards <= 64; shards *= 2)
+			RUN(gives_what_is_there, backing, shards);
+		RUN(drops_at_each_step, backing);
+	}
+	RUN(what_expired_is_not_there);
+	for (size_t i = 0; i < MANY_KEYS_MOST; i++)
+		free(sinks[i].value);
+	return check_done();
+}
