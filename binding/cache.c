@@ -667,7 +667,7 @@ static PyMethodDef cache_methods[] = {
 	 "Raises:\n    TypeError: the result cannot be pickled, the key cannot be hashed or pickled.\n"
 	 "    Whatever factory() raises."},
 	{"pop", FAST(cache_object_pop),
-	 "pop($self, key, default=..., /)\n--\n\n"
+	 "pop($self, key, /, default=...)\n--\n\n"
 	 "Takes the value of key out of the cache and returns it; default, or KeyError, when it is not there."},
 	{"discard", (PyCFunction)cache_object_discard, METH_O,
 	 "discard($self, key, /)\n--\n\nForgets key. True if it was there."},
@@ -686,6 +686,14 @@ static PyMethodDef cache_methods[] = {
 	{"_walk", (PyCFunction)(void (*)(void))cache_object_walk, METH_FASTCALL,
 	 "_walk($self, cursor, scope=None, /)\n--\n\n"
 	 "(next cursor, list of keys), or None at the end. Begin with 0. Without a scope: keys that have none."},
+	{"_scope", (PyCFunction)(void (*)(void))cache_object_scope, METH_FASTCALL,
+	 "_scope($self, cell, mode, /)\n--\n\n"
+	 "The scope in a cell. mode 0: None if there is none, counted as a miss; 1: the same, not counted; 2: one is made."},
+	{"_count", (PyCFunction)cache_object_count, METH_O, "_count($self, scope, /)\n--\n\nHow many keys it has."},
+	{"_delete_prefix", (PyCFunction)(void (*)(void))cache_object_delete_prefix, METH_FASTCALL,
+	 "_delete_prefix($self, prefix, scope, /)\n--\n\nHow many keys were deleted that begin so. scope may be None."},
+	{"_revoke", (PyCFunction)cache_object_revoke, METH_O,
+	 "_revoke($self, scope, /)\n--\n\nMakes the open leases of keys of this scope stale."},
 	{"_settle", (PyCFunction)cache_object_settle, METH_NOARGS,
 	 "_settle($self, /)\n--\n\nMarks everything that can be: the kernel may take all but what is pinned."},
 	{"_drop", (PyCFunction)cache_object_drop, METH_VARARGS,

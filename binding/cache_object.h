@@ -51,6 +51,12 @@ int cache_object_read_item(CacheObject *self, struct value *value, PyObject *obj
 /* What a disabled cache does in the place of a set, or of a keep. DRP_CLOSED. */
 int cache_object_accept(CacheObject *self, struct cache *cache, const struct key *key);
 
+/* part.c: methods of Cache. */
+PyObject *cache_object_scope(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *cache_object_count(CacheObject *self, PyObject *scope);
+PyObject *cache_object_delete_prefix(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *cache_object_revoke(CacheObject *self, PyObject *scope);
+
 /* lease.c: methods of Cache. */
 PyObject *cache_object_lease(CacheObject *self, PyObject *key);
 PyObject *cache_object_keep(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);

@@ -22,6 +22,7 @@ enum { COPY_MOST_BYTES = 256 * 1024 };
 typedef struct {
 	PyObject_HEAD
 	struct cache_lease lease;
+	PyObject *key; /* encoded, for the lease's lifetime */
 } LeaseObject;
 
 typedef struct {
@@ -43,6 +44,7 @@ static void lease_dealloc(LeaseObject *self)
 	PyTypeObject *type = Py_TYPE(self);
 
 	cache_lease_end(&self->lease);
+	Py_XDECREF(self->key);
 	type->tp_free(self);
 	Py_DECREF(type);
 }
@@ -192,12 +194,14 @@ PyObject *cache_object_lease(CacheObject *self, PyObject *key_object)
 
 	if (!lease)
 		return NULL;
-	int status = key_encode(self->core, &key, key_object) < 0
-			     ? DRP_INVALID
-			     : cache_lease_begin(cache, key.data, key.bytes, &lease->lease);
+	int status = DRP_INVALID; /* an exception is set */
+	if (key_encode(self->core, &key, key_object) == 0 && (lease->key = key_as_object(&key)))
+		status = cache_lease_begin(cache, key.data, key.bytes, &lease->lease);
 	key_free(&key);
-	if (status == DRP_OK)
+	if (status == DRP_OK) {
+		cache_lease_name(&lease->lease, PyBytes_AS_STRING(lease->key), (size_t)PyBytes_GET_SIZE(lease->key));
 		return (PyObject *)lease;
+	}
 	Py_DECREF(lease);
 	return status == DRP_CLOSED ? core_raise(DRP_CLOSED, "this cache") : NULL;
 }

@@ -3,6 +3,8 @@
  */
 #include "cache_lease.h"
 
+#include <string.h>
+
 #include "cache_fork.h"
 #include "cache_internal.h"
 #include "drp_assert.h"
@@ -25,6 +27,8 @@ int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, st
 		return DRP_CLOSED;
 	}
 	lease->cache = cache;
+	lease->key = NULL;
+	lease->key_bytes = 0;
 	lease->hash = hash;
 	lease->fork_count = shard->leases.fork_count;
 	atomic_init(&lease->is_stale, false);
@@ -38,6 +42,17 @@ int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, st
 	atomic_fetch_add_explicit(&cache->references, 1, memory_order_relaxed);
 	shard_unlock(shard);
 	return DRP_OK;
+}
+
+void cache_lease_name(struct cache_lease *lease, const void *key, size_t key_bytes)
+{
+	struct shard *shard = shard_of(lease->cache, lease->hash);
+
+	DRP_ASSERT(lease->hash == hash_bytes(lease->cache->secret, key, key_bytes));
+	pthread_mutex_lock(&shard->lock);
+	lease->key = key;
+	lease->key_bytes = key_bytes;
+	shard_unlock(shard);
 }
 
 void cache_lease_end(struct cache_lease *lease)
@@ -76,6 +91,19 @@ void leases_overtake_open(struct leases *leases, uint64_t hash)
 {
 	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
 		lease->is_overtaken |= lease->hash == hash;
+}
+
+static bool begins_with(const struct cache_lease *lease, const void *prefix, size_t prefix_bytes)
+{
+	return lease->key_bytes >= prefix_bytes && memcmp(lease->key, prefix, prefix_bytes) == 0;
+}
+
+void leases_revoke_prefix(struct leases *leases, const void *prefix, size_t prefix_bytes)
+{
+	for (size_t i = 0; leases->open != 0 && i < LEASE_BUCKETS; i++)
+		for (struct cache_lease *lease = leases->buckets[i]; lease; lease = lease->next)
+			if (!lease->key || begins_with(lease, prefix, prefix_bytes))
+				atomic_store_explicit(&lease->is_stale, true, memory_order_release);
 }
 
 void leases_revoke_all(struct leases *leases)

@@ -12,7 +12,8 @@
  * that is stored under a lease does not make other leases of its key stale either: it was computed, as theirs will be. What
  * was computed from the value that is in the cache is another matter: a strict store (cache_update.h) compares and sets.
  *
- * Keys are compared by their 64-bit keyed hash alone: two keys that share it cost a value that is not kept, no more.
+ * Keys are compared by their 64-bit keyed hash alone: two keys that share it cost a value that is not kept, no more. Where many
+ * keys are deleted by how they begin (cache_part.h), a lease that was not told its key counts as one of them.
  *
  * Threads: any thread may end a lease or store under it, but only one at a time; everybody may look whether it is stale.
  * Fork: the child has no open lease. Those that it copied count as stale there, and ending one is harmless.
@@ -33,6 +34,8 @@ struct cache_item;
 struct cache_lease { /* all private, but that a lease of zeros is one that is not open */
 	struct cache *cache;
 	struct cache_lease *next, **link;
+	const void *key; /* or NULL: not known */
+	size_t key_bytes;
 	uint64_t hash;
 	uint64_t fork_count;
 	_Atomic bool is_stale;
@@ -41,6 +44,8 @@ struct cache_lease { /* all private, but that a lease of zeros is one that is no
 
 /* Opens *lease, which must stay where it is until cache_lease_end(). It holds the cache's memory alive. DRP_CLOSED. */
 int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, struct cache_lease *lease);
+/* Tells an open lease its key, which must stay readable until cache_lease_end(). Before anything is computed under it. */
+void cache_lease_name(struct cache_lease *lease, const void *key, size_t key_bytes);
 /* May be called more than once; the lease stays as stale as it was. */
 void cache_lease_end(struct cache_lease *lease);
 
@@ -68,6 +73,7 @@ struct leases {
 bool leases_hold(const struct leases *leases, const struct cache_lease *lease);
 void leases_revoke_open(struct leases *leases, uint64_t hash);
 void leases_overtake_open(struct leases *leases, uint64_t hash);
+void leases_revoke_prefix(struct leases *leases, const void *prefix, size_t prefix_bytes);
 void leases_revoke_all(struct leases *leases);
 void leases_forget(struct leases *leases); /* in a forked child */
 

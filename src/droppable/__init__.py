@@ -7,6 +7,7 @@ from droppable._cache import Cache as Cache
 from droppable._features import Feature as Feature
 from droppable._features import Features as Features
 from droppable._features import features as features
+from droppable._live import caches as caches
 from droppable._memo import cache as cache
 from droppable._memo_self import INSTANCE as INSTANCE
 from droppable._memo_types import CacheInfo as CacheInfo
@@ -14,6 +15,8 @@ from droppable._memo_types import Memo as Memo
 from droppable._memory import Region as Region
 from droppable._memory import RegionBlock as RegionBlock
 from droppable._memory import RegionCensus as RegionCensus
+from droppable._named import named as named
+from droppable._namespace import Namespace as Namespace
 from droppable._reducers import register_reducer as register_reducer
 from droppable._stats import CacheStats as CacheStats
 from droppable.lowlevel import ClosedError as ClosedError

@@ -1,13 +1,16 @@
 """`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
 
 from droppable import _values
 from droppable._arguments import Backing, Fork, Seconds, read_choice, read_size, read_wait
 from droppable._flight import MISSING, Flights, keeping_for
+from droppable._live import forget, full_name, remember
+from droppable._mapping import K, LiveMapping, V
+from droppable._namespace import Namespace, prefix_of
 from droppable._stats import CacheStats
 from droppable.lowlevel import CoreCache, EncodedKey, Layout
 
@@ -17,7 +20,6 @@ _BACKINGS: Final = {"auto": 0, "lazyfree": 0, "droppable": 1}
 _FORKS: Final = {"wipe": False, "share": True}
 DISABLE: Final = "DROPPABLE_DISABLE"
 """This variable of the environment, set to 1, makes every cache that is made empty for good."""
-_VIEWABLE: Final = frozenset({_values.KIND_BYTES, _values.KIND_ARRAY})
 
 
 class Serializer(Protocol):
@@ -27,31 +29,7 @@ class Serializer(Protocol):
     def loads(self, data: bytes, /) -> Any: ...
 
 
-class View:
-    """A value's bytes in place, for one `with` block: see `Cache.view`."""
-
-    __slots__ = ("_buffer", "_memory")
-
-    def __init__(self, buffer: Any) -> None:
-        self._buffer = buffer
-        self._memory: memoryview | None = None
-
-    def __enter__(self) -> memoryview:
-        self._memory = memoryview(self._buffer)
-        return self._memory
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        memory, self._memory, self._buffer = self._memory, None, None
-        if memory is not None:
-            try:
-                memory.release()
-            except BufferError:
-                pass  # something made from it is still alive, and keeps the pin for as long
-
-
-class Cache(CoreCache):
+class Cache(CoreCache, LiveMapping[K, V]):
     """A cache in memory that the kernel may take back page by page, least recently used first.
 
     It needs no size: it grows into the memory that is free, inside the cgroup's limit, and shrinks inside the
@@ -94,6 +72,9 @@ class Cache(CoreCache):
         ValueError: an argument is out of range.
     """
 
+    _name: str | None = None
+    _options: Mapping[str, Any] = {}  # of a cache that was asked for by name
+
     def __init__(
         self,
         max_bytes: int | float | str | None = None,
@@ -129,47 +110,80 @@ class Cache(CoreCache):
         )
         self._max_bytes = bound_bytes
         self._flights = flights
+        remember(self)
 
     @property
     def max_bytes(self) -> int | None:
         """The bound given at the start, or None."""
         return self._max_bytes
 
-    def view(self, key: object) -> View:
-        """The bytes of a value in place, for a `with` block: `with cache.view(key) as memory: ...`.
+    @property
+    def name(self) -> str | None:
+        """The name that it was asked for by (`droppable.named`), or that of the decorated function; else None."""
+        return self._name
 
-        memory is a read-only memoryview of bytes (of an array: its elements in memory order). Values of 32 KiB or more,
-        and arrays of a page or more, are pinned and not copied; smaller ones are copied, which is cheaper than a pin.
+    if TYPE_CHECKING:  # binding/cache.c, which knows no types
+
+        @overload
+        def get(self, key: K, default: None = None) -> V | None: ...
+        @overload
+        def get(self, key: K, default: V | T) -> V | T: ...
+        def get(self, key: K, default: Any = None) -> Any: ...
+        @overload
+        def pop(self, key: K, /) -> V: ...
+        @overload
+        def pop(self, key: K, /, default: V | T) -> V | T: ...
+        def pop(self, key: K, /, default: Any = ...) -> Any: ...
+        def set(self, key: K, value: V, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool: ...
+        def add(self, key: K, value: V, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool: ...
+        def get_or_create(self, key: K, factory: Callable[[], V], ttl: Seconds | None = None) -> V: ...
+        def discard(self, key: K, /) -> bool: ...
+        def clear(self) -> None: ...
+        def __getitem__(self, key: K, /) -> V: ...
+        def __setitem__(self, key: K, value: V, /) -> None: ...
+        def __delitem__(self, key: K, /) -> None: ...
+
+    def _walk_own(self, cursor: int) -> tuple[int, list[K]] | None:
+        return self._walk(cursor)
+
+    def namespace(self, name: object) -> Namespace[K, V]:
+        """The part of this cache that has this name, with keys of its own and a `clear()` of its own.
+
+        name is any key. Everybody who asks for the same name gets a view of the same entries.
+        """
+        return Namespace(self, name)
+
+    def delete_prefix(self, prefix: str | bytes) -> int:
+        """Forgets the keys of str, or of bytes, that begin with prefix. All keys of the cache are looked through.
+
+        What is stored under such a key while this runs may stay. A value that is computed at this moment is returned to
+        its callers and not kept. Keys of more than 4 KB are not found, nor keys of namespaces.
+
+        Returns:
+            How many entries went.
 
         Raises:
-            KeyError: there is no such value now.
-            TypeError: the value is neither bytes nor an array, so its bytes would mean nothing.
+            TypeError: prefix is neither str nor bytes.
         """
-        raw = self._raw(key)
-        if raw is None:
-            raise KeyError(key)
-        kind, buffer = raw
-        if kind not in _VIEWABLE:
-            raise TypeError(f"the value of {key!r} is neither bytes nor an array; use get()")
-        return View(buffer)
+        return self._delete_prefix(prefix_of(prefix), None)
 
     def _create(self, key: EncodedKey, factory: Callable[[], T], ttl: Seconds | None) -> T:
         # The rest of get_or_create(), which has just seen a miss.
-        return self._flights.do(self, key, factory, keeping_for(ttl))
+        return self._flights.do(cast("Any", self), key, factory, keeping_for(ttl))
 
-    async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[T]], ttl: Seconds | None = None) -> T:
+    async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[V]], ttl: Seconds | None = None) -> V:
         """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop.
 
         The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
         waits for it, whoever of them is cancelled, and for `linger_seconds` after the last one left.
         """
         encoded = EncodedKey(key)  # once: the factory may change what the key is made of
-        value = self.get(encoded, MISSING)
+        value = CoreCache.get(self, encoded, MISSING)
         if value is not MISSING:
-            return value  # type: ignore[no-any-return]
+            return cast("V", value)
         from droppable._flight import tasks  # which imports asyncio
 
-        return await tasks.do(self._flights, self, encoded, factory, keeping_for(ttl))
+        return await tasks.do(self._flights, cast("Any", self), encoded, factory, keeping_for(ttl))
 
     def stats(self) -> CacheStats:
         """Counts of this moment; each is exact, and they may be of slightly different moments."""
@@ -180,14 +194,12 @@ class Cache(CoreCache):
             **counts,
         )
 
-    def __iter__(self) -> Iterator[Any]:
-        """The keys, in no order. Keys that come or go meanwhile may be missed; a value may be gone when asked for."""
-        cursor = 0
-        while (batch := self._walk(cursor)) is not None:
-            cursor, keys = batch
-            yield from keys
+    def close(self) -> None:
+        """As `clear()`, and for good: every later call raises ClosedError. May be called again."""
+        forget(self)
+        super().close()
 
-    def __enter__(self) -> "Cache":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -197,4 +209,5 @@ class Cache(CoreCache):
 
     def __repr__(self) -> str:
         counts = self._counts()
-        return f"<droppable.Cache: {counts['entries']} entries, {counts['bytes']} bytes stored>"
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<{full_name(type(self))}{name}: {counts['entries']} entries, {counts['bytes']} bytes stored>"

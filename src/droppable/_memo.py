@@ -53,6 +53,7 @@ def _memo(
             wait_seconds=options.wait_seconds,
             linger_seconds=options.linger_seconds,
         )
+        cache._name = options.name
     memo = CoreMemo(
         cache,
         (AsyncKeeper if is_async else Keeper)(function, parameters, cache, given is not None, options),

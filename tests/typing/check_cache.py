@@ -54,8 +54,9 @@ def and_it_has_a_cache(memo: droppable.Memo[[int], str]) -> None:
     memo.cache = droppable.Cache()  # type: ignore[misc]
 
 
-def a_cache_computes_what_is_not_there(cache: droppable.Cache) -> None:
+def a_cache_computes_what_is_not_there(cache: droppable.Cache[str, int]) -> None:
     assert_type(cache.get_or_create("key", lambda: 5), int)
+    assert_type(droppable.Cache().get_or_create("key", lambda: 5), Any)
     with cache.view("key") as memory:
         assert_type(memory, memoryview)
     assert_type(cache.stats().misses, int)

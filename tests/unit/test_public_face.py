@@ -21,6 +21,7 @@ EXPORTS = {
     "Feature",
     "Features",
     "Memo",
+    "Namespace",
     "NEVER",
     "RefusedError",
     "Region",
@@ -29,7 +30,9 @@ EXPORTS = {
     "UnsupportedError",
     "ValueTooLargeError",
     "cache",
+    "caches",
     "features",
+    "named",
     "register_reducer",
 }
 # Numbers, which have no docstring of their own

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from droppable import Cache, Memo, Region
+from droppable import Cache, Memo, Namespace, Region
 from droppable.lowlevel import Mapping, page_size_bytes
 
-Target: TypeAlias = Cache | Memo[..., Any] | Mapping | Region
+Target: TypeAlias = Cache | Namespace | Memo[..., Any] | Mapping | Region
 
 _RESIDENT: Final = 1
 _TRIES: Final = 8
@@ -47,7 +47,8 @@ def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> Drop
     processor that it may run on, since a page can wait in one's batch, out of reach of the others.
 
     Args:
-        target: a `Cache`, a function decorated with `@droppable.cache`, a `Region`, or a `lowlevel.Mapping`.
+        target: a `Cache` or a `Namespace` (all of its cache), a function decorated with `@droppable.cache`,
+            a `Region`, or a `lowlevel.Mapping`.
         fraction: how likely each page is chosen: 0.0 none, 1.0 all.
         seed: chooses the pages; None: chosen at random, and told in the report.
 
@@ -84,18 +85,18 @@ def settle(target: Target) -> None:
         _cache_of(target)._settle()
 
 
-def advance_clock(target: Cache | Memo[..., Any], seconds: float) -> None:
+def advance_clock(target: Cache | Namespace | Memo[..., Any], seconds: float) -> None:
     """Moves one cache's clock forward, so that entries with a ttl expire now. There is no way back.
 
     Raises:
-        TypeError: target is neither a `Cache` nor a function decorated with `@droppable.cache`.
+        TypeError: target is no `Cache`, no `Namespace`, and no function decorated with `@droppable.cache`.
         ValueError: seconds is not more than 0.
     """
     _cache_of(target)._advance_clock(seconds)
 
 
 def _cache_of(target: object) -> Cache:
-    if isinstance(target, Memo):
+    if isinstance(target, Memo | Namespace):
         return target.cache
     if isinstance(target, Cache):
         return target
