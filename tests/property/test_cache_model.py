@@ -62,7 +62,7 @@ def same(a: Any, b: Any) -> bool:
     if numpy and isinstance(b, numpy.ndarray):
         return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
     if isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in b)
+        return isinstance(a, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in b)
     return type(a) is type(b) and bool(a == b)
 
 
@@ -78,10 +78,15 @@ class CacheModel(RuleBasedStateMachine):
 
     options: ClassVar[dict[str, Any]]
     evicts: ClassVar[bool]
+    inside: ClassVar[tuple[Any, ...]]
+    """Names of namespaces, each within the one before; none: the cache itself."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = Cache(**self.options)
+        self.whole = Cache(**self.options)
+        self.cache: Any = self.whole
+        for name in self.inside:
+            self.cache = self.cache.namespace(name)
         self.model: dict[Any, Stored] = {}
         self.now = 0.0
         self.held: list[tuple[Any, Any]] = []
@@ -190,6 +195,68 @@ class CacheModel(RuleBasedStateMachine):
         missing = set(self.model) - set(seen)
         assert not [slot for slot in missing if self.state(slot[1])[1]]
 
+    @rule(key=keys, value=values)
+    def setdefault(self, key: Any, value: Any) -> None:
+        stored, certain = self.state(key)
+        try:
+            got = self.cache.setdefault(key, value)
+        except ValueTooLargeError:
+            assert "max_bytes" in self.options
+            return
+        if stored is not None and same(got, stored.value) and (certain or not same(value, stored.value)):
+            return  # it was there
+        assert not certain
+        assert same(got, value)
+        self.put(key, value, None)
+        if stored is not None and same(value, stored.value):  # it was there, or not
+            self.model[self.slot(key)] = Stored(value, stored.expires, False)
+
+    @rule()
+    def popitem(self) -> None:
+        try:
+            key, value = self.cache.popitem()
+        except KeyError:
+            assert not [key for _, key in self.model if self.state(key)[1]]
+            return
+        stored, _ = self.state(key)
+        assert stored is not None
+        assert same(value, stored.value)
+        self.model.pop(self.slot(key))
+
+    @rule()
+    def items(self) -> None:
+        seen = set()
+        for key, value in self.cache.items():
+            stored, _ = self.state(key)
+            assert stored is not None
+            assert same(value, stored.value)
+            seen.add(self.slot(key))
+        assert not [slot for slot in set(self.model) - seen if self.state(slot[1])[1]]
+
+    @rule(prefix=st.sampled_from(["a", "", "kk", b"a", b"", "nobody"]))
+    def delete_prefix(self, prefix: Any) -> None:
+        gone = [slot for slot in self.model if slot[0] is type(prefix) and slot[1].startswith(prefix)]
+        certain = sum(self.state(slot[1])[1] for slot in gone)
+        assert certain <= self.cache.delete_prefix(prefix) <= len(gone)
+        for slot in gone:
+            del self.model[slot]
+
+    # What stands beside it in the same cache, under the same keys, is never seen in it. It may make it evict.
+    @rule(key=keys, value=values, cleared=st.booleans())
+    def another_part(self, key: Any, value: Any, cleared: bool) -> None:
+        part = self.whole.namespace("another")
+        try:
+            stored = part.set(key, value)
+        except ValueTooLargeError:
+            assert "max_bytes" in self.options
+            return
+        assert stored
+        got = part.get(key, MISS)
+        assert same(got, value) or (got is MISS and self.evicts)
+        if cleared:
+            part.clear()
+            assert part.get(key, MISS) is MISS
+
     @rule()
     def clear(self) -> None:
         self.cache.clear()
@@ -223,7 +290,7 @@ class CacheModel(RuleBasedStateMachine):
 
     @invariant()
     def counts_fit(self) -> None:
-        stats = self.cache.stats()
+        stats = self.whole.stats()
         assert stats.entries >= sum(self.state(key)[1] for _, key in self.model)
         assert stats.refused == 0
         assert stats.mapped_bytes >= stats.pinned_bytes
@@ -231,10 +298,10 @@ class CacheModel(RuleBasedStateMachine):
             assert stats.pinned_bytes == 0
 
     def teardown(self) -> None:
-        self.cache.close()
+        self.whole.close()
         assert all(same(got, expected) for got, expected in self.held)
         self.held.clear()
-        stats = self.cache.stats()
+        stats = self.whole.stats()
         assert (stats.pinned_bytes, stats.mapped_bytes, stats.entries) == (0, 0, 0)
 
 
@@ -245,10 +312,11 @@ SHAPES: dict[str, tuple[bool, dict[str, Any]]] = {
 }
 
 
-def case(backing: str, shape: str) -> Any:
+def case(backing: str, shape: str, *inside: Any) -> Any:
     evicts, options = SHAPES[shape]
-    attributes = {"options": {"backing": backing, **options}, "evicts": evicts}
-    machine = type(f"{backing.capitalize()}{shape.capitalize()}", (CacheModel,), attributes)
+    attributes = {"options": {"backing": backing, **options}, "evicts": evicts, "inside": inside}
+    name = f"{backing.capitalize()}{shape.capitalize()}{'In' * len(inside)}"
+    machine = type(name, (CacheModel,), attributes)
     test = machine.TestCase  # type: ignore[attr-defined]
     test.settings = settings(
         max_examples=40, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
@@ -263,3 +331,5 @@ TestLazyfreeBounded = case("lazyfree", "bounded")
 TestDroppableChosen = case("droppable", "chosen")
 TestDroppableNarrow = case("droppable", "narrow")
 TestDroppableBounded = case("droppable", "bounded")
+TestNamespaceChosen = case("lazyfree", "chosen", "part")
+TestNamespaceWithinBounded = case("lazyfree", "bounded", "outer", ("part", 1))
