@@ -1,5 +1,6 @@
 """The examples of README and of the pages in docs/ run in their order, as the pages say; what a page names is there."""
 
+import code
 import re
 import sys
 from pathlib import Path
@@ -26,11 +27,16 @@ ALL_PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for pat
 COUNT = r"`(?:stats\(\)\.)?((?:misses|window|yielded|pinned|stored|mapped)_\w+)`"
 
 
+def python_blocks(page: str) -> list[str]:
+    blocks = re.findall(r"^```python\n(.*?)^```", (TOP / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    return blocks
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (TOP / page).read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    assert blocks
+    blocks = python_blocks(page)
     if page == "docs/regions.md" and droppable.lowlevel.page_size_bytes() != 4096:
         blocks = blocks[:1]  # the others spell pages of 4096 bytes out
     if "numpy" in text:
@@ -39,6 +45,25 @@ def test_the_examples_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks:
         exec(compile(block, page, "exec"), module.__dict__)
+
+
+class Typist(code.InteractiveConsole):
+    """Python's prompt, whose errors are those of the test."""
+
+    def showtraceback(self) -> None:
+        raise
+
+    def showsyntaxerror(self, filename: str | None = None, **more: object) -> None:
+        raise
+
+
+def test_the_tutorial_can_be_typed_at_the_prompt() -> None:
+    pytest.importorskip("numpy", reason="NumPy is not installed")
+    typist = Typist({"__name__": "__main__"})
+    for block in python_blocks("docs/tutorial.md"):
+        for line in [*block.splitlines(), ""]:
+            is_incomplete = typist.push(line)
+        assert not is_incomplete, f"the prompt waits for more after {block}"
 
 
 @pytest.mark.parametrize("page", ALL_PAGES)
