@@ -224,7 +224,7 @@ class LiveMapping(MutableMapping[K, V]):
             value = self.pop(key, MISSING)
             if value is not MISSING:
                 return key, cast("V", value)
-        raise KeyError(f"popitem(): this {type(self).__name__} is empty")
+        raise KeyError(f"popitem(): this {type(self).__name__} is empty") from None
 
     def update(self, other: SupportsKeysAndGetItem[K, V] | Iterable[tuple[K, V]] = (), /, **more: V) -> None:
         """Stores the entries of other (a mapping, or pairs of key and value), then those given by name."""

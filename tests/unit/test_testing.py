@@ -93,6 +93,23 @@ def test_pages_that_are_pinned_stay(droppable_drop: Dropper) -> None:
     assert not any(kept[:4] + kept[12:])
 
 
+def test_what_another_processor_wrote_goes_as_well(droppable_drop: Dropper) -> None:
+    processors = os.sched_getaffinity(0)
+    if len(processors) < 2:
+        pytest.skip("one processor: there is no other one")
+    writer, dropper = sorted(processors)[:2]
+    for _ in range(10):
+        cache = Cache()
+        try:
+            os.sched_setaffinity(0, {writer})
+            cache["key"] = "value"
+            os.sched_setaffinity(0, {dropper})
+        finally:
+            os.sched_setaffinity(0, processors)
+        droppable_drop(cache)
+        assert cache.get("key") is None
+
+
 def make_region(on_drop: str, backing: str, pages: int) -> Region:
     try:
         return Region(pages * PAGE, on_drop, backing)  # type: ignore[arg-type]

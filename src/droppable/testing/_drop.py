@@ -4,7 +4,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -43,8 +43,8 @@ def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> Drop
     Of a cache everything that can go is settled first: pinned pages stay, and the index may go as well. A region is
     settled too, as `Region.settle()` does: pages in open blocks (`writing`, `pin`; with "signal" `reading`) stay. Of a
     mapping only what is marked can go. No lock is held while pages go, so other threads may use the target meanwhile;
-    in a forked child it drops the child's pages alone. While pages of a region are kept, the calling thread visits each
-    processor that it may run on, since a page can wait in one's batch, out of reach of the others.
+    in a forked child it drops the child's pages alone. The calling thread visits each processor that it may run on, for
+    a cache once, for a region while pages are kept: a page can wait in one's batch, out of reach of the others.
 
     Args:
         target: a `Cache` or a `Namespace` (all of its cache), a function decorated with `@droppable.cache`,
@@ -68,7 +68,9 @@ def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> Drop
         return _drop_mapping(target, fraction, seed)
     if isinstance(target, Region):
         return _drop_region(target, fraction, seed)
-    return DropReport(*_cache_of(target)._drop(fraction, seed), seed)
+    cache = _cache_of(target)
+    _empty_batches()
+    return DropReport(*cache._drop(fraction, seed), seed)
 
 
 def settle(target: Target) -> None:
@@ -149,21 +151,28 @@ def _drop_mapping(mapping: Mapping, fraction: float, seed: int) -> DropReport:
     return _drop_pages(mapping.page_states, page_out, fraction, seed, iter(range(_TRIES)))
 
 
+def _empty_batches() -> None:
+    """A new page waits in a batch of the processor that wrote it. A mark on another one would pass it over for good.
+
+    Each advice about memory empties the batch of the processor where it is given.
+    """
+    page = page_size_bytes()
+    with Mapping(page) as mapping:
+        for _ in _on_each_processor():
+            mapping.page_out(0, page)
+
+
 def _drop_region(region: Region, fraction: float, seed: int) -> DropReport:
     region.settle()
-    rounds = _on_each_processor()
-    try:
-        return _drop_pages(region.page_states, region.page_out, fraction, seed, rounds)
-    finally:
-        rounds.close()
+    with closing(_on_each_processor(times=2)) as visits:
+        return _drop_pages(region.page_states, region.page_out, fraction, seed, itertools.chain(range(_TRIES), visits))
 
 
-def _on_each_processor() -> Generator[None, None, None]:
-    """Some rounds where the thread runs, then two on each processor; closing it undoes that."""
-    yield from itertools.repeat(None, _TRIES)
+def _on_each_processor(times: int = 1) -> Generator[None, None, None]:
+    """So many rounds on each processor that the thread may run on; closing it undoes that."""
     processors = os.sched_getaffinity(0)
     try:
-        for processor in sorted(processors) * 2:
+        for processor in sorted(processors) * times:
             with suppress(OSError):  # the cpuset has changed meanwhile
                 os.sched_setaffinity(0, {processor})
             yield
