@@ -327,6 +327,14 @@ void cache_yield(void)
 	registry_unlock();
 }
 
+uint64_t cache_yield_once(void)
+{
+	cache_yield();
+	const uint64_t now_ns = prim_now_ns(), next_ns = atomic_load_explicit(&yield.next_look_ns, memory_order_relaxed);
+
+	return next_ns > now_ns ? next_ns - now_ns : 0;
+}
+
 uint64_t cache_give_back(uint64_t bytes)
 {
 	struct cache *first;

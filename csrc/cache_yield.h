@@ -10,6 +10,8 @@
 
 /* For calls that come along: are others short of memory? Then some is given back, of any cache of the process. */
 void cache_yield(void);
+/* The same, and how long nobody need look again. */
+uint64_t cache_yield_once(void);
 /* Gives about that much back now, in one step of at most 0.2 ms: how much it was. What was not asked for lately goes first. */
 uint64_t cache_give_back(uint64_t bytes);
 

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from droppable import Cache, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running droppable-server."""
+
+    path: Path
+    process: subprocess.Popen[str]
+
+    def stop(self) -> int:
+        """Asks it to stop; its exit status."""
+        self.process.terminate()
+        status = self.process.wait(30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
 
 
 @pytest.fixture(params=["lazyfree", "droppable"])
@@ -61,3 +80,31 @@ def run_python() -> Callable[..., str]:
         return result.stdout
 
     return run
+
+
+@pytest.fixture(scope="module")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """`start_server(*options)` starts a server on a unix socket of its own. At the end each must stop, with 0."""
+    started: list[Server] = []
+
+    def start(*options: str) -> Server:
+        path = tmp_path_factory.mktemp("server") / "socket"
+        reader, writer = os.pipe()
+        argv = ["serve", "--unix", str(path), "--ready-fd", str(writer), "--threads", "2", *options]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "droppable", *argv], pass_fds=[writer], stdout=subprocess.PIPE, text=True
+        )
+        os.close(writer)
+        started.append(Server(path, process))
+        with os.fdopen(reader, "rb") as ready:
+            assert ready.read() == b"\n", "the server did not start"
+        return started[-1]
+
+    yield start
+    for server in started:
+        assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def server_socket(start_server: Callable[..., Server]) -> Path:
+    return start_server().path

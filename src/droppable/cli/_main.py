@@ -1,12 +1,14 @@
 """Reads the arguments of the command line, and calls the command that they name."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from droppable._arguments import parse_size
 from droppable.cli._doctor import doctor
 from droppable.cli._run import run
+from droppable.cli._serve import serve
 
 
 def _size(text: str) -> int:
@@ -44,12 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--swap", type=_size, default=0, metavar="SIZE", help="swap beyond that (default: 0)")
     run_parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="what to run")
 
-    arguments = parser.parse_args(argv)
+    commands.add_parser("serve", help="one cache for all processes of this host, for clients of memcached and Redis")
+
+    words = sys.argv[1:] if argv is None else argv
+    if list(words[:1]) == ["serve"]:  # the server reads its options by itself
+        return serve(words[1:])
+    arguments = parser.parse_args(words)
     if arguments.version:
         print(f"droppable {version('droppable')}")
         return 0
     if arguments.name is None:
-        parser.error("a COMMAND is missing: doctor or run")
+        parser.error("a COMMAND is missing: doctor, run or serve")
     if arguments.name == "doctor":
         return doctor(as_json=arguments.json)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command

@@ -1,0 +1,292 @@
+/* connection.c - one client's socket, and what of its bytes has to wait. See connection.h for the picture. */
+#include "server/connection.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { BYTES_ALIGN = 4096, LEAST_INPUT_BYTES = 512 };
+
+static size_t there(const struct bytes *bytes)
+{
+	return bytes->end - bytes->first;
+}
+
+static void bytes_free(struct bytes *bytes, struct budget *budget)
+{
+	free(bytes->data);
+	budget_give(budget, bytes->capacity);
+	*bytes = (struct bytes){0};
+}
+
+/* Back to the bench, where the next large value finds it. */
+static void bytes_put_away(struct bytes *bytes, struct workbench *bench)
+{
+	if (bytes->capacity > BYTES_ALIGN && bytes->capacity <= SPARE_MOST_BYTES && bytes->capacity > bench->spare.capacity) {
+		bytes_free(&bench->spare, bench->budget);
+		bench->spare = (struct bytes){.data = bytes->data, .capacity = bytes->capacity};
+		*bytes = (struct bytes){0};
+	} else if (bytes->data) {
+		bytes_free(bytes, bench->budget);
+	}
+}
+
+/* Room for so many bytes in all, with what is there at its front. False: there is no memory, and nothing changed. */
+static bool bytes_grow(struct bytes *bytes, size_t capacity, struct workbench *bench)
+{
+	struct bytes *spare = &bench->spare;
+
+	if (bytes->first > 0) {
+		memmove(bytes->data, bytes->data + bytes->first, there(bytes));
+		bytes->end -= bytes->first;
+		bytes->first = 0;
+	}
+	if (bytes->capacity >= capacity)
+		return true;
+	if (capacity > LEAST_INPUT_BYTES)
+		capacity = (capacity + BYTES_ALIGN - 1) & ~(size_t)(BYTES_ALIGN - 1);
+	if (!bytes->data && capacity > BYTES_ALIGN && spare->capacity >= capacity) {
+		*bytes = *spare;
+		*spare = (struct bytes){0};
+		return true;
+	}
+	if (!budget_take(bench->budget, capacity - bytes->capacity))
+		return false;
+	unsigned char *grown = realloc(bytes->data, capacity);
+	if (!grown) {
+		budget_give(bench->budget, capacity - bytes->capacity);
+		return false;
+	}
+	bytes->data = grown;
+	bytes->capacity = capacity;
+	return true;
+}
+
+/* Sends what the socket takes. How much it was. */
+static size_t send_some(struct connection *connection, const unsigned char *data, size_t count, struct counts *counts)
+{
+	size_t sent = 0;
+
+	while (sent < count && !connection->is_dead) {
+		const ssize_t now = send(connection->descriptor, data + sent, count - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (now >= 0)
+			sent += (size_t)now;
+		else if (errno == EAGAIN || errno == EWOULDBLOCK)
+			break;
+		else if (errno != EINTR)
+			connection->is_dead = true; /* also when the kernel has no memory: the client sees an end, not a hole */
+	}
+	count_add(&counts->bytes_written, sent);
+	return sent;
+}
+
+static void flush(struct output *output)
+{
+	struct workbench *bench = (struct workbench *)output;
+	struct connection *connection = bench->connection;
+
+	const size_t sent = there(&connection->pending) > 0 ? 0
+							   : send_some(connection, output->bytes, output->used, bench->counts);
+	if (connection->is_dead) {
+		output->used = 0;
+		return;
+	}
+	if (sent > 0 && sent < output->used)
+		memmove(output->bytes, output->bytes + sent, output->used - sent);
+	output->used -= sent;
+}
+
+bool workbench_init(struct workbench *bench, struct budget *budget, struct counts *counts)
+{
+	*bench = (struct workbench){.budget = budget, .counts = counts};
+	bench->read = malloc(READ_BYTES);
+	if (!bench->read)
+		return false;
+	if (!output_init(&bench->output, budget, flush)) {
+		free(bench->read);
+		return false;
+	}
+	return true;
+}
+
+void workbench_destroy(struct workbench *bench)
+{
+	bytes_free(&bench->spare, bench->budget);
+	output_destroy(&bench->output);
+	free(bench->read);
+}
+
+void workbench_shrink(struct workbench *bench)
+{
+	bytes_free(&bench->spare, bench->budget);
+	output_shrink(&bench->output);
+}
+
+struct connection *connection_create(int descriptor, struct service *service, struct counts *counts)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+
+	if (!connection)
+		return NULL;
+	connection->descriptor = descriptor;
+	session_init(&connection->session, service, counts);
+	return connection;
+}
+
+void connection_destroy(struct connection *connection, struct workbench *bench)
+{
+	bytes_free(&connection->input, bench->budget);
+	bytes_free(&connection->pending, bench->budget);
+	session_destroy(&connection->session);
+	close(connection->descriptor);
+	free(connection);
+}
+
+bool connection_is_at_rest(const struct connection *connection)
+{
+	return there(&connection->input) == 0 && there(&connection->pending) == 0 && session_is_at_rest(&connection->session);
+}
+
+uint32_t connection_wants(const struct connection *connection)
+{
+	return there(&connection->pending) > 0 ? EPOLLOUT : EPOLLIN;
+}
+
+/* What the client has not taken yet moves to memory of its own. */
+static void keep_replies(struct connection *connection, struct workbench *bench)
+{
+	struct output *output = &bench->output;
+
+	if (output->is_broken) {
+		connection->is_dead = true; /* a reply is missing: what comes after it would be taken for it */
+		output->is_broken = false;
+	}
+	if (output->used == 0)
+		return;
+	if (!connection->is_dead && bytes_grow(&connection->pending, there(&connection->pending) + output->used, bench)) {
+		memcpy(connection->pending.data + connection->pending.end, output->bytes, output->used);
+		connection->pending.end += output->used;
+	} else {
+		COUNT(bench->counts, buffers_refused);
+		connection->is_dead = true;
+	}
+	output->used = 0;
+}
+
+/* What is no whole command yet stays, with room for what is missing. False: there is no memory. */
+static bool keep_input(struct connection *connection, struct workbench *bench, const unsigned char *rest, size_t count)
+{
+	struct bytes *input = &connection->input;
+	size_t capacity = connection->session.need_bytes;
+
+	if (count == 0) {
+		bytes_put_away(input, bench);
+		return true;
+	}
+	if (capacity <= count + 1) /* a line, of which nobody knows how long it is */
+		capacity = count < LEAST_INPUT_BYTES / 2 ? LEAST_INPUT_BYTES : 2 * count;
+	if (input->data && rest >= input->data && rest < input->data + input->capacity) {
+		input->first = (size_t)(rest - input->data);
+		input->end = input->first + count;
+		return bytes_grow(input, capacity, bench);
+	}
+	DRP_ASSERT(there(input) == 0);
+	if (!bytes_grow(input, capacity, bench))
+		return false;
+	memcpy(input->data, rest, count);
+	input->first = 0;
+	input->end = count;
+	return true;
+}
+
+/* Runs what is whole of these bytes, and keeps the rest. */
+static void take(struct connection *connection, struct workbench *bench, const unsigned char *bytes, size_t count)
+{
+	struct session *session = &connection->session;
+
+	bench->connection = connection;
+	session->out = &bench->output;
+	for (;;) {
+		size_t used;
+		const enum taken taken = session_take(session, bytes, count, &used);
+		bytes += used;
+		count -= used;
+		flush(&bench->output);
+		if (taken == TAKEN_CLOSE) {
+			connection->is_last = true;
+			count = 0;
+		}
+		if (taken == TAKEN_BLOCKED && bench->output.used == 0 && !connection->is_dead)
+			continue; /* the client took it meanwhile */
+		keep_replies(connection, bench);
+		if (connection->is_dead)
+			count = 0;
+		if (keep_input(connection, bench, bytes, count))
+			return;
+		COUNT(bench->counts, buffers_refused);
+		if (taken == TAKEN_BLOCKED || session->refuses_value || session->need_bytes == 0) {
+			connection->is_dead = true;
+			return;
+		}
+		session->refuses_value = true; /* its command is told, and its value skipped */
+		session->need_bytes = 0;
+		if (there(&connection->input) > 0) /* it may have been moved to the front */
+			bytes = connection->input.data + connection->input.first;
+	}
+}
+
+/* Sends what is pending. True: all of it has left. */
+static bool send_pending(struct connection *connection, struct workbench *bench)
+{
+	struct bytes *pending = &connection->pending;
+
+	pending->first += send_some(connection, pending->data + pending->first, there(pending), bench->counts);
+	if (connection->is_dead || there(pending) > 0)
+		return false;
+	bytes_put_away(pending, bench);
+	return true;
+}
+
+/* One read of the socket, to where half a command waits, or to the bench. */
+static void read_some(struct connection *connection, struct workbench *bench)
+{
+	struct bytes *input = &connection->input;
+	unsigned char *to = there(input) > 0 ? input->data + input->end : bench->read;
+	const size_t room = there(input) > 0 ? input->capacity - input->end : READ_BYTES;
+	ssize_t got;
+
+	DRP_ASSERT(room > 0);
+	do
+		got = recv(connection->descriptor, to, room, MSG_DONTWAIT);
+	while (got < 0 && errno == EINTR);
+	if (got < 0) {
+		connection->is_dead = errno != EAGAIN && errno != EWOULDBLOCK;
+		return;
+	}
+	if (got == 0) {
+		connection->is_last = true; /* it says no more, but may still listen: half a command is none */
+		return;
+	}
+	count_add(&bench->counts->bytes_read, (uint64_t)got);
+	if (there(input) == 0) {
+		take(connection, bench, bench->read, (size_t)got);
+		return;
+	}
+	input->end += (size_t)got;
+	take(connection, bench, input->data + input->first, there(input));
+}
+
+bool connection_serve(struct connection *connection, struct workbench *bench)
+{
+	if (there(&connection->pending) > 0) {
+		if (!send_pending(connection, bench))
+			return !connection->is_dead;
+		if (there(&connection->input) > 0 && !connection->is_last)
+			take(connection, bench, connection->input.data + connection->input.first, there(&connection->input));
+	} else if (!connection->is_last) {
+		read_some(connection, bench);
+	}
+	return !connection->is_dead && (!connection->is_last || there(&connection->pending) > 0);
+}

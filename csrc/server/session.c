@@ -1,0 +1,62 @@
+/* session.c - one client's conversation: which protocol it speaks, and its commands one after the other. See session.h. */
+#include "server/session.h"
+
+#include "server/parser.h"
+
+void session_init(struct session *session, struct service *service, struct counts *counts)
+{
+	*session = (struct session){
+		.service = service, .counts = counts, .is_authenticated = service->passwords == NULL,
+		.flags_digits = 1, .version_digits = 1, .meta_header_bytes = 5,
+	};
+}
+
+void session_destroy(struct session *session)
+{
+	(void)session;
+}
+
+/* What does not belong to any command. True: it is all skipped. */
+static bool skip(struct session *session, size_t count, size_t *used)
+{
+	const uint64_t there = count - *used;
+	const uint64_t skipped = session->skip_bytes < there ? session->skip_bytes : there;
+
+	session->skip_bytes -= skipped;
+	*used += (size_t)skipped;
+	return session->skip_bytes == 0;
+}
+
+enum taken session_take(struct session *session, const unsigned char *bytes, size_t count, size_t *used)
+{
+	*used = 0;
+	for (;;) {
+		if (session->skip_bytes > 0 && !skip(session, count, used))
+			return TAKEN;
+		if (*used == count || count - *used < session->need_bytes)
+			return TAKEN;
+		session->need_bytes = 0;
+		if (session->out->is_broken)
+			return TAKEN_CLOSE;
+		if (output_is_blocked(session->out))
+			return TAKEN_BLOCKED;
+		if (session->dialect == DIALECT_UNKNOWN)
+			session->dialect = bytes[*used] == '*' ? DIALECT_RESP : DIALECT_TEXT | DIALECT_META;
+
+		size_t taken = 0;
+		switch (parse_line_command(session, bytes + *used, count - *used, &taken)) {
+		case STEP_DONE:
+			COUNT(session->counts, commands);
+			session->refuses_value = false;
+			*used += taken;
+			break;
+		case STEP_MORE:
+			return TAKEN;
+		case STEP_BLOCKED:
+			return TAKEN_BLOCKED;
+		case STEP_CLOSE:
+			*used += taken;
+			return TAKEN_CLOSE;
+		}
+	}
+}

@@ -1,0 +1,55 @@
+/*
+ * session.h - one client's conversation: its bytes become commands, and those become replies. It knows no sockets.
+ *
+ *   bytes  [ command | command | half a comm ]
+ *           session_take() runs both; the rest stays with the caller, who comes again with more behind it
+ *
+ * The first byte tells the protocol: '*' begins each command of RESP and none of memcached's.
+ * A session belongs to one worker, so nothing of it is locked.
+ *
+ * Callers: connection.c; tests.
+ */
+#ifndef DRP_SERVER_SESSION_H
+#define DRP_SERVER_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "server/output.h"
+#include "server/service.h"
+
+enum dialect { DIALECT_UNKNOWN = 0, DIALECT_TEXT = 1, DIALECT_META = 2, DIALECT_RESP = 4 };
+
+struct session {
+	struct service *service;
+	struct counts *counts;
+	struct output *out;      /* set by the caller before each session_take() */
+	unsigned dialect;        /* TEXT, with META among it, or RESP */
+	bool is_authenticated;
+	bool refuses_value;      /* the caller has no memory for the value under way: it is to be refused and skipped */
+	uint64_t skip_bytes;     /* of a value that is not wanted */
+	size_t need_bytes;       /* from the beginning of the command under way: nothing can be done with less */
+	size_t resume_at;        /* of the command under way: what comes before has been answered */
+	/* How long the last header of a reply was, as a guess for the next: reply.h */
+	uint8_t flags_digits, version_digits;
+	uint16_t meta_header_bytes;
+	struct resp_state *resp; /* resp.c; NULL for memcached's clients */
+};
+
+enum taken {
+	TAKEN,         /* as much as could be; *used tells how much. More is needed for the rest, see need_bytes */
+	TAKEN_BLOCKED, /* the replies must leave first; the same bytes again then */
+	TAKEN_CLOSE,   /* the conversation is over, once its replies have left */
+};
+
+void session_init(struct session *session, struct service *service, struct counts *counts);
+void session_destroy(struct session *session);
+enum taken session_take(struct session *session, const unsigned char *bytes, size_t count, size_t *used);
+/* Is it between two commands? */
+static inline bool session_is_at_rest(const struct session *session)
+{
+	return session->skip_bytes == 0 && session->resume_at == 0;
+}
+
+#endif
