@@ -72,6 +72,7 @@ class Cache(CoreCache, LiveMapping[K, V]):
         ValueError: an argument is out of range.
     """
 
+    _pop_cursor = 0
     _name: str | None = None
     _options: Mapping[str, Any] = {}  # of a cache that was asked for by name
 

@@ -146,6 +146,7 @@ class LiveMapping(MutableMapping[K, V]):
     __slots__ = ()
 
     if TYPE_CHECKING:  # the derived classes have them; `Cache` in C
+        _pop_cursor: int  # where popitem() found something last; any number is right
 
         def add(self, key: K, value: V) -> bool: ...
 
@@ -220,10 +221,15 @@ class LiveMapping(MutableMapping[K, V]):
         Raises:
             KeyError: nothing is left that an iteration would give.
         """
-        for key in self:
-            value = self.pop(key, MISSING)
-            if value is not MISSING:
-                return key, cast("V", value)
+        for start in (self._pop_cursor, 0):
+            cursor = start
+            while (batch := self._walk_own(cursor)) is not None:
+                for key in batch[1]:
+                    value = self.pop(key, MISSING)
+                    if value is not MISSING:
+                        self._pop_cursor = cursor
+                        return key, cast("V", value)
+                cursor = batch[0]
         raise KeyError(f"popitem(): this {type(self).__name__} is empty") from None
 
     def update(self, other: SupportsKeysAndGetItem[K, V] | Iterable[tuple[K, V]] = (), /, **more: V) -> None:

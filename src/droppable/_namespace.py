@@ -62,12 +62,13 @@ class Namespace(LiveMapping[K, V]):
     them stores or clears after it, the other does not see.
     """
 
-    __slots__ = ("__weakref__", "_cache", "_cell", "_name", "_outer")
+    __slots__ = ("__weakref__", "_cache", "_cell", "_name", "_outer", "_pop_cursor")
 
     def __init__(self, cache: Cache[K, V], name: object, outer: Namespace[Any, Any] | None = None) -> None:
         self._cache: Cache[Any, V] = cache
         self._name = name
         self._outer = outer
+        self._pop_cursor = 0
         self._cell = EncodedKey(name, _CELLS)
 
     @property
