@@ -222,13 +222,15 @@ def test_with_room_a_cache_goes_on_without_descriptors(run_in_cgroup: Callable[.
         new = sum(("new", i) in cache for i in range(200))
         unread = _cgroup.current().unread
         for fd in opened: os.close(fd)
-        time.sleep(0.2)
-        cache["large"] = b"v" * (20 * MB)
-        print(json.dumps(dict(hits=hits, window=window, new=new, unread=unread, large="large" in cache)))
+        # The limit is read again after a while. What is stored then may be dropped at once: 6.12 takes too much.
+        give_up = time.monotonic() + 60
+        while not (stored := cache.set("large", b"v" * (20 * MB))) and time.monotonic() < give_up:
+            pass
+        print(json.dumps(dict(hits=hits, window=window, new=new, unread=unread, stored=stored)))
         """,
     )
     assert result["hits"] == 200
     assert result["window"] <= 4 * MB
     assert result["new"] == 200
     assert "EMFILE" in result["unread"]
-    assert result["large"] is True
+    assert result["stored"] is True
