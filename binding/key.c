@@ -24,16 +24,6 @@ int key_reserve(struct key *key, size_t more)
 	return 0;
 }
 
-int key_append(struct key *key, char tag, const void *data, size_t bytes)
-{
-	if (key_reserve(key, bytes + 1) < 0)
-		return -1;
-	key->data[key->bytes++] = (unsigned char)tag;
-	memcpy(key->data + key->bytes, data, bytes);
-	key->bytes += bytes;
-	return 0;
-}
-
 static int append_object_bytes(struct key *key, char tag, PyObject *bytes)
 {
 	if (!bytes)
@@ -46,6 +36,9 @@ static int append_object_bytes(struct key *key, char tag, PyObject *bytes)
 static int append_str(struct key *key, PyObject *object)
 {
 	Py_ssize_t length;
+
+	if (PyUnicode_IS_COMPACT_ASCII(object)) /* nearly all: no call for it */
+		return key_append(key, 's', PyUnicode_DATA(object), (size_t)PyUnicode_GET_LENGTH(object));
 	const char *text = PyUnicode_AsUTF8AndSize(object, &length);
 	if (text)
 		return key_append(key, 's', text, (size_t)length);
@@ -180,7 +173,7 @@ int key_encode(struct core_state *core, struct key *key, PyObject *object)
 int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object, uint64_t scope)
 {
 	begin(core, key, scope);
-	int result = encode_native(key, object, 0);
+	int result = PyTuple_CheckExact(object) ? encode_native(key, object, 0) : append_leaf(key, object);
 	if (result == 1 && Py_IS_TYPE(object, core->encoded_key_type))
 		return key_append_encoded(key, object);
 	if (result == 1)
@@ -239,22 +232,30 @@ static int append_keywords(struct key *key, PyObject *const *values, PyObject *n
 	return result;
 }
 
+/* The head of the tuple and its first element: at once, for each call has them, and a key that was just begun has room. */
+static int append_call_head(struct key *key, size_t elements, uint64_t first)
+{
+	const uint32_t stored = (uint32_t)elements, integer_bytes = 1 + sizeof(int64_t);
+	unsigned char *at = key->data + key->bytes;
+
+	if (elements != stored)
+		return key_append_head(key, 't', elements);
+	at[0] = 't';
+	memcpy(at + 1, &stored, 4);
+	memcpy(at + 5, &integer_bytes, 4);
+	at[9] = 'i';
+	memcpy(at + 10, &first, 8);
+	key->bytes += 18;
+	return 0;
+}
+
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
 		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number)
 {
 	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
-	const uint32_t integer_bytes = 1 + sizeof(int64_t);
-	const uint64_t positional = key_first_of_call(count, number);
 
 	begin(core, key, scope);
-	int result = key_append_head(key, 't', 1 + count + 2 * named);
-	if (result == 0 && key_reserve(key, sizeof(integer_bytes)) < 0)
-		result = -1;
-	if (result == 0) {
-		memcpy(key->data + key->bytes, &integer_bytes, sizeof(integer_bytes));
-		key->bytes += sizeof(integer_bytes);
-		result = key_append(key, 'i', &positional, sizeof(positional));
-	}
+	int result = append_call_head(key, 1 + count + 2 * named, key_first_of_call(count, number));
 	for (size_t i = 0; i < count && result == 0; i++)
 		result = append_element(key, arguments[i], 1);
 	if (named > 0 && result == 0)

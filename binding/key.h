@@ -28,6 +28,7 @@
 #define DRP_KEY_H
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "module.h"
 
@@ -97,7 +98,15 @@ PyObject *key_as_object(const struct key *key);
 /* From here on: between the files of the key. */
 
 int key_reserve(struct key *key, size_t more);
-int key_append(struct key *key, char tag, const void *data, size_t bytes);
+static inline int key_append(struct key *key, char tag, const void *data, size_t bytes)
+{
+	if (key->size - key->bytes <= bytes && key_reserve(key, bytes + 1) < 0)
+		return -1;
+	key->data[key->bytes++] = (unsigned char)tag;
+	memcpy(key->data + key->bytes, data, bytes);
+	key->bytes += bytes;
+	return 0;
+}
 int key_append_head(struct key *key, char tag, size_t count); /* of what has elements */
 
 /* str, bytes, int, float, None, bool. 0, -1 with an exception, or 1: of no such type, nothing was appended. */

@@ -296,7 +296,7 @@ bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
 		return match_pieces(reader, with, bytes);
 	const unsigned char *data = pass(reader, bytes);
 	prim_step();
-	return memcmp(data, with, bytes) == 0;
+	return bytes == 0 || memcmp(data, with, bytes) == 0;
 }
 
 /* The lengths of an entry of one piece. False: they cannot be: it was dropped meanwhile. */
