@@ -18,8 +18,9 @@
  *
  * A limit that cannot be read is not taken for none. The last one that was read counts (LEAST_LIMIT_BYTES, if there was none),
  * and nothing is known of usage but this: what the cache itself has that is clean and resident can be reclaimed. So much may
- * be inserted; to begin with, a share of what was left at the last reading, or BEGIN_BYTES, given anew little by little. A value
- * on pages of its own asks for a step of it, for what was written of it is clean but for that.
+ * be inserted, and all of it is marked for that. To begin with it is BEGIN_BYTES, or a share of what was left at the last reading
+ * if that is less; more is given little by little, up to BEGIN_BYTES. A value on pages of its own asks for a step of it, for what
+ * was written of it is clean but for that.
  */
 #include "cache_room.h"
 
@@ -43,7 +44,6 @@ enum {
 	SLOW_TRICKLE_BYTES = 256 << 10,
 	LEAST_LIMIT_BYTES = 64 << 20,
 	BEGIN_BYTES = 4 << 20,
-	BEGIN_KNOWN_BYTES = 512 << 10,
 	BEGIN_SHARE = 4,
 	BEGIN_AGAIN_BYTES = 256 << 10, /* a second */
 	SECOND_NS = 1000000000,
@@ -54,11 +54,11 @@ enum {
 /* Of the process, as its memory is one. Each for itself: who reads an older one is off by a moment. */
 static struct {
 	_Atomic uint64_t limit_bytes;  /* as last read whole; 0: never */
-	_Atomic int64_t begin_bytes, begin_most_bytes; /* may be inserted on no more than hope, while the limit cannot be read */
-	_Atomic uint64_t begin_at_ns;                  /* when some were last given */
+	_Atomic int64_t begin_bytes;   /* may be inserted on no more than hope, while the limit cannot be read */
+	_Atomic uint64_t begin_at_ns;  /* when some were last given */
 	_Atomic int64_t promised_bytes; /* to calls that are about to allocate them */
 	_Atomic bool is_unread;         /* the last reading was not whole */
-} process = {.begin_bytes = BEGIN_BYTES, .begin_most_bytes = BEGIN_BYTES};
+} process = {.begin_bytes = BEGIN_BYTES};
 
 uint64_t cache_limit_bytes(const struct prim_headroom *headroom)
 {
@@ -138,6 +138,7 @@ static int64_t count_clean(struct shard *shard)
 	return (int64_t)(pages * prim_page_size());
 }
 
+/* As much of the cache as can be made clean. */
 static int64_t clean_bytes(struct cache *cache)
 {
 	int64_t bytes = 0;
@@ -146,8 +147,10 @@ static int64_t clean_bytes(struct cache *cache)
 		struct shard *shard = &cache->shards[i];
 		if (pthread_mutex_trylock(&shard->lock) != 0)
 			continue; /* counted another time */
-		if (!shard->closed)
+		if (!shard->closed) {
+			shard_mark(shard, true); /* else a little in each of many shards would count for nothing */
 			bytes += count_clean(shard);
+		}
 		pthread_mutex_unlock(&shard->lock);
 	}
 	return bytes;
@@ -158,7 +161,6 @@ static int64_t room_without_reading(struct cache *cache, uint64_t now_ns)
 {
 	const int64_t used = atomic_load_explicit(&cache->room_given_bytes, memory_order_relaxed) -
 			     atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed);
-	const int64_t most = atomic_load_explicit(&process.begin_most_bytes, memory_order_relaxed);
 	int64_t begin = atomic_load_explicit(&process.begin_bytes, memory_order_relaxed) - (used > 0 ? used : 0);
 
 	if (begin < 0)
@@ -167,22 +169,21 @@ static int64_t room_without_reading(struct cache *cache, uint64_t now_ns)
 		atomic_store_explicit(&process.begin_at_ns, now_ns, memory_order_relaxed);
 		begin += BEGIN_AGAIN_BYTES;
 	}
-	if (begin > most)
-		begin = most;
+	if (begin > BEGIN_BYTES)
+		begin = BEGIN_BYTES;
 	atomic_store_explicit(&process.begin_bytes, begin, memory_order_relaxed);
 	const int64_t clean = clean_bytes(cache) - MARGIN_BYTES;
 	return clean > begin ? clean : begin;
 }
 
-/* What may be inserted for a while if the next readings fail. */
+/* What may be inserted at once if the next readings fail: later ones give as much as if there had been none. */
 static void note_read(const struct prim_headroom *headroom, int64_t room, uint64_t now_ns)
 {
 	int64_t begin = room > 0 ? (room + margin_of(headroom->limit_bytes)) / BEGIN_SHARE : 0;
 
-	if (begin > BEGIN_KNOWN_BYTES)
-		begin = BEGIN_KNOWN_BYTES;
+	if (begin > BEGIN_BYTES)
+		begin = BEGIN_BYTES;
 	atomic_store_explicit(&process.begin_bytes, begin, memory_order_relaxed);
-	atomic_store_explicit(&process.begin_most_bytes, begin, memory_order_relaxed);
 	atomic_store_explicit(&process.begin_at_ns, now_ns, memory_order_relaxed);
 }
 

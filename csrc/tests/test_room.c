@@ -282,6 +282,22 @@ static void a_limit_that_cannot_be_read_any_more_is_the_last_known(enum prim_unr
 	fake_cache_end(cache);
 }
 
+/* A limit that was read once is no reason to let less in: a share of the room that there was, then what is clean, in many shards too. */
+static void a_limit_that_was_read_once_lets_as_much_in(size_t bytes)
+{
+	const struct cache_config config = {.shards = 16};
+	struct cache *cache;
+
+	fake_reset();
+	fake_headroom(1000 * MB, 100 * MB, 0);
+	REQUIRE(cache_create(&config, &cache) == DRP_OK);
+	CHECK_EQ(set(cache, 1, bytes), DRP_OK);
+	fake_unread(PRIM_UNREAD_GROUP);
+	pass(150);
+	CHECK(inserted_bytes(cache, bytes, 16 * MB) >= 16 * MB);
+	fake_cache_end(cache);
+}
+
 /* Parts of the figures: they bound what gets in like any others. */
 static void what_can_be_read_counts_too(void)
 {
@@ -414,8 +430,7 @@ static void no_mapping_is_to_be_had_while_a_segment_is_emptied(enum prim_backing
 
 int main(void)
 {
-	/* First, while no limit was ever told to this process. */
-	/* first, for what may be inserted on hope is the process's */
+	/* First, while no limit was ever told to this process; and what may be inserted on hope is the process's. */
 	RUN(without_a_limit_a_large_value_takes_a_step_at_a_time, 5 * MB);
 	RUN(without_a_limit_a_large_value_takes_a_step_at_a_time, 7 * MB - PAGE);
 	RUN(a_limit_that_was_never_read_is_the_least, PAGE);
@@ -433,6 +448,8 @@ int main(void)
 	RUN(room_is_promised_once);
 	RUN(a_limit_that_cannot_be_read_any_more_is_the_last_known, PRIM_UNREAD_MEMBERSHIP);
 	RUN(a_limit_that_cannot_be_read_any_more_is_the_last_known, PRIM_UNREAD_GROUP);
+	RUN(a_limit_that_was_read_once_lets_as_much_in, 100);
+	RUN(a_limit_that_was_read_once_lets_as_much_in, 8 * PAGE);
 	RUN(what_can_be_read_counts_too);
 	RUN(what_slows_lets_a_trickle_in);
 	RUN(a_value_without_address_space_changes_nothing, 64 * MB);
