@@ -573,7 +573,14 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	int status = cache_create(&config, &cache);
 	if (status != DRP_OK) {
 		atomic_store(&self->made, false);
-		core_raise(status, "making a cache");
+		if (status == DRP_INVALID)
+			PyErr_Format(PyExc_ValueError,
+				     "layout: shards must be a power of two up to 64, segment_bytes a power of two up to 2 MiB, and "
+				     "max_bytes, where there are several shards, 4 * shards * segment_bytes or more (a segment has "
+				     "8 pages at least); you gave shards=%u, segment_bytes=%zu, max_bytes=%llu",
+				     config.shards, config.segment_bytes, (unsigned long long)config.max_bytes);
+		else
+			core_raise(status, "making a cache");
 		return -1;
 	}
 	self->default_ttl_ns = default_ttl_ns;

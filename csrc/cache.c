@@ -22,6 +22,7 @@ enum {
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
 	SHARD_LEAST_BYTES = 128 << 20,
 	SHARDS_MOST = 16,
+	BOUND_SEGMENTS = 4, /* of each of several shards, in max_bytes: else what is being filled and emptied is most of it */
 	SHARDS_ONE_BY_ONE = 2,
 	GET_ASKS_ROOM = 2,       /* beside PIN_RETRY */
 };
@@ -66,7 +67,8 @@ static unsigned choose_shards(const struct cache_config *config, uint64_t limit_
 static size_t choose_segment_bytes(uint64_t max_bytes, uint64_t limit_bytes, unsigned shards)
 {
 	const size_t least = max_bytes != 0 ? 8 * prim_page_size() : ARENA_SEGMENT_MAX / 4;
-	const uint64_t enough = max_bytes != 0 ? max_bytes / 16 : limit_bytes / shards / SEGMENTS_AT_LIMIT;
+	const unsigned share = BOUND_SEGMENTS * shards > 16 ? BOUND_SEGMENTS * shards : 16;
+	const uint64_t enough = max_bytes != 0 ? max_bytes / share : limit_bytes / shards / SEGMENTS_AT_LIMIT;
 	size_t bytes = ARENA_SEGMENT_MAX;
 
 	while (bytes > least && bytes > enough)
@@ -107,6 +109,10 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	if (status != DRP_OK)
 		return status;
 
+	const size_t segment_bytes =
+		config->segment_bytes ? config->segment_bytes : choose_segment_bytes(config->max_bytes, limit_bytes, shards);
+	if (shards > 1 && config->max_bytes != 0 && config->max_bytes / shards / BOUND_SEGMENTS < segment_bytes)
+		return DRP_INVALID;
 	size_t bytes = sizeof(struct cache) + shards * sizeof(struct shard);
 	struct cache *cache = aligned_alloc(_Alignof(struct cache), (bytes + _Alignof(struct cache) - 1) &
 								    ~(_Alignof(struct cache) - 1));
@@ -115,8 +121,7 @@ int cache_create(const struct cache_config *config, struct cache **out)
 	memset(cache, 0, bytes);
 	atomic_init(&cache->references, 1);
 	cache->config = *config;
-	if (cache->config.segment_bytes == 0)
-		cache->config.segment_bytes = choose_segment_bytes(config->max_bytes, limit_bytes, shards);
+	cache->config.segment_bytes = segment_bytes;
 	cache->shard_count = shards;
 	atomic_init(&cache->expiry_look_ns, UINT64_MAX);
 	atomic_init(&cache->span_bytes, config->span_bytes ? config->span_bytes / shards : UINT64_MAX);

@@ -31,7 +31,7 @@ struct cache_config {
 	bool one_by_one;           /* calls seldom meet, so that few shards are chosen */
 	size_t segment_bytes;      /* a power of two up to 2 MiB, or 0: chosen */
 	uint64_t span_bytes;       /* address space for all segments, or 0: from the memory limit, as it changes */
-	uint64_t max_bytes;        /* of resident memory, but for what is pinned: cache_evict.c; 0: no bound but memory */
+	uint64_t max_bytes;        /* of resident memory: cache_evict.c; 4 segments of each of several shards, or more; 0: no bound */
 	const struct drp_waits *waits; /* or NULL: at the end of a set, get or delete that unmaps much; outlives the cache */
 };
 

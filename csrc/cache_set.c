@@ -26,7 +26,7 @@ enum {
 	SHRINK_CALLS = 4, /* that set, of a shard, between two steps in making its index smaller */
 	INLINE_MAX_BYTES = 32 * 1024, /* shorter values are copied under the lock, if in the log: 2 us at 16 GB/s */
 	PAGE_WASTE_SHARE = 8,
-	OWN_PARTS = 2, /* of a value, and there is room on the stack; on pages of its own it has an extent and witnesses in their place */
+	OWN_PARTS = 2, /* of a value, and there is room on the stack; an extent and its witnesses are as many */
 };
 
 /*
@@ -138,9 +138,11 @@ static int publish(struct store *store, uint64_t place)
 
 	if (shard_find(cache, shard, store->hash, store->key, store->key_bytes, &older) < 0) {
 		const size_t older_bytes = found_end(&older) - older.offset;
-		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
-		if ((older.entry.flags & ENTRY_EXTENT) && shard_read_extent(&older, &extent))
-			shard_free_extent(cache, shard, &extent, LEAVE_REPLACED);
+		if (older.entry.flags & ENTRY_EXTENT) {
+			entry_copy(&older.reader, NULL, older.entry.meta_bytes);
+			if (shard_read_extent(&older, &extent))
+				shard_free_extent(cache, shard, &extent, LEAVE_REPLACED);
+		}
 		if (shard_replace(cache, shard, &older.cursor, older_bytes, place))
 			return DRP_OK;
 	}

@@ -435,7 +435,7 @@ int main(void)
 		RUN(touched_for_ever, backing, 40 * PAGE, 100);
 		RUN(touched_for_ever, backing, 40 * PAGE, 3 * PAGE);
 		RUN(versions_are_given_once, backing, 0);
-		RUN(versions_are_given_once, backing, 50 * PAGE);
+		RUN(versions_are_given_once, backing, 64 * PAGE);
 	}
 	for (int size = 0; size < SIZES; size++) {
 		RUN(keeps_the_expiry, sizes[size], 0);

@@ -58,6 +58,7 @@ class Layout:
 
     shards: locks that share the keys, a power of two up to 64 (chosen: 1 or 2, without a GIL by memory up to 16).
     segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at once.
+        Several shards need a max_bytes of four segments for each of them, or none: ValueError.
     span_bytes: address space for all segments (chosen: four times the memory limit, as it changes).
     """
 

@@ -393,6 +393,16 @@ class TestBadInput:
         with pytest.raises(ValueError):
             Cache(layout=layout)
 
+    @pytest.mark.parametrize("segment_bytes", [0, 1 << 16])
+    def test_shards_that_max_bytes_has_no_room_for(self, segment_bytes: int) -> None:
+        layout = Layout(shards=4, segment_bytes=segment_bytes)
+        with pytest.raises(ValueError, match=r"max_bytes.* 4 \* shards \* segment_bytes .* shards=4, .*=400000$"):
+            Cache(max_bytes=400_000, layout=layout)
+        with Cache(max_bytes=16 << 16, layout=layout) as cache:
+            for i in range(16_000):
+                cache.set(i, bytes(100))
+            assert len(cache) * 100 > cache.max_bytes / 4
+
     def test_a_kernel_without_the_backing(self) -> None:
         if probe("droppable")[0]:
             pytest.skip("this kernel has MAP_DROPPABLE; kernels before 6.11 take this test")
