@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "server/meta.h"
+#include "server/resp.h"
 #include "server/text.h"
 
 static const struct command commands[] = {
@@ -37,6 +38,53 @@ static const struct command commands[] = {
 	{"ma", DIALECT_META, 2, 0, 0, meta_arithmetic},
 	{"mn", DIALECT_META, 1, 0, 0, meta_noop},
 	{"me", DIALECT_META, 1, 0, 0, meta_debug},
+
+	{"get", DIALECT_RESP, 2, 2, 0, resp_get},
+	{"set", DIALECT_RESP, 3, 9, 0, resp_set},
+	{"mget", DIALECT_RESP, 2, 0, 0, resp_mget},
+	{"mset", DIALECT_RESP, 3, 0, 0, resp_mset},
+	{"setex", DIALECT_RESP, 4, 4, 0, resp_setex},
+	{"psetex", DIALECT_RESP, 4, 4, 0, resp_setex},
+	{"setnx", DIALECT_RESP, 3, 3, 0, resp_setnx},
+	{"getset", DIALECT_RESP, 3, 3, 0, resp_getset},
+	{"getdel", DIALECT_RESP, 2, 2, 0, resp_getdel},
+	{"getex", DIALECT_RESP, 2, 4, 0, resp_getex},
+	{"del", DIALECT_RESP, 2, 0, 0, resp_delete},
+	{"unlink", DIALECT_RESP, 2, 0, 0, resp_delete},
+	{"exists", DIALECT_RESP, 2, 0, 0, resp_exists},
+	{"touch", DIALECT_RESP, 2, 0, 0, resp_exists},
+	{"type", DIALECT_RESP, 2, 2, 0, resp_type},
+	{"append", DIALECT_RESP, 3, 3, 0, resp_append},
+	{"strlen", DIALECT_RESP, 2, 2, 0, resp_strlen},
+	{"incr", DIALECT_RESP, 2, 2, 0, resp_incr},
+	{"decr", DIALECT_RESP, 2, 2, 0, resp_incr},
+	{"incrby", DIALECT_RESP, 3, 3, 0, resp_incr},
+	{"decrby", DIALECT_RESP, 3, 3, 0, resp_incr},
+	{"expire", DIALECT_RESP, 3, 4, 0, resp_expire},
+	{"pexpire", DIALECT_RESP, 3, 4, 0, resp_expire},
+	{"expireat", DIALECT_RESP, 3, 4, 0, resp_expire},
+	{"pexpireat", DIALECT_RESP, 3, 4, 0, resp_expire},
+	{"persist", DIALECT_RESP, 2, 2, 0, resp_persist},
+	{"ttl", DIALECT_RESP, 2, 2, 0, resp_ttl},
+	{"pttl", DIALECT_RESP, 2, 2, 0, resp_ttl},
+	{"expiretime", DIALECT_RESP, 2, 2, 0, resp_ttl},
+	{"pexpiretime", DIALECT_RESP, 2, 2, 0, resp_ttl},
+	{"multi", DIALECT_RESP, 1, 1, COMMAND_NOT_QUEUED, resp_multi},
+	{"discard", DIALECT_RESP, 1, 1, COMMAND_NOT_QUEUED, resp_discard},
+	{"ping", DIALECT_RESP, 1, 2, 0, resp_ping},
+	{"echo", DIALECT_RESP, 2, 2, 0, resp_echo},
+	{"hello", DIALECT_RESP, 1, 7, COMMAND_BEFORE_LOGIN, resp_hello},
+	{"auth", DIALECT_RESP, 2, 3, COMMAND_BEFORE_LOGIN | COMMAND_NOT_QUEUED, resp_auth},
+	{"client", DIALECT_RESP, 2, 0, 0, resp_client},
+	{"select", DIALECT_RESP, 2, 2, 0, resp_select},
+	{"info", DIALECT_RESP, 1, 0, 0, resp_info},
+	{"dbsize", DIALECT_RESP, 1, 1, 0, resp_dbsize},
+	{"flushdb", DIALECT_RESP, 1, 2, 0, resp_flush},
+	{"flushall", DIALECT_RESP, 1, 2, 0, resp_flush},
+	{"time", DIALECT_RESP, 1, 1, 0, resp_time},
+	{"command", DIALECT_RESP, 1, 0, 0, resp_command},
+	{"config", DIALECT_RESP, 2, 0, 0, resp_config},
+	{"quit", DIALECT_RESP, 1, 1, COMMAND_BEFORE_LOGIN | COMMAND_NOT_QUEUED, resp_quit},
 };
 
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };

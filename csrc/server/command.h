@@ -12,6 +12,7 @@
 enum command_traits {
 	COMMAND_READS_LINE = 1,    /* the handler takes the words from the line by itself, however many there are */
 	COMMAND_BEFORE_LOGIN = 2,  /* also for those who have not shown their password */
+	COMMAND_NOT_QUEUED = 4,    /* run at once, also between MULTI and EXEC */
 };
 
 struct command {

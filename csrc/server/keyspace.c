@@ -48,6 +48,16 @@ int64_t keyspace_time(struct keyspace *keyspace)
 	return (int64_t)time(NULL) + (int64_t)atomic_load_explicit(&keyspace->skew_seconds, memory_order_relaxed);
 }
 
+int64_t keyspace_time_ms(struct keyspace *keyspace)
+{
+	struct timespec now = {0};
+
+	if (clock_gettime(CLOCK_REALTIME, &now) != 0)
+		return keyspace_time(keyspace) * 1000;
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 +
+	       (int64_t)atomic_load_explicit(&keyspace->skew_seconds, memory_order_relaxed) * 1000;
+}
+
 void keyspace_advance_clock(struct keyspace *keyspace, uint64_t seconds)
 {
 	atomic_fetch_add_explicit(&keyspace->skew_seconds, seconds, memory_order_relaxed);
@@ -168,6 +178,24 @@ enum keyspace_answer keyspace_look(struct keyspace *keyspace, struct keyspace_ke
 	const enum keyspace_answer answer = keyspace_get(keyspace, key, &copy.sink, item);
 	free(copy.heap);
 	return answer;
+}
+
+enum keyspace_answer keyspace_peek(struct keyspace *keyspace, struct keyspace_key key, uint64_t *left_ns)
+{
+	struct cache_about about;
+
+	if (cache_look_at(keyspace->cache, key.bytes, key.count, &about) != DRP_OK)
+		return KEYSPACE_NOT_FOUND;
+	*left_ns = about.expires_ns != 0 ? cache_remaining_ns(keyspace->cache, &about) : KEYSPACE_NEVER;
+	return KEYSPACE_DONE;
+}
+
+uint64_t keyspace_entries(struct keyspace *keyspace)
+{
+	struct cache_stats stats;
+
+	cache_read_stats(keyspace->cache, &stats);
+	return stats.entries;
 }
 
 static enum keyspace_answer drop_key(struct keyspace *keyspace, struct keyspace_key key)
@@ -370,8 +398,8 @@ static bool read_number(const unsigned char *bytes, size_t count, bool is_signed
 			return false;
 	if (at == first || (at < count && (is_signed || !(bytes[at] == ' ' || (bytes[at] >= '\t' && bytes[at] <= '\r')))))
 		return false;
-	if (is_signed && value > (uint64_t)INT64_MAX + is_negative)
-		return false;
+	if (is_signed && (value > (uint64_t)INT64_MAX + is_negative || (bytes[first] == '0' && count > 1)))
+		return false; /* one number is written in one way */
 	*out = is_negative ? 0 - value : value;
 	return true;
 }

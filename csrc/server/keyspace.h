@@ -88,6 +88,8 @@ void keyspace_destroy(struct keyspace *keyspace);
 
 /* KEYSPACE_DONE, KEYSPACE_NOT_FOUND, KEYSPACE_NO_MEMORY: place() gave none. */
 enum keyspace_answer keyspace_get(struct keyspace *keyspace, struct keyspace_key key, struct keyspace_sink *sink, struct keyspace_item *item);
+/* Is it there, and for how long? Counts as no use of it. */
+enum keyspace_answer keyspace_peek(struct keyspace *keyspace, struct keyspace_key key, uint64_t *left_ns);
 /* The same without the value. */
 enum keyspace_answer keyspace_look(struct keyspace *keyspace, struct keyspace_key key, struct keyspace_item *item);
 
@@ -126,8 +128,11 @@ enum keyspace_answer keyspace_add(struct keyspace *keyspace, struct keyspace_key
 
 enum keyspace_answer keyspace_clear(struct keyspace *keyspace);
 
+uint64_t keyspace_entries(struct keyspace *keyspace);
+
 /* Seconds since 1970 by the clock that expiry times are compared with. */
 int64_t keyspace_time(struct keyspace *keyspace);
+int64_t keyspace_time_ms(struct keyspace *keyspace);
 void keyspace_advance_clock(struct keyspace *keyspace, uint64_t seconds);
 
 #endif

@@ -23,9 +23,9 @@
 struct passwords;
 
 #define SERVICE_VERSION "0.1.0"
-/* Clients of memcached read this to know which commands there are. */
+/* Clients read these to know which commands there are. */
 #define SERVICE_SPEAKS_MEMCACHED "1.6.18"
-#define SERVICE_SPEAKS_REDIS "7.0.15"
+#define SERVICE_SPEAKS_REDIS "7.4.0"
 
 struct settings {
 	size_t max_value_bytes;

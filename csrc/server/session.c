@@ -2,6 +2,7 @@
 #include "server/session.h"
 
 #include "server/parser.h"
+#include "server/resp.h"
 
 void session_init(struct session *session, struct service *service, struct counts *counts)
 {
@@ -13,7 +14,13 @@ void session_init(struct session *session, struct service *service, struct count
 
 void session_destroy(struct session *session)
 {
-	(void)session;
+	resp_destroy(session->resp, &session->service->budget);
+	session->resp = NULL;
+}
+
+bool session_is_at_rest(const struct session *session)
+{
+	return session->skip_bytes == 0 && session->resume_at == 0 && !(session->resp && session->resp->total > 0);
 }
 
 /* What does not belong to any command. True: it is all skipped. */
@@ -44,10 +51,12 @@ enum taken session_take(struct session *session, const unsigned char *bytes, siz
 			session->dialect = bytes[*used] == '*' ? DIALECT_RESP : DIALECT_TEXT | DIALECT_META;
 
 		size_t taken = 0;
-		switch (parse_line_command(session, bytes + *used, count - *used, &taken)) {
+		const enum step step = (session->dialect == DIALECT_RESP ? parse_resp_command : parse_line_command)(
+			session, bytes + *used, count - *used, &taken);
+		switch (step) {
 		case STEP_DONE:
-			COUNT(session->counts, commands);
 			session->refuses_value = false;
+			COUNT(session->counts, commands);
 			*used += taken;
 			break;
 		case STEP_MORE:

@@ -47,9 +47,6 @@ void session_init(struct session *session, struct service *service, struct count
 void session_destroy(struct session *session);
 enum taken session_take(struct session *session, const unsigned char *bytes, size_t count, size_t *used);
 /* Is it between two commands? */
-static inline bool session_is_at_rest(const struct session *session)
-{
-	return session->skip_bytes == 0 && session->resume_at == 0;
-}
+bool session_is_at_rest(const struct session *session);
 
 #endif

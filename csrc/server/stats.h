@@ -13,6 +13,8 @@ void stats_write_general(struct service *service, struct output *out);
 void stats_write_settings(struct service *service, struct output *out);
 void stats_write_items(struct service *service, struct output *out);
 void stats_write_slabs(struct service *service, struct output *out);
+/* What INFO tells, in memory of the caller's to free. False: there is none. */
+bool stats_info(struct service *service, char **text, size_t *count);
 /* Counts begin at 0 again, but for those of this moment. */
 void stats_reset(struct service *service);
 

@@ -1,5 +1,5 @@
 /*
- * test_server_session.c - memcached's protocols without a socket: whatever pieces the bytes of a conversation arrive in, the
+ * test_server_session.c - memcached's and Redis' protocols without a socket: whatever pieces the bytes of a conversation arrive in, the
  * same replies leave. Hostile bytes neither crash it nor make it ask for memory without bound.
  */
 #include <stdlib.h>
@@ -148,6 +148,62 @@ static void all_pieces(void)
 		replies_do_not_depend_on_the_pieces(piece);
 }
 
+#define RESP_2(a, b) "*2\r\n$" a "\r\n$" b "\r\n"
+
+static const char resp_conversation[] =
+	"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$3\r\nabc\r\n" RESP_2("3\r\nGET", "1\r\na") RESP_2("3\r\nget", "4\r\nnope")
+	"*-1\r\n*0\r\n*4\r\n$4\r\nMGET\r\n$1\r\na\r\n$0\r\n\r\n$1\r\na\r\n" RESP_2("5\r\nHELLO", "1\r\n3")
+	RESP_2("3\r\nGET", "4\r\nnope") "*1\r\n$5\r\nMULTI\r\n" RESP_2("4\r\nINCR", "1\r\nn") RESP_2("3\r\nGET", "1\r\nn")
+	"*1\r\n$4\r\nEXEC\r\n" RESP_2("4\r\nNOPE", "3\r\n\r\n\xff") "*1\r\n$3\r\nGET\r\n"
+	"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$2000000\r\n";
+
+static const char resp_expected[] =
+	"+OK\r\n$3\r\nabc\r\n$-1\r\n*3\r\n$3\r\nabc\r\n$-1\r\n$3\r\nabc\r\n"
+	"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n" SERVICE_SPEAKS_REDIS "\r\n$5\r\nproto\r\n:3\r\n"
+	"$2\r\nid\r\n:#\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
+	"_\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n$1\r\n1\r\n-ERR unknown command 'NOPE'\r\n"
+	"-ERR wrong number of arguments for 'get' command\r\n-ERR the value is larger than the server's --max-value\r\n";
+
+static void all_pieces_of_resp(void)
+{
+	for (size_t piece = 1; piece < sizeof(resp_conversation) && check_failures() == 0; piece++) {
+		struct session session;
+		begin(&session);
+		CHECK_EQ(feed(&session, resp_conversation, sizeof(resp_conversation) - 1, piece), TAKEN);
+		char *id = strstr(client.replies, "$2\r\nid\r\n:");
+		REQUIRE(id);
+		id += strlen("$2\r\nid\r\n:");
+		const size_t digits = strspn(id, "0123456789");
+		*id = '#';
+		memmove(id + 1, id + digits, strlen(id + digits) + 1);
+		if (!CHECK(strcmp(client.replies, resp_expected) == 0))
+			for (char *line = strtok(client.replies, "\n"); line; line = strtok(NULL, "\n"))
+				printf("# piece %zu: %s\n", piece, line);
+		CHECK_EQ(session.skip_bytes, 2000002);
+		session_destroy(&session);
+	}
+}
+
+static void strings_without_memory_are_refused(void)
+{
+	static const char start[] = "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100\r\nabc";
+	struct session session;
+	size_t used;
+
+	begin(&session);
+	CHECK_EQ(session_take(&session, (const unsigned char *)start, sizeof(start) - 1, &used), TAKEN);
+	CHECK_EQ(used, 0);
+	CHECK_EQ(session.need_bytes, sizeof(start) - 1 - 3 + 102);
+	session.refuses_value = true;
+	session.need_bytes = 0;
+	CHECK_EQ(session_take(&session, (const unsigned char *)start, sizeof(start) - 1, &used), TAKEN);
+	CHECK_EQ(used, sizeof(start) - 1);
+	CHECK_EQ(session.skip_bytes, 99);
+	flush(&client.output);
+	CHECK(strcmp(client.replies, "-OOM no memory is left for this command\r\n") == 0);
+	session_destroy(&session);
+}
+
 /* Nobody can make it hold more of a conversation than one command may have. */
 static void a_line_without_an_end_is_given_up(void)
 {
@@ -248,19 +304,24 @@ static void garbage_is_survived(void)
 		"get", "set", "mg", "ms", "ma", "md", "cas", "gat", "incr", "stats", "a", "k", "0", "1", "-1", "4294967296",
 		"18446744073709551615", "99999999999999999999999", "2147483647", "noreply", "\r\n", "\n", "\r", " ", "b", "v",
 		"T-1", "N5", "Mx", "q", "O", "\xff", "", "abc\r\n", "flush_all", "touch", "S10", "Zm9v", "=", "debugtime", "me", "shutdown",
+		"*1\r\n", "*2\r\n", "*3\r\n", "$3\r\nGET\r\n", "$3\r\nSET\r\n", "$1\r\na\r\n", "$-1\r\n", "$100\r\n", "*-1\r\n", "$5\r\nMULTI\r\n",
+		"$4\r\nEXEC\r\n", "$0\r\n\r\n", "$99999999\r\n", "*1000000\r\n", "$5\r\nHELLO\r\n", "$1\r\n3\r\n", "$6\r\nCLIENT\r\n", "$4\r\nINFO\r\n",
 	};
 	unsigned seed = 12345;
 
 	for (int round = 0; round < GARBAGE_ROUNDS; round++) {
 		struct session session;
-		char bytes[512];
+		char bytes[1024];
 		size_t count = 0;
 		begin(&session);
 		for (int i = 0; i < 30; i++) {
 			const char *word = words[rand_r(&seed) % (sizeof(words) / sizeof(words[0]))];
-			count += (size_t)snprintf(bytes + count, sizeof(bytes) - count, rand_r(&seed) % 4 ? "%s " : "%s\r\n", word);
+			const char *ends = round % 2 ? "" : rand_r(&seed) % 4 ? " " : "\r\n"; /* the strings of RESP have theirs */
+			if (round % 2 && i == 0)
+				word = "*2\r\n";
+			count += (size_t)snprintf(bytes + count, sizeof(bytes) - count, "%s%s", word, ends);
 			REQUIRE(count < sizeof(bytes));
-			if (rand_r(&seed) % 8 == 0)
+			if (rand_r(&seed) % (round % 2 ? 64 : 8) == 0)
 				bytes[count++] = (char)(rand_r(&seed) % 256);
 		}
 		feed(&session, bytes, count, 1 + (size_t)rand_r(&seed) % 100);
@@ -273,6 +334,8 @@ int main(void)
 {
 	set_up();
 	RUN(all_pieces);
+	RUN(all_pieces_of_resp);
+	RUN(strings_without_memory_are_refused);
 	RUN(a_line_without_an_end_is_given_up);
 	RUN(other_protocols_are_hung_up_on);
 	RUN(a_slow_reader_waits);

@@ -1,0 +1,337 @@
+/* resp.c - Redis' protocol: replies, and the commands that are about the connection or the server. See resp.h. */
+#include "server/resp.h"
+
+#include <stdlib.h>
+#include <strings.h>
+#include <time.h>
+
+#include "server/password.h"
+#include "server/reply.h"
+#include "server/stats.h"
+
+struct resp_state *resp_create(struct service *service)
+{
+	struct resp_state *resp = calloc(1, sizeof(*resp));
+
+	if (!resp)
+		return NULL;
+	resp->id = atomic_fetch_add_explicit(&service->last_client_id, 1, memory_order_relaxed) + 1;
+	resp->protocol = 2;
+	return resp;
+}
+
+void resp_destroy(struct resp_state *resp, struct budget *budget)
+{
+	if (!resp)
+		return;
+	free(resp->queue);
+	budget_give(budget, resp->queue_capacity);
+	free(resp);
+}
+
+static bool is_3(const struct session *session)
+{
+	return session->resp->protocol == 3;
+}
+
+void resp_error(struct session *session, const char *text)
+{
+	output_add(session->out, "-", 1);
+	output_text(session->out, text);
+	output_add(session->out, "\r\n", 2);
+}
+
+void resp_ok(struct session *session)
+{
+	output_add(session->out, "+OK\r\n", 5);
+}
+
+/* One kind and a number, as in $5\r\n. */
+static void put_head(struct session *session, char kind, int64_t number)
+{
+	char text[32], *at = text;
+
+	*at++ = kind;
+	if (number < 0)
+		*at++ = '-';
+	at = put_number(at, number < 0 ? 0 - (uint64_t)number : (uint64_t)number);
+	at = put_text(at, "\r\n", 2);
+	output_add(session->out, text, (size_t)(at - text));
+}
+
+void resp_number(struct session *session, int64_t number)
+{
+	put_head(session, ':', number);
+}
+
+void resp_null(struct session *session)
+{
+	if (is_3(session))
+		output_add(session->out, "_\r\n", 3);
+	else
+		output_add(session->out, "$-1\r\n", 5);
+}
+
+void resp_string(struct session *session, const void *bytes, size_t count)
+{
+	put_head(session, '$', (int64_t)count);
+	output_add(session->out, bytes, count);
+	output_add(session->out, "\r\n", 2);
+}
+
+void resp_array(struct session *session, size_t count)
+{
+	put_head(session, '*', (int64_t)count);
+}
+
+void resp_map(struct session *session, size_t pairs)
+{
+	if (is_3(session))
+		put_head(session, '%', (int64_t)pairs);
+	else
+		put_head(session, '*', 2 * (int64_t)pairs);
+}
+
+static void put_words(struct session *session, const char *text)
+{
+	resp_string(session, text, strlen(text));
+}
+
+static bool is_word(const struct word *word, const char *text)
+{
+	return word->count == strlen(text) && strncasecmp(word->bytes, text, word->count) == 0;
+}
+
+static enum step fail(struct session *session, const char *text)
+{
+	resp_error(session, text);
+	return STEP_DONE;
+}
+
+/* False: the client was told. */
+static bool log_in(struct session *session, const struct word *name, const struct word *password)
+{
+	struct service *service = session->service;
+
+	COUNT(session->counts, auth_cmds);
+	if (!service->passwords) {
+		resp_error(session, "ERR AUTH <password> called without any password configured. Did you mean HELLO?");
+		return false;
+	}
+	if (passwords_hold(service->passwords, name->bytes, name->count, password->bytes, password->count)) {
+		session->is_authenticated = true;
+		return true;
+	}
+	COUNT(session->counts, auth_errors);
+	resp_error(session, "WRONGPASS invalid username-password pair or user is disabled.");
+	return false;
+}
+
+enum step resp_auth(struct session *session, struct request *request)
+{
+	const struct word standard = {"default", 7};
+
+	if (log_in(session, request->count == 3 ? &request->words[1] : &standard, &request->words[request->count - 1]))
+		resp_ok(session);
+	return STEP_DONE;
+}
+
+static bool set_name(struct session *session, const struct word *word)
+{
+	struct resp_state *resp = session->resp;
+
+	if (word->count >= sizeof(resp->name)) {
+		resp_error(session, "ERR Client names have at most 63 bytes");
+		return false;
+	}
+	for (size_t i = 0; i < word->count; i++)
+		if (word->bytes[i] < '!' || word->bytes[i] > '~') {
+			resp_error(session, "ERR Client names cannot contain spaces, newlines or special characters.");
+			return false;
+		}
+	memcpy(resp->name, word->bytes, word->count);
+	resp->name[word->count] = '\0';
+	return true;
+}
+
+enum step resp_hello(struct session *session, struct request *request)
+{
+	struct resp_state *resp = session->resp;
+	int protocol = resp->protocol;
+	uint32_t number;
+
+	if (request->count > 1) {
+		if (!word_unsigned_32(&request->words[1], &number) || (number != 2 && number != 3))
+			return fail(session, "NOPROTO unsupported protocol version");
+		protocol = (int)number;
+	}
+	for (unsigned i = 2; i < request->count && i < REQUEST_WORDS; i++) {
+		if (is_word(&request->words[i], "AUTH") && i + 2 < request->count) {
+			if (!log_in(session, &request->words[i + 1], &request->words[i + 2]))
+				return STEP_DONE;
+			i += 2;
+		} else if (is_word(&request->words[i], "SETNAME") && i + 1 < request->count) {
+			if (!set_name(session, &request->words[i + 1]))
+				return STEP_DONE;
+			i++;
+		} else {
+			return fail(session, "ERR Syntax error in HELLO option");
+		}
+	}
+	if (!session->is_authenticated)
+		return fail(session, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
+				     "AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol "
+				     "version at the same time");
+	resp->protocol = protocol;
+	resp_map(session, 7);
+	put_words(session, "server");
+	put_words(session, "redis");
+	put_words(session, "version");
+	put_words(session, SERVICE_SPEAKS_REDIS);
+	put_words(session, "proto");
+	resp_number(session, protocol);
+	put_words(session, "id");
+	resp_number(session, (int64_t)resp->id);
+	put_words(session, "mode");
+	put_words(session, "standalone");
+	put_words(session, "role");
+	put_words(session, "master");
+	put_words(session, "modules");
+	resp_array(session, 0);
+	return STEP_DONE;
+}
+
+enum step resp_client(struct session *session, struct request *request)
+{
+	struct resp_state *resp = session->resp;
+	const struct word *what = &request->words[1];
+
+	if (is_word(what, "ID")) {
+		resp_number(session, (int64_t)resp->id);
+	} else if (is_word(what, "GETNAME")) {
+		if (resp->name[0])
+			put_words(session, resp->name);
+		else
+			resp_null(session);
+	} else if (is_word(what, "SETNAME") && request->count == 3) {
+		if (set_name(session, &request->words[2]))
+			resp_ok(session);
+	} else if (is_word(what, "SETINFO") || is_word(what, "NO-EVICT") || is_word(what, "NO-TOUCH")) {
+		resp_ok(session); /* nothing depends on it */
+	} else {
+		return fail(session, "ERR unknown subcommand of CLIENT, or one that this server does not have");
+	}
+	return STEP_DONE;
+}
+
+enum step resp_select(struct session *session, struct request *request)
+{
+	if (!word_is(&request->words[1], "0"))
+		return fail(session, "ERR DB index is out of range: there is one key space, number 0");
+	resp_ok(session);
+	return STEP_DONE;
+}
+
+enum step resp_ping(struct session *session, struct request *request)
+{
+	if (request->count > 1)
+		resp_string(session, request->words[1].bytes, request->words[1].count);
+	else
+		output_text(session->out, "+PONG\r\n");
+	return STEP_DONE;
+}
+
+enum step resp_echo(struct session *session, struct request *request)
+{
+	resp_string(session, request->words[1].bytes, request->words[1].count);
+	return STEP_DONE;
+}
+
+enum step resp_quit(struct session *session, struct request *request)
+{
+	(void)request;
+	resp_ok(session);
+	return STEP_CLOSE;
+}
+
+enum step resp_info(struct session *session, struct request *request)
+{
+	char *text;
+	size_t count;
+
+	(void)request;
+	if (!stats_info(session->service, &text, &count))
+		return fail(session, "OOM no memory is left for this answer");
+	resp_string(session, text, count);
+	free(text);
+	return STEP_DONE;
+}
+
+enum step resp_command(struct session *session, struct request *request)
+{
+	if (request->count > 1 && is_word(&request->words[1], "COUNT"))
+		resp_number(session, 0);
+	else if (request->count > 1 && is_word(&request->words[1], "DOCS"))
+		resp_map(session, 0);
+	else
+		resp_array(session, 0);
+	return STEP_DONE;
+}
+
+enum step resp_config(struct session *session, struct request *request)
+{
+	if (is_word(&request->words[1], "RESETSTAT")) {
+		stats_reset(session->service);
+		resp_ok(session);
+	} else if (is_word(&request->words[1], "GET")) {
+		resp_map(session, 0);
+	} else {
+		return fail(session, "ERR the server is configured by its command line alone");
+	}
+	return STEP_DONE;
+}
+
+enum step resp_time(struct session *session, struct request *request)
+{
+	struct timespec now;
+	char text[24];
+
+	(void)request;
+	if (clock_gettime(CLOCK_REALTIME, &now) != 0)
+		return fail(session, "ERR there is no clock");
+	resp_array(session, 2);
+	resp_string(session, text, (size_t)(put_number(text, (uint64_t)keyspace_time(&session->service->keyspace)) - text));
+	resp_string(session, text, (size_t)(put_number(text, (uint64_t)now.tv_nsec / 1000) - text));
+	return STEP_DONE;
+}
+
+enum step resp_dbsize(struct session *session, struct request *request)
+{
+	(void)request;
+	resp_number(session, (int64_t)keyspace_entries(&session->service->keyspace));
+	return STEP_DONE;
+}
+
+enum step resp_flush(struct session *session, struct request *request)
+{
+	struct service *service = session->service;
+
+	(void)request; /* ASYNC or SYNC: it takes no longer either way */
+	COUNT(session->counts, cmd_flush);
+	if (!service->settings.allows_flush)
+		return fail(session, "ERR the server was started with --no-flush");
+	atomic_store(&service->clear_at_seconds, 0);
+	keyspace_clear(&service->keyspace);
+	resp_ok(session);
+	return STEP_DONE;
+}
+
+enum step resp_multi(struct session *session, struct request *request)
+{
+	(void)request;
+	if (session->resp->is_queueing)
+		return fail(session, "ERR MULTI calls can not be nested");
+	session->resp->is_queueing = true;
+	resp_ok(session);
+	return STEP_DONE;
+}
