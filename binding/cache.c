@@ -80,8 +80,11 @@ static int give_up(CacheObject *self, struct cache *cache, const struct key *key
 	return told ? 0 : -1;
 }
 
-/* 1 and *result; 0: a miss; -1 with an exception. raw: the memory itself, as (kind, buffer), instead of the value. */
-static int find(CacheObject *self, const struct key *key, bool raw, struct cache_about *about, PyObject **result)
+/* FIND_RAW: the memory itself, as (kind, buffer), instead of the value. FIND_COPY: on memory that the caller may write to. */
+enum find_mode { FIND_VALUE, FIND_RAW, FIND_COPY };
+
+/* 1 and *result; 0: a miss; -1 with an exception. */
+static int find(CacheObject *self, const struct key *key, enum find_mode mode, struct cache_about *about, PyObject **result)
 {
 	struct value_sink sink;
 	struct cache_pin pin;
@@ -93,8 +96,11 @@ static int find(CacheObject *self, const struct key *key, bool raw, struct cache
 	if (!about)
 		about = &own;
 	value_sink_init(&sink);
-	int status = cache_get(cache, key->data, key->bytes, raw ? GET_PIN : GET_PIN_OWN, &sink.base, &pin, about);
-	if (status == DRP_OK && raw) {
+	sink.writable = mode == FIND_COPY;
+	int status = cache_get(cache, key->data, key->bytes,
+			       mode == FIND_VALUE ? GET_PIN_OWN : mode == FIND_RAW ? GET_PIN : GET_COPY, &sink.base, &pin,
+			       about);
+	if (status == DRP_OK && mode == FIND_RAW) {
 		PyObject *buffer = pin.cache ? pin_object(self->core, &pin) : Py_NewRef(sink.object);
 		*result = buffer ? Py_BuildValue("iN", sink.kind, buffer) : NULL;
 		value_sink_clear(&sink);
@@ -119,27 +125,39 @@ static int find(CacheObject *self, const struct key *key, bool raw, struct cache
 	return -1;
 }
 
-static int look_up(CacheObject *self, PyObject *key_object, bool raw, PyObject **result)
+static int look_up(CacheObject *self, PyObject *key_object, enum find_mode mode, PyObject **result)
 {
 	struct key key;
-	int found = key_encode(self->core, &key, key_object) < 0 ? -1 : find(self, &key, raw, NULL, result);
+	int found = key_encode(self->core, &key, key_object) < 0 ? -1 : find(self, &key, mode, NULL, result);
 	key_free(&key);
 	return found;
 }
 
-int cache_object_find(PyObject *cache, const struct key *key, PyObject **result)
+int cache_object_find(PyObject *cache, const struct key *key, bool writable, PyObject **result)
 {
-	return find((CacheObject *)cache, key, false, NULL, result);
+	return find((CacheObject *)cache, key, writable ? FIND_COPY : FIND_VALUE, NULL, result);
+}
+
+/* copy=: NULL where it was not given. -1 with an exception. */
+static int read_copy(PyObject *object)
+{
+	return object ? PyObject_IsTrue(object) : 0;
 }
 
 static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
 {
-	static const char *const names[] = {"key", "default"};
-	PyObject *slots[2] = {NULL}, *result;
+	static const char *const names[] = {"key", "default", "copy"};
+	PyObject *slots[3] = {NULL}, *result;
+	int copy = 0;
 
-	if (read_arguments("get", arguments, count, keywords, names, 1, slots, 2) < 0)
+	if (!keywords && (count == 1 || count == 2)) {
+		slots[0] = arguments[0];
+		slots[1] = count == 2 ? arguments[1] : NULL;
+	} else if (read_arguments("get", arguments, count, keywords, names, 1, slots, count > 2 ? 2 : 3) < 0 ||
+		   (copy = read_copy(slots[2])) < 0) { /* copy by its name alone */
 		return NULL;
-	int found = look_up(self, slots[0], false, &result);
+	}
+	int found = look_up(self, slots[0], copy ? FIND_COPY : FIND_VALUE, &result);
 	if (found == 0)
 		return Py_NewRef(slots[1] ? slots[1] : Py_None);
 	return found > 0 ? result : NULL;
@@ -148,7 +166,7 @@ static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments,
 static PyObject *cache_object_getitem(CacheObject *self, PyObject *key)
 {
 	PyObject *result;
-	int found = look_up(self, key, false, &result);
+	int found = look_up(self, key, FIND_VALUE, &result);
 	if (found == 0)
 		PyErr_SetObject(PyExc_KeyError, key);
 	return found > 0 ? result : NULL;
@@ -157,7 +175,7 @@ static PyObject *cache_object_getitem(CacheObject *self, PyObject *key)
 static PyObject *cache_object_raw(CacheObject *self, PyObject *key)
 {
 	PyObject *result;
-	int found = look_up(self, key, true, &result);
+	int found = look_up(self, key, FIND_RAW, &result);
 	if (found == 0)
 		Py_RETURN_NONE;
 	return found > 0 ? result : NULL;
@@ -210,6 +228,9 @@ static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyOb
 	case DRP_REFUSED:
 	case DRP_EXISTS:
 		result = 0;
+		break;
+	case DRP_TOO_LARGE:
+		core_raise_too_large(value.bytes, self->max_bytes);
 		break;
 	default:
 		core_raise(status, status == DRP_CLOSED ? "this cache" : "storing this value");
@@ -270,18 +291,21 @@ static int discard(CacheObject *self, PyObject *key_object)
 static PyObject *cache_object_get_or_create(CacheObject *self, PyObject *const *arguments, Py_ssize_t count,
 					    PyObject *keywords)
 {
-	static const char *const names[] = {"key", "factory", "ttl"};
-	PyObject *slots[3] = {NULL}, *result = NULL;
+	static const char *const names[] = {"key", "factory", "ttl", "copy"};
+	PyObject *slots[4] = {NULL}, *result = NULL;
 	struct key key;
+	int copy;
 
-	if (read_arguments("get_or_create", arguments, count, keywords, names, 2, slots, 3) < 0)
+	if (read_arguments("get_or_create", arguments, count, keywords, names, 2, slots, count > 3 ? 3 : 4) < 0 ||
+	    (copy = read_copy(slots[3])) < 0)
 		return NULL;
-	int found = key_encode(self->core, &key, slots[0]) < 0 ? -1 : find(self, &key, false, NULL, &result);
+	const enum find_mode mode = copy ? FIND_COPY : FIND_VALUE;
+	int found = key_encode(self->core, &key, slots[0]) < 0 ? -1 : find(self, &key, mode, NULL, &result);
 	PyObject *encoded = found == 0 ? key_as_object(&key) : NULL;
 	key_free(&key);
 	if (encoded)
-		result = PyObject_CallMethod((PyObject *)self, "_create", "NOO", encoded, slots[1],
-					     slots[2] ? slots[2] : Py_None);
+		result = PyObject_CallMethod((PyObject *)self, "_create", "NOOO", encoded, slots[1],
+					     slots[2] ? slots[2] : Py_None, copy ? Py_True : Py_False);
 	return result;
 }
 
@@ -313,7 +337,7 @@ static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments,
 	if (read_arguments("pop", arguments, count, keywords, names, 1, slots, 2) < 0)
 		return NULL;
 	if (key_encode(self->core, &key, slots[0]) == 0)
-		while ((found = find(self, &key, false, &about, &result)) > 0 &&
+		while ((found = find(self, &key, FIND_VALUE, &about, &result)) > 0 &&
 		       (gone = forgotten(cache_delete(self->cache, key.data, key.bytes, about.place))) == 0)
 			Py_DECREF(result); /* replaced, moved or taken meanwhile: look again */
 	if (found == 0) /* computations of it are out of date; what somebody stored a moment ago stays */
@@ -350,11 +374,11 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 	struct cache_stats stats = {0};
 
 	(void)unused;
-	if (cache) /* __repr__() asks whatever state the object is in */
+	if (cache) /* also of one that is closed: arrays that are held are counted still */
 		cache_read_stats(cache, &stats);
 	stats.sets += self->accepted;
 	stats.evicted += self->accepted;
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
 			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
@@ -364,6 +388,11 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 			     "sets", (unsigned long long)stats.sets,
 			     "deletes", (unsigned long long)stats.deletes,
 			     "refused", (unsigned long long)stats.refused + atomic_load(&self->uncached),
+			     "unstorable_unpicklable",
+			     (unsigned long long)atomic_load(&self->unstorable[UNSTORABLE_UNPICKLABLE]),
+			     "unstorable_too_large",
+			     (unsigned long long)atomic_load(&self->unstorable[UNSTORABLE_TOO_LARGE]),
+			     "unstorable_refused", (unsigned long long)atomic_load(&self->unstorable[UNSTORABLE_REFUSED]),
 			     "evicted", (unsigned long long)stats.evicted,
 			     "expired", (unsigned long long)stats.expired,
 			     "replaced", (unsigned long long)stats.replaced,
@@ -380,7 +409,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 
 static Py_ssize_t cache_object_length(CacheObject *self)
 {
-	struct cache *cache = cache_object_core(self);
+	struct cache *cache = cache_object_open(self);
 	struct cache_stats stats;
 
 	if (!cache)
@@ -473,6 +502,7 @@ static PyObject *cache_object_close(CacheObject *self, PyObject *unused)
 	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
 
 	(void)unused;
+	atomic_store_explicit(&self->closed, true, memory_order_release);
 	if (cache)
 		without_gil(cache, close_core);
 	Py_RETURN_NONE;
@@ -510,7 +540,7 @@ static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
 
 static PyObject *cache_object_advance_clock(CacheObject *self, PyObject *argument)
 {
-	struct cache *cache = cache_object_core(self);
+	struct cache *cache = cache_object_open(self);
 	uint64_t ns;
 
 	if (!cache || read_seconds(argument, "seconds", &ns) < 0)
@@ -530,7 +560,10 @@ static PyObject *cache_object_new(PyTypeObject *type, PyObject *arguments, PyObj
 		return NULL;
 	atomic_init(&self->cache, NULL);
 	atomic_init(&self->made, false);
+	atomic_init(&self->closed, false);
 	atomic_init(&self->uncached, 0);
+	for (int cause = 0; cause < UNSTORABLE_CAUSES; cause++)
+		atomic_init(&self->unstorable[cause], 0);
 	self->core = core_of_module(module);
 	self->module = Py_NewRef(module);
 	return (PyObject *)self;
@@ -584,6 +617,7 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 		return -1;
 	}
 	self->default_ttl_ns = default_ttl_ns;
+	self->max_bytes = config.max_bytes;
 	self->is_disabled = is_disabled;
 	self->encode = encode == Py_None ? NULL : Py_NewRef(encode);
 	self->decode = Py_NewRef(decode);
@@ -644,11 +678,11 @@ static void cache_object_dealloc(CacheObject *self)
 
 static PyMethodDef cache_methods[] = {
 	{"get", FAST(cache_object_get),
-	 "get($self, key, default=None)\n--\n\n"
+	 "get($self, key, default=None, *, copy=False)\n--\n\n"
 	 "The value of key, or default when it is absent, expired, evicted or dropped.\n\n"
 	 "bytes, str and pickled values come back equal to what was stored. Arrays of a page or more come back read-only\n"
-	 "on the cache's own memory, which stays while any reference to it lives. Any thread may call it; values of\n"
-	 "256 KiB or more are copied without the GIL.\n\n"
+	 "on the cache's own memory, which stays while any reference to it lives; with copy=True they are writable, on\n"
+	 "memory of the caller's own. Any thread may call it; values of 256 KiB or more are copied without the GIL.\n\n"
 	 "Raises:\n    ClosedError: the cache was closed.\n    TypeError: the key cannot be hashed or pickled."},
 	{"set", FAST(cache_object_set),
 	 "set($self, key, value, ttl=None, cost=None)\n--\n\n"
@@ -657,21 +691,22 @@ static PyMethodDef cache_methods[] = {
 	 "Args:\n    ttl: seconds or a timedelta until it expires, or droppable.NEVER; None: the cache's own ttl.\n"
 	 "    cost: seconds that it takes to create it again; None: unknown.\n\n"
 	 "Raises:\n    ValueTooLargeError: it can never fit. ValueError: ttl or cost out of range.\n"
-	 "    TypeError: key or value cannot be pickled (pickle.PicklingError as pickle raises it).\n"
+	 "    UnpicklableError: key or value cannot be pickled; it is a TypeError and a pickle.PicklingError.\n"
 	 "    MemoryError: no address space (RLIMIT_AS). ClosedError: the cache was closed."},
 	{"add", FAST(cache_object_add),
 	 "add($self, key, value, ttl=None, cost=None)\n--\n\n"
 	 "As set(), but only if key is not there: True if it was stored. One of several threads wins."},
 	{"get_or_create", FAST(cache_object_get_or_create),
-	 "get_or_create($self, key, factory, ttl=None)\n--\n\n"
+	 "get_or_create($self, key, factory, ttl=None, *, copy=False)\n--\n\n"
 	 "The value of key, or factory()'s, which is stored. One caller computes, the others wait for it.\n\n"
-	 "The time that factory() takes is stored as the entry's cost. Those who waited get values of their own, as from a\n"
-	 "hit. An exception in factory() reaches everybody who waits, each a copy of his own, and nothing is stored. Neither\n"
-	 "is a result whose key was set, deleted or cleared while factory() ran: it is returned to those who waited for it,\n"
-	 "and later callers compute anew. A result that cannot be stored for its size or for want of memory is returned all\n"
-	 "the same. A factory that asks for the same key, itself, in child tasks or in threads that it waits for, computes it\n"
-	 "there: no deadlock; as a backstop nobody waits longer than the cache's wait_seconds.\n\n"
-	 "Raises:\n    TypeError: the result cannot be pickled, the key cannot be hashed or pickled.\n"
+	 "Each caller gets a value of his own, as get() gives it: whoever computes too. With copy=True arrays are writable.\n"
+	 "A result that cannot be stored (it cannot be pickled, can never fit, or memory is short) is returned as it is,\n"
+	 "counted, and told once on the logger `droppable`. The time that factory() takes is stored as the entry's cost. An\n"
+	 "exception in factory() reaches everybody who waits, each a copy of his own, and nothing is stored. Neither is a\n"
+	 "result whose key was set, deleted or cleared while factory() ran: it is returned to those who waited for it, and\n"
+	 "later callers compute anew. A factory that asks for the same key, itself, in child tasks or in threads that it\n"
+	 "waits for, computes it there: no deadlock; as a backstop nobody waits longer than the cache's wait_seconds.\n\n"
+	 "Raises:\n    TypeError: the key cannot be hashed or pickled; factory is no function, or a coroutine function.\n"
 	 "    Whatever factory() raises."},
 	{"pop", FAST(cache_object_pop),
 	 "pop($self, key, /, default=...)\n--\n\n"
@@ -686,9 +721,10 @@ static PyMethodDef cache_methods[] = {
 	{"_lease", (PyCFunction)cache_object_lease, METH_O,
 	 "_lease($self, key, /)\n--\n\nA Lease: stale once key was set, deleted or cleared."},
 	{"_keep", (PyCFunction)(void (*)(void))cache_object_keep, METH_FASTCALL,
-	 "_keep($self, lease, key, value, ttl, cost, copies, /)\n--\n\n"
-	 "Stores what was computed under lease and ends it. With copies: a Copy for those who waited, or None where it\n"
-	 "would be large: they find it in the cache."},
+	 "_keep($self, lease, key, value, ttl, cost, flags, /)\n--\n\n"
+	 "Stores what was computed under lease, and ends it: (own, copy, error). own is the caller's value, as from a hit;\n"
+	 "copy a Copy for those who waited, or None: they look into the cache; error says why it cannot be stored, or None.\n"
+	 "flags: 1: it is to be stored; 2: own is to be writable; 4: somebody waits."},
 	{"_counts", (PyCFunction)cache_object_counts, METH_NOARGS, "_counts($self, /)\n--\n\nStatistics as a dict."},
 	{"_walk", (PyCFunction)(void (*)(void))cache_object_walk, METH_FASTCALL,
 	 "_walk($self, cursor, scope=None, /)\n--\n\n"
@@ -735,29 +771,8 @@ static PyType_Spec cache_spec = {
 	.slots = cache_slots,
 };
 
-static PyObject *encode_key(PyObject *module, PyObject *object)
-{
-	struct key key;
-	PyObject *bytes = NULL;
-
-	if (key_encode(core_of_module(module), &key, object) == 0)
-		bytes = PyBytes_FromStringAndSize((const char *)key.data, (Py_ssize_t)key.bytes);
-	key_free(&key);
-	return bytes;
-}
-
-static PyMethodDef functions[] = {
-	{"encode_key", encode_key, METH_O,
-	 "encode_key(key, /)\n--\n\nThe bytes by which a cache compares this key: its type and its value."},
-	{"new_scope", key_new_scope, METH_NOARGS,
-	 "new_scope()\n--\n\n8 bytes that were no scope in this process before. Any thread; a forked child has others."},
-	{NULL, NULL, 0, NULL},
-};
-
 int core_add_cache(PyObject *module)
 {
-	if (PyModule_AddFunctions(module, functions) < 0)
-		return -1;
 	PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cache_spec, NULL);
 
 	core_of_module(module)->cache_type = type;

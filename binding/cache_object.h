@@ -1,7 +1,7 @@
 /*
  * cache_object.h - _core.Cache, as the files of the binding see it: its fields, and what they call of one another.
  *
- * Callers: binding/cache.c, binding/lease.c, binding/memo.c.
+ * Callers: binding/cache.c, binding/copy.c, binding/lease.c, binding/memo.c.
  */
 #ifndef DRP_CACHE_OBJECT_H
 #define DRP_CACHE_OBJECT_H
@@ -15,6 +15,9 @@
 #include "module.h"
 #include "value.h"
 
+/* Why a computed result was returned and not kept. */
+enum unstorable { UNSTORABLE_UNPICKLABLE, UNSTORABLE_TOO_LARGE, UNSTORABLE_REFUSED, UNSTORABLE_CAUSES };
+
 /*
  * cache is NULL until __init__() has done everything else, and stays from then on. Of several __init__() at once, or one
  * within the other, the one that moves made from false goes on.
@@ -24,10 +27,12 @@ typedef struct {
 	_Atomic(struct cache *) cache;
 	PyObject *encode, *decode, *unloadable;
 	uint64_t default_ttl_ns;
-	_Atomic uint64_t uncached; /* results that were returned, but not kept for their size or for want of memory */
+	uint64_t max_bytes;
+	_Atomic uint64_t uncached; /* results that were returned and not kept, for want of memory that the core has not counted */
+	_Atomic uint64_t unstorable[UNSTORABLE_CAUSES];
 	struct core_state *core;
 	PyObject *module; /* whose state core is */
-	atomic_bool made;
+	atomic_bool made, closed;
 	bool is_disabled; /* DROPPABLE_DISABLE: what is set is accepted and counted, and not kept */
 	_Atomic(unsigned long long) accepted;
 } CacheObject;
@@ -42,8 +47,20 @@ static inline struct cache *cache_object_core(CacheObject *self)
 	return cache;
 }
 
-/* cache is of core_state.cache_type or derives from it. 1 and a new reference in *result; 0: a miss, counted; or -1. */
-int cache_object_find(PyObject *cache, const struct key *key, PyObject **result);
+/* The same for calls that would answer still after close(). */
+static inline struct cache *cache_object_open(CacheObject *self)
+{
+	if (!atomic_load_explicit(&self->closed, memory_order_acquire))
+		return cache_object_core(self);
+	core_raise(DRP_CLOSED, "this cache");
+	return NULL;
+}
+
+/*
+ * cache is of core_state.cache_type or derives from it. 1 and a new reference in *result; 0: a miss, counted; or -1. writable: on
+ * memory of the caller's own, if it is an array.
+ */
+int cache_object_find(PyObject *cache, const struct key *key, bool writable, PyObject **result);
 
 /* Encodes a value, and reads what is said with it; ttl and cost may be NULL or None. 0 or -1; value_free() either way. */
 int cache_object_read_item(CacheObject *self, struct value *value, PyObject *object, PyObject *ttl, PyObject *cost);

@@ -7,6 +7,7 @@
  *     UnsupportedError (OSError)       this kernel does not offer it
  *     RefusedError (MemoryError)       no room now
  *     Dropped (LookupError)            the kernel took pages that a Region's reader needed; only Region raises it
+ *     UnpicklableError (PicklingError, TypeError)  your key or value does not go through pickle, or your serializer
  *
  * There is one set of classes for an interpreter, in a dict that the interpreter keeps: whoever imports the extension
  * first makes them, and later imports find them again. So `except` matches whichever import made the object that raises.
@@ -14,12 +15,15 @@
  *   PyInterpreterState_GetDict() -> "droppable errors" -> name -> class
  */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "droppable.h"
 #include "module.h"
+#include "prim.h"
 
-enum { CLOSED, TOO_LARGE, UNSUPPORTED, REFUSED, DROPPED, CLASS_COUNT };
+enum { CLOSED, TOO_LARGE, UNSUPPORTED, REFUSED, DROPPED, UNPICKLABLE, CLASS_COUNT };
 
 static const char root_name[] = "droppable.DroppableError";
 
@@ -39,6 +43,8 @@ static const struct {
 		     "The kernel took pages that were about to be read; create the content again.\n\n"
 		     "offsets: the byte ranges (start, stop) of the region that went, whole pages, ascending.",
 		     &PyExc_LookupError},
+	[UNPICKLABLE] = {"droppable.UnpicklableError",
+			 "Your key or value cannot be pickled, so it cannot be stored; the message says why.", &PyExc_TypeError},
 };
 
 /* The dict of classes of the interpreter that runs, borrowed, made if need be; NULL with an exception. */
@@ -75,6 +81,34 @@ static void raise_class(int which, const char *format, const char *what)
 	Py_XDECREF(class);
 }
 
+/* With mlockall(MCL_FUTURE) the kernel refuses to mark new memory as droppable, in the same way as if it could not do that. */
+static bool has_locked_memory(void)
+{
+	unsigned long long locked_kib = 0;
+	char line[128];
+	void *page; /* without it nothing may be locked yet */
+
+	if (prim_map(PRIM_PLAIN, prim_page_size(), 0, &page) != DRP_OK)
+		return false;
+	FILE *file = fopen("/proc/self/status", "re");
+	while (file && locked_kib == 0 && fgets(line, sizeof(line), file))
+		if (strncmp(line, "VmLck:", 6) == 0)
+			locked_kib = strtoull(line + 6, NULL, 10);
+	if (file)
+		fclose(file);
+	prim_best_effort(prim_unmap(page, prim_page_size())); /* a page of address space */
+	return locked_kib > 0;
+}
+
+void core_raise_unsupported(const char *what, const char *why)
+{
+	PyObject *class = find_class(UNSUPPORTED);
+
+	if (class)
+		PyErr_Format(class, "%s: %s", what, why);
+	Py_XDECREF(class);
+}
+
 PyObject *core_raise(int status, const char *what)
 {
 	int saved_errno = errno;
@@ -91,7 +125,9 @@ PyObject *core_raise(int status, const char *what)
 		raise_class(TOO_LARGE, "%s: the value can never fit; raise max_bytes, or store it in parts", what);
 		break;
 	case DRP_UNSUPPORTED:
-		raise_class(UNSUPPORTED, "%s: this kernel does not offer it; `droppable doctor` tells what there is", what);
+		core_raise_unsupported(what, has_locked_memory()
+			? "this process locks its memory (mlockall), and the kernel takes no locked pages; call munlockall() before"
+			: "this kernel does not offer it; `droppable doctor` tells what there is");
 		break;
 	case DRP_INVALID:
 		PyErr_SetString(PyExc_ValueError, what);
@@ -132,6 +168,46 @@ PyObject *core_raise_dropped(const char *what, PyObject *offsets)
 	return NULL;
 }
 
+void core_raise_unpicklable(const char *what, PyObject *object, PyObject *cause)
+{
+	PyObject *class = find_class(UNPICKLABLE);
+
+	if (!class)
+		return;
+	PyErr_Format(class, "your %s of type %.100s cannot be pickled: %S", what, Py_TYPE(object)->tp_name, cause);
+	Py_DECREF(class);
+	PyObject *type, *error, *traceback;
+	PyErr_Fetch(&type, &error, &traceback);
+	PyErr_NormalizeException(&type, &error, &traceback);
+	PyException_SetCause(error, Py_NewRef(cause));
+	PyErr_Restore(type, error, traceback);
+}
+
+bool core_error_is_unpicklable(void)
+{
+	PyObject *type, *error, *traceback;
+
+	PyErr_Fetch(&type, &error, &traceback);
+	PyObject *class = find_class(UNPICKLABLE);
+	const bool is_one = class && PyErr_GivenExceptionMatches(type, class);
+	Py_XDECREF(class);
+	PyErr_Restore(type, error, traceback);
+	return is_one;
+}
+
+void core_raise_too_large(size_t value_bytes, uint64_t max_bytes)
+{
+	PyObject *class = find_class(TOO_LARGE);
+
+	if (class && max_bytes > 0)
+		PyErr_Format(class, "your value of %zu bytes can never fit, with its key and its head, in max_bytes of %llu; "
+			     "raise max_bytes, or store it in parts", value_bytes, (unsigned long long)max_bytes);
+	else if (class)
+		PyErr_Format(class, "your value of %zu bytes is larger than any that a cache can hold; store it in parts",
+			     value_bytes);
+	Py_XDECREF(class);
+}
+
 /* The class called name of this interpreter, borrowed; made, if it is not there. Two who make it get the same one. */
 static PyObject *share_class(PyObject *shared, const char *name, const char *doc, PyObject *bases)
 {
@@ -148,6 +224,19 @@ static PyObject *share_class(PyObject *shared, const char *name, const char *doc
 	return class;
 }
 
+/* DroppableError and what else the class is, as a tuple. */
+static PyObject *bases_of(int which, PyObject *root)
+{
+	if (which != UNPICKLABLE)
+		return PyTuple_Pack(2, root, *classes[which].base);
+	PyObject *pickle = PyImport_ImportModule("pickle");
+	PyObject *pickling = pickle ? PyObject_GetAttrString(pickle, "PicklingError") : NULL;
+	PyObject *bases = pickling ? PyTuple_Pack(3, root, pickling, *classes[which].base) : NULL;
+	Py_XDECREF(pickling);
+	Py_XDECREF(pickle);
+	return bases;
+}
+
 static int add_class(PyObject *module, PyObject *class, const char *name)
 {
 	return class ? PyModule_AddObjectRef(module, strchr(name, '.') + 1, class) : -1;
@@ -162,7 +251,7 @@ int core_add_errors(PyObject *module)
 	if (add_class(module, root, root_name) < 0)
 		return -1;
 	for (int i = 0; i < CLASS_COUNT; i++) {
-		PyObject *bases = PyTuple_Pack(2, root, *classes[i].base);
+		PyObject *bases = bases_of(i, root);
 		PyObject *class = bases ? share_class(shared, classes[i].name, classes[i].doc, bases) : NULL;
 		Py_XDECREF(bases);
 		if (add_class(module, class, classes[i].name) < 0)

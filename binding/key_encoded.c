@@ -73,8 +73,29 @@ static PyType_Spec encoded_spec = {
 	.slots = encoded_slots,
 };
 
+static PyObject *encode_key(PyObject *module, PyObject *object)
+{
+	struct key key;
+	PyObject *bytes = NULL;
+
+	if (key_encode(core_of_module(module), &key, object) == 0)
+		bytes = PyBytes_FromStringAndSize((const char *)key.data, (Py_ssize_t)key.bytes);
+	key_free(&key);
+	return bytes;
+}
+
+static PyMethodDef functions[] = {
+	{"encode_key", encode_key, METH_O,
+	 "encode_key(key, /)\n--\n\nThe bytes by which a cache compares this key: its type and its value."},
+	{"new_scope", key_new_scope, METH_NOARGS,
+	 "new_scope()\n--\n\n8 bytes that were no scope in this process before. Any thread; a forked child has others."},
+	{NULL, NULL, 0, NULL},
+};
+
 int core_add_key(PyObject *module)
 {
+	if (PyModule_AddFunctions(module, functions) < 0)
+		return -1;
 	PyObject *type = PyType_FromModuleAndSpec(module, &encoded_spec, (PyObject *)&PyBytes_Type);
 
 	core_of_module(module)->encoded_key_type = (PyTypeObject *)type;

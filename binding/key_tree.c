@@ -381,18 +381,6 @@ static int encode_once(struct key *key, PyObject *object, bool *in_parts)
 	return result;
 }
 
-/* The exception says that an object could not be taken apart: TypeError, as for what cannot be hashed, and the reason. */
-static void raise_cannot_pickle(PyObject *object, PyObject *cause)
-{
-	PyObject *type, *error, *traceback;
-
-	PyErr_Format(PyExc_TypeError, "your key of type %.100s cannot be pickled: %S", Py_TYPE(object)->tp_name, cause);
-	PyErr_Fetch(&type, &error, &traceback);
-	PyErr_NormalizeException(&type, &error, &traceback);
-	PyException_SetCause(error, Py_NewRef(cause));
-	PyErr_Restore(type, error, traceback);
-}
-
 int key_encode_tree(struct key *key, PyObject *object)
 {
 	PyObject *type, *error, *traceback;
@@ -417,7 +405,7 @@ int key_encode_tree(struct key *key, PyObject *object)
 	}
 	if (in_parts && PyErr_ExceptionMatches(PyExc_Exception)) {
 		PyErr_Clear();
-		raise_cannot_pickle(object, error);
+		core_raise_unpicklable("key", object, error);
 	}
 	Py_XDECREF(type);
 	Py_XDECREF(error);

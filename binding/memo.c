@@ -141,7 +141,7 @@ __attribute__((always_inline)) static inline PyObject *call(MemoObject *self, Py
 
 	int found = encode(self, &key, arguments, count, keywords);
 	if (found == 0 && self->looks_up) {
-		found = cache_object_find(self->cache, &key, &result);
+		found = cache_object_find(self->cache, &key, self->copies, &result);
 		if (found >= 0)
 			count_one(found > 0 ? &self->hits : &self->misses);
 	}
@@ -167,15 +167,15 @@ static PyObject *memo_call(PyObject *self, PyObject *const *arguments, size_t fl
 static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"cache", "keeper", "key", "self_is", "identity", "looks_up", "by_name", "binds",
-				"watches_self", "scope", NULL};
+				"watches_self", "copies", "scope", NULL};
 	struct core_state *core = core_of_type(type);
 	PyObject *cache, *keeper, *key, *identity, *scope_object;
-	int self_is, looks_up, by_name, binds, watches_self;
+	int self_is, looks_up, by_name, binds, watches_self, copies;
 	uint64_t scope;
 
-	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOiOppppO", names, core->cache_type, &cache, &keeper,
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOiOpppppO", names, core->cache_type, &cache, &keeper,
 						 &key, &self_is, &identity, &looks_up, &by_name, &binds,
-						 &watches_self, &scope_object) ||
+						 &watches_self, &copies, &scope_object) ||
 	    key_read_scope(scope_object, &scope) < 0)
 		return NULL;
 	MemoObject *self = (MemoObject *)type->tp_alloc(type, 0);
@@ -190,6 +190,7 @@ static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *key
 	self->core = core;
 	self->self_is = (enum memo_self)self_is;
 	self->looks_up = looks_up;
+	self->copies = copies;
 	self->by_name = by_name;
 	self->binds = binds;
 	self->is_plain = !self->key && self->self_is == SELF_VALUE;
@@ -345,7 +346,7 @@ static PyObject *memo_look_up(MemoObject *self, PyObject *encoded)
 
 	int found = key_encode(self->core, &key, encoded);
 	if (found == 0)
-		found = cache_object_find(self->cache, &key, &result);
+		found = cache_object_find(self->cache, &key, self->copies, &result);
 	key_free(&key);
 	if (found < 0)
 		return NULL;

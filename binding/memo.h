@@ -43,6 +43,7 @@ typedef struct {
 	_Atomic(uint64_t) scope; /* of its keys; SCOPE_NONE: the cache is its own */
 	enum memo_self self_is;
 	bool is_plain; /* all arguments are the key, by their values */
+	bool copies;   /* arrays are the caller's own, and writable */
 	bool looks_up; /* a hit is found by the call; else by keeper.miss(): a coroutine looks when it is awaited */
 	bool by_name;  /* the order of keyword arguments does not matter */
 	bool binds;    /* key is made from the signature, and takes what stands for `self` in its place */

@@ -17,7 +17,8 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_pickle(module) < 0 || core_add_pin(module) < 0 || core_add_array(module) < 0)
 		return -1;
-	if (core_add_key(module) < 0 || core_add_cache(module) < 0 || core_add_lease(module) < 0 || core_add_memo(module) < 0)
+	if (core_add_key(module) < 0 || core_add_cache(module) < 0 || core_add_copy(module) < 0 ||
+	    core_add_lease(module) < 0 || core_add_memo(module) < 0)
 		return -1;
 	if (core_add_prim(module) < 0 || core_add_exec(module) < 0)
 		return -1;

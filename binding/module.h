@@ -54,7 +54,16 @@ PyObject *core_raise_unmade(const char *what);
 /* Dropped, with the byte ranges that went: a tuple of (start, stop). Returns NULL. */
 PyObject *core_raise_dropped(const char *what, PyObject *offsets);
 
-/* pickle.c: bytes of an object, or TypeError that names what ("key", "value") could not be pickled and why. */
+/* UnsupportedError with a reason of the caller's. */
+void core_raise_unsupported(const char *what, const char *why);
+/* UnpicklableError: what is "key" or "value". cause: the exception that says why. */
+void core_raise_unpicklable(const char *what, PyObject *object, PyObject *cause);
+/* Whether the exception that is set is one. */
+bool core_error_is_unpicklable(void);
+/* ValueTooLargeError with both sizes. max_bytes: 0 where the cache has no such bound. */
+void core_raise_too_large(size_t value_bytes, uint64_t max_bytes);
+
+/* pickle.c: bytes of an object, or UnpicklableError that names what ("key", "value") could not be pickled and why. */
 PyObject *core_pickle_dumps(struct core_state *core, PyObject *object, const char *what);
 PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_t bytes);
 /*
@@ -66,6 +75,7 @@ PyObject *core_try_twice(PyObject *(*make)(const void *context), const void *con
 
 int core_add_array(PyObject *module);
 int core_add_cache(PyObject *module);
+int core_add_copy(PyObject *module);
 int core_add_errors(PyObject *module);
 int core_add_exec(PyObject *module);
 int core_add_key(PyObject *module);

@@ -57,13 +57,8 @@ PyObject *core_pickle_dumps(struct core_state *core, PyObject *object, const cha
 		PyObject *type, *cause, *traceback;
 		PyErr_Fetch(&type, &cause, &traceback);
 		PyErr_NormalizeException(&type, &cause, &traceback);
-		PyErr_Format(PyExc_TypeError, "your %s of type %.100s cannot be pickled: %S", what,
-			     Py_TYPE(object)->tp_name, cause);
-		PyObject *error_type, *error, *error_traceback;
-		PyErr_Fetch(&error_type, &error, &error_traceback);
-		PyErr_NormalizeException(&error_type, &error, &error_traceback);
-		PyException_SetCause(error, cause); /* steals the reference */
-		PyErr_Restore(error_type, error, error_traceback);
+		core_raise_unpicklable(what, object, cause);
+		Py_XDECREF(cause);
 		Py_XDECREF(type);
 		Py_XDECREF(traceback);
 	}

@@ -161,7 +161,10 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	if (status != DRP_OK) {
 		char what[160];
 		snprintf(what, sizeof(what), "Region(on_drop='%s', backing='%s', fork='%s')", on_drop, backing, fork_name);
-		core_raise(status, what);
+		if (status == DRP_UNSUPPORTED && backing_index == PRIM_DROPPABLE && (on_drop_index == REGION_SIGNAL || fork_index == 1))
+			core_raise_unsupported(what, "no kernel offers this for droppable memory; give backing='lazyfree'");
+		else
+			core_raise(status, what);
 		Py_DECREF(self);
 		return NULL;
 	}

@@ -156,6 +156,11 @@ static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, siz
 		if (!sink->object)
 			return -1;
 		*value = PyUnicode_DATA(sink->object);
+	} else if (kind >= VALUE_CODED && sink->writable) {
+		sink->object = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)value_bytes);
+		if (!sink->object)
+			return -1;
+		*value = PyByteArray_AS_STRING(sink->object);
 	} else {
 		sink->object = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)value_bytes);
 		if (!sink->object)
@@ -187,6 +192,7 @@ void value_sink_init(struct value_sink *sink)
 	sink->meta = sink->inline_meta;
 	sink->meta_bytes = 0;
 	sink->object = NULL;
+	sink->writable = false;
 	sink->saved = NULL;
 }
 

@@ -121,6 +121,25 @@ void leases_forget(struct leases *leases)
 	*leases = (struct leases){.fork_count = fork_count + 1};
 }
 
+int cache_get_kept(struct cache *cache, const void *key, size_t key_bytes, bool pins, struct cache_sink *sink,
+		   struct cache_pin *pin)
+{
+	int there = cache_contains(cache, key, key_bytes);
+
+	pin->cache = NULL;
+	if (there <= 0)
+		return there < 0 ? there : DRP_MISS;
+	int status = cache_get(cache, key, key_bytes, pins ? GET_PIN_OWN : GET_COPY, sink, pin, NULL);
+	if (status == DRP_OK) {
+		struct shard *shard = shard_of(cache, hash_bytes(cache->secret, key, key_bytes));
+		pthread_mutex_lock(&shard->lock);
+		DRP_ASSERT(shard->hits > 0);
+		shard->hits--;
+		shard_unlock(shard);
+	}
+	return status;
+}
+
 int cache_revoke(struct cache *cache, const void *key, size_t key_bytes)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);

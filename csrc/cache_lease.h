@@ -30,6 +30,8 @@
 
 struct cache;
 struct cache_item;
+struct cache_pin;
+struct cache_sink;
 
 struct cache_lease { /* all private, but that a lease of zeros is one that is not open */
 	struct cache *cache;
@@ -57,6 +59,13 @@ static inline bool cache_lease_is_stale(const struct cache_lease *lease)
 /* As cache_set(), for the open lease's key. DRP_STALE: nothing changed. */
 int cache_set_leased(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 		     struct cache_lease *lease);
+
+/*
+ * As cache_get(), for who has just stored it: counted as no hit, nor as a miss where it is gone already. A drop that is found
+ * between the two looks is counted as a miss. pins: GET_PIN_OWN, else GET_COPY.
+ */
+int cache_get_kept(struct cache *cache, const void *key, size_t key_bytes, bool pins, struct cache_sink *sink,
+		   struct cache_pin *pin);
 
 /* Makes the open leases of a key stale, and changes nothing else: for a caller who says "gone" of what was not there. */
 int cache_revoke(struct cache *cache, const void *key, size_t key_bytes);

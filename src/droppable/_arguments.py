@@ -15,6 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ _MUST_BE: Final[Mapping[str, str]] = {
 
 _POWERS: Final[Mapping[str, int]] = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _MOST_BYTES: Final = 1 << 62
+CO_COROUTINE: Final = 0x80
+"""`inspect.CO_COROUTINE`, a flag of the code of coroutine functions: importing `inspect` takes long."""
 _MOST_SECONDS: Final = 9e9
 """285 years: what 63 bits of nanoseconds hold, as in binding/arguments.c."""
 
@@ -121,6 +124,18 @@ def read_function(name: str, value: Callable[..., Any]) -> None:
     """Raises TypeError unless value can be called."""
     if not callable(value):
         _refuse(TypeError, name, value)
+
+
+def read_factory(factory: Callable[[], Any]) -> None:
+    """Raises TypeError unless factory can be called, and is no coroutine function: its result would be a coroutine."""
+    read_function("factory", factory)
+    function: Any = factory
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)  # of a bound method
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    if flags & CO_COROUTINE or hasattr(function, "_is_coroutine_mark"):
+        raise TypeError(f"factory must be no coroutine function: use aget_or_create(); you gave {factory!r}")
 
 
 def parse_size(text: str) -> int:

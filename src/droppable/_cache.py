@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
 
 from droppable import _values
-from droppable._arguments import Backing, Fork, Seconds, read_choice, read_size, read_wait
+from droppable._arguments import Backing, Fork, Seconds, read_choice, read_factory, read_function, read_size, read_wait
 from droppable._flight import MISSING, Flights, keeping_for
 from droppable._live import forget, full_name, remember
 from droppable._mapping import K, LiveMapping, V
 from droppable._namespace import Namespace, prefix_of
 from droppable._stats import CacheStats
-from droppable.lowlevel import CoreCache, EncodedKey, Layout
+from droppable.lowlevel import ClosedError, CoreCache, EncodedKey, Layout
 
 T = TypeVar("T")
 
@@ -25,8 +25,13 @@ DISABLE: Final = "DROPPABLE_DISABLE"
 class Serializer(Protocol):
     """What `Cache(serializer=...)` takes: for values that are neither bytes-like, str, nor NumPy arrays."""
 
-    def dumps(self, value: Any, /) -> bytes: ...
-    def loads(self, data: bytes, /) -> Any: ...
+    def dumps(self, value: Any, /) -> bytes:
+        """A value as bytes. What this raises twice in a row becomes an `UnpicklableError`."""
+        ...
+
+    def loads(self, data: bytes, /) -> Any:
+        """The value of these bytes. Where it raises twice in a row, the value counts as unloadable, and is a miss."""
+        ...
 
 
 class Cache(CoreCache, LiveMapping[K, V]):
@@ -126,10 +131,10 @@ class Cache(CoreCache, LiveMapping[K, V]):
     if TYPE_CHECKING:  # binding/cache.c, which knows no types
 
         @overload
-        def get(self, key: K, default: None = None) -> V | None: ...
+        def get(self, key: K, default: None = None, *, copy: bool = False) -> V | None: ...
         @overload
-        def get(self, key: K, default: V | T) -> V | T: ...
-        def get(self, key: K, default: Any = None) -> Any: ...
+        def get(self, key: K, default: V | T, *, copy: bool = False) -> V | T: ...
+        def get(self, key: K, default: Any = None, *, copy: bool = False) -> Any: ...
         @overload
         def pop(self, key: K, /) -> V: ...
         @overload
@@ -137,12 +142,17 @@ class Cache(CoreCache, LiveMapping[K, V]):
         def pop(self, key: K, /, default: Any = ...) -> Any: ...
         def set(self, key: K, value: V, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool: ...
         def add(self, key: K, value: V, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool: ...
-        def get_or_create(self, key: K, factory: Callable[[], V], ttl: Seconds | None = None) -> V: ...
+        def get_or_create(
+            self, key: K, factory: Callable[[], V], ttl: Seconds | None = None, *, copy: bool = False
+        ) -> V: ...
         def discard(self, key: K, /) -> bool: ...
         def clear(self) -> None: ...
         def __getitem__(self, key: K, /) -> V: ...
         def __setitem__(self, key: K, value: V, /) -> None: ...
         def __delitem__(self, key: K, /) -> None: ...
+
+    def _check_open(self) -> None:
+        len(self)  # raises ClosedError
 
     def _walk_own(self, cursor: int) -> tuple[int, list[K]] | None:
         return self._walk(cursor)
@@ -152,6 +162,7 @@ class Cache(CoreCache, LiveMapping[K, V]):
 
         name is any key. Everybody who asks for the same name gets a view of the same entries.
         """
+        self._check_open()
         return Namespace(self, name)
 
     def delete_prefix(self, prefix: str | bytes) -> int:
@@ -168,26 +179,31 @@ class Cache(CoreCache, LiveMapping[K, V]):
         """
         return self._delete_prefix(prefix_of(prefix), None)
 
-    def _create(self, key: EncodedKey, factory: Callable[[], T], ttl: Seconds | None) -> T:
+    def _create(self, key: EncodedKey, factory: Callable[[], T], ttl: Seconds | None, copy: bool) -> T:
         # The rest of get_or_create(), which has just seen a miss.
-        return self._flights.do(cast("Any", self), key, factory, keeping_for(ttl))
+        read_factory(factory)
+        return self._flights.do(cast("Any", self), key, factory, keeping_for(ttl, copy))
 
-    async def aget_or_create(self, key: object, factory: Callable[[], Awaitable[V]], ttl: Seconds | None = None) -> V:
+    async def aget_or_create(
+        self, key: object, factory: Callable[[], Awaitable[V]], ttl: Seconds | None = None, *, copy: bool = False
+    ) -> V:
         """As `get_or_create`, with a coroutine function: tasks wait without blocking their event loop.
 
         The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
         waits for it, whoever of them is cancelled, and for `linger_seconds` after the last one left.
         """
         encoded = EncodedKey(key)  # once: the factory may change what the key is made of
-        value = CoreCache.get(self, encoded, MISSING)
+        value = CoreCache.get(self, encoded, MISSING, copy=copy)
         if value is not MISSING:
             return cast("V", value)
+        read_function("factory", factory)
         from droppable._flight import tasks  # which imports asyncio
 
-        return await tasks.do(self._flights, cast("Any", self), encoded, factory, keeping_for(ttl))
+        return await tasks.do(self._flights, cast("Any", self), encoded, factory, keeping_for(ttl, copy))
 
     def stats(self) -> CacheStats:
         """Counts of this moment; each is exact, and they may be of slightly different moments."""
+        self._check_open()
         counts = self._counts()
         return CacheStats(
             stored_bytes=counts.pop("bytes"),
@@ -201,6 +217,7 @@ class Cache(CoreCache, LiveMapping[K, V]):
         super().close()
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -209,6 +226,10 @@ class Cache(CoreCache, LiveMapping[K, V]):
         self.close()
 
     def __repr__(self) -> str:
+        try:
+            self._check_open()
+        except ClosedError:
+            return f"<{full_name(type(self))}: closed>"
         counts = self._counts()
         name = "" if self._name is None else f" {self._name!r}"
         return f"<{full_name(type(self))}{name}: {counts['entries']} entries, {counts['bytes']} bytes stored>"

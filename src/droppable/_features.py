@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from droppable.lowlevel import page_size_bytes, probe, random_describe
+from droppable.lowlevel import Mapping, page_size_bytes, probe, random_describe
 
 KERNEL = os.uname()
 
@@ -93,6 +93,9 @@ Probe = Literal["lazyfree", "droppable", "page_out", "cold", "wipe_on_fork", "ex
 
 def _probed(name: str, probe_name: Probe, call: str, why: Callable[[int], str]) -> Feature:
     available, finding, error = probe(probe_name)
+    if finding == "call_failed" and error == errno.EINVAL and _has_locked_memory():
+        reason = f"{call}: the kernel takes no locked pages, and this process has called mlockall"
+        return Feature(name, False, None, reason)
     reasons = {
         "works": "",
         "unproven": "accepted, but without MADV_PAGEOUT (Linux 5.4) its effect cannot be tried out",
@@ -102,6 +105,12 @@ def _probed(name: str, probe_name: Probe, call: str, why: Callable[[int], str]) 
         "no_fault": "system calls on a dropped page succeed, so nothing signals the drop",
     }
     return Feature(name, available, None, reasons[finding])
+
+
+def _has_locked_memory() -> bool:
+    with Mapping(page_size_bytes(), "plain"):  # without it nothing may be locked yet
+        locked = re.search(r"^VmLck:\s*(\d+)", _read("/proc/self/status"), flags=re.MULTILINE)
+    return locked is not None and int(locked[1]) > 0
 
 
 def _error_text(error: int) -> str:

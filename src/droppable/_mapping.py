@@ -150,6 +150,10 @@ class LiveMapping(MutableMapping[K, V]):
 
         def add(self, key: K, value: V) -> bool: ...
 
+    def _check_open(self) -> None:
+        """Raises ClosedError if the cache was closed."""
+        raise NotImplementedError
+
     def _raw(self, key: Any, /) -> tuple[int, Any] | None:
         raise NotImplementedError
 
@@ -159,6 +163,10 @@ class LiveMapping(MutableMapping[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         """The keys, in no order. Keys that come or go meanwhile may be missed; a value may be gone when asked for."""
+        self._check_open()  # now, not at the first key
+        return self._keys()
+
+    def _keys(self) -> Iterator[K]:
         cursor = 0
         while (batch := self._walk_own(cursor)) is not None:
             cursor, keys = batch
@@ -166,14 +174,17 @@ class LiveMapping(MutableMapping[K, V]):
 
     def keys(self) -> LiveKeys[K]:
         """The keys: a view. An iteration sees what comes and goes meanwhile, or not."""
+        self._check_open()
         return LiveKeys(self)
 
     def items(self) -> LiveItems[K, V]:
         """Pairs of key and value: a view. An iteration leaves out what vanished; each value that it gives is a hit."""
+        self._check_open()
         return LiveItems(self)
 
     def values(self) -> LiveValues[V]:
         """The values: a view. An iteration leaves out what vanished; each value that it gives is a hit."""
+        self._check_open()
         return LiveValues(self)
 
     def view(self, key: K) -> View:
@@ -234,6 +245,7 @@ class LiveMapping(MutableMapping[K, V]):
 
     def update(self, other: SupportsKeysAndGetItem[K, V] | Iterable[tuple[K, V]] = (), /, **more: V) -> None:
         """Stores the entries of other (a mapping, or pairs of key and value), then those given by name."""
+        self._check_open()
         if isinstance(other, LiveMapping):
             other = other.items()  # of what vanishes between key and value there is nothing to store
         if isinstance(other, Mapping):

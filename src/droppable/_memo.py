@@ -64,6 +64,7 @@ def _memo(
         by_name=not signature.takes_any_keyword(parameters),
         binds=options.normalize,
         watches_self=self_is == SELF_VALUE and key is None and signature.is_method(parameters),
+        copies=options.copy,
         scope=None if given is None else new_scope(),
     )
     functools.update_wrapper(memo, function)
@@ -123,6 +124,7 @@ def cache(
     normalize: bool = False,
     keep: Callable[[Any], bool] | None = None,
     jitter: float = 0.0,
+    copy: bool = False,
     cache: Cache | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
@@ -142,6 +144,7 @@ def cache(
     normalize: bool = False,
     keep: Callable[[Any], bool] | None = None,
     jitter: float = 0.0,
+    copy: bool = False,
     cache: Cache | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
@@ -168,6 +171,7 @@ def cache(
         normalize: whether `f(1, 2)`, `f(1, b=2)` and `f(1)` with a default of 2 are one call.
         keep: says of a result whether it is kept. One that is not reaches those who wait for it.
         jitter: each ttl is shortened by a share that is chosen at random, up to this fraction of it.
+        copy: whether arrays are writable, on memory of the caller's own. Else they are read-only, on the cache's.
         cache: one that several functions share. Each has keys of its own in it, and `cache_clear()` forgets those
             alone, in constant time. What follows is said where that cache is made, then.
         max_bytes: bound on the results' memory; None: memory itself is the bound.
@@ -206,6 +210,7 @@ def cache(
             normalize,
             keep,
             jitter,
+            copy,
             backing,
             fork,
             serializer,

@@ -12,7 +12,8 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from droppable._flight import Keeping
+from droppable._flight import Keeping, keep
+from droppable._log import tell_once
 from droppable._memo_self import INSTANCE, SelfKey
 from droppable._memo_signature import named_arguments, signature_of_bound
 from droppable._memo_types import CacheInfo
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from droppable._arguments import Backing, Fork, Seconds
     from droppable._cache import Cache, Serializer
-    from droppable.lowlevel import CoreMemo, EncodedKey
+    from droppable.lowlevel import CoreMemo, EncodedKey, Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Options:
     normalize: bool
     keep: Callable[[Any], bool] | None
     jitter: float
+    copy: bool
     backing: Backing
     fork: Fork
     serializer: Serializer | None
@@ -60,7 +62,7 @@ class Keeper:
         self._cache = cache
         self._shares = shares
         self._options = options
-        self._keeping = Keeping(options.ttl, options.keep, options.jitter, name=options.name)
+        self._keeping = Keeping(options.ttl, options.keep, options.jitter, options.copy, options.name)
 
     def miss(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
         """What the call returns whose result was not there. The miss was counted."""
@@ -73,10 +75,9 @@ class Keeper:
         value = self._function(*args, **kwargs)
         return self._kept(lease, key, value, perf_counter() - start)
 
-    def _kept(self, lease: Any, key: EncodedKey, value: Any, cost_seconds: float) -> Any:
-        if self._keeping.keeps(value):
-            self._cache._keep(lease, key, value, self._keeping.ttl_of(value), cost_seconds, False)
-        return value
+    def _kept(self, lease: Lease, key: EncodedKey, value: Any, spent_seconds: float) -> Any:
+        own, _ = keep(self._cache, lease, key, self._function, value, self._keeping, spent_seconds)
+        return own
 
     def signature(self) -> Signature:
         """Of the bound method."""
@@ -147,9 +148,8 @@ class Keeper:
 
     def tell_heavy(self, instance: object, size_bytes: int) -> None:
         """Once a function, on the logger: its self is part of each key, and large."""
-        import logging
-
-        logging.getLogger("droppable").warning(
+        tell_once(
+            f"self of {self._options.name}",
             "%s: self (of type %s) is part of the key of each call by its value, of %d bytes here, which are read at "
             "each call. Say with self_key= what of it identifies it: the name of an attribute, or droppable.INSTANCE",
             self._options.name,

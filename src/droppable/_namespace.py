@@ -83,7 +83,11 @@ class Namespace(LiveMapping[K, V]):
 
     def namespace(self, name: object) -> Namespace[K, V]:
         """A namespace within this one: it has entries of its own, and is cleared with this one."""
+        self._check_open()
         return Namespace(self._cache, name, self)
+
+    def _check_open(self) -> None:
+        self._cache._check_open()
 
     def _cell_key(self, mode: int) -> EncodedKey | None:
         """Where the cell is now, or None where the outer namespace has none."""
@@ -139,13 +143,13 @@ class Namespace(LiveMapping[K, V]):
         return None if encoded is None else self._cache._raw(encoded)
 
     @overload
-    def get(self, key: K, default: None = None) -> V | None: ...
+    def get(self, key: K, default: None = None, *, copy: bool = False) -> V | None: ...
     @overload
-    def get(self, key: K, default: V | T) -> V | T: ...
-    def get(self, key: K, default: Any = None) -> Any:
+    def get(self, key: K, default: V | T, *, copy: bool = False) -> V | T: ...
+    def get(self, key: K, default: Any = None, *, copy: bool = False) -> Any:
         """As `Cache.get`."""
         encoded = self._found(key, _LOOK)
-        return default if encoded is None else self._cache.get(encoded, default)
+        return default if encoded is None else self._cache.get(encoded, default, copy=copy)
 
     def set(self, key: K, value: V, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool:
         """As `Cache.set`."""
@@ -159,13 +163,15 @@ class Namespace(LiveMapping[K, V]):
         """As `Cache.add`."""
         return self._cache.add(self._made(key), value, ttl, cost)
 
-    def get_or_create(self, key: K, factory: Callable[[], V], ttl: Seconds | None = None) -> V:
+    def get_or_create(self, key: K, factory: Callable[[], V], ttl: Seconds | None = None, *, copy: bool = False) -> V:
         """As `Cache.get_or_create`."""
-        return self._cache.get_or_create(self._made_anyway(key), factory, ttl)
+        return self._cache.get_or_create(self._made_anyway(key), factory, ttl, copy=copy)
 
-    async def aget_or_create(self, key: K, factory: Callable[[], Awaitable[V]], ttl: Seconds | None = None) -> V:
+    async def aget_or_create(
+        self, key: K, factory: Callable[[], Awaitable[V]], ttl: Seconds | None = None, *, copy: bool = False
+    ) -> V:
         """As `Cache.aget_or_create`."""
-        return await self._cache.aget_or_create(self._made_anyway(key), factory, ttl)
+        return await self._cache.aget_or_create(self._made_anyway(key), factory, ttl, copy=copy)
 
     def _made_anyway(self, key: object) -> EncodedKey:
         """As `_made`; where there is no memory, a key that nobody will find again: the value is wanted all the same."""

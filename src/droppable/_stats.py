@@ -25,8 +25,10 @@ class CacheStats:
             for that.
         sets: entries stored.
         deletes: entries deleted by their key.
-        refused: inserts refused because they could have called the OOM killer, and computed values that could not be
-            stored.
+        refused: inserts refused because they could have called the OOM killer, or for want of memory or address space.
+        unstorable_unpicklable: results of functions that were returned and not kept, because they cannot be pickled.
+        unstorable_too_large: the same, because they can never fit.
+        unstorable_refused: the same, because memory was short. These are among `refused` too.
         evicted: entries that left because of `max_bytes`, unasked for while memory was short, or for want of address
             space.
         expired: entries whose time to live passed, looked up since or not. One that shares a segment with entries that
@@ -54,6 +56,9 @@ class CacheStats:
     sets: int
     deletes: int
     refused: int
+    unstorable_unpicklable: int
+    unstorable_too_large: int
+    unstorable_refused: int
     evicted: int
     expired: int
     replaced: int
@@ -77,3 +82,8 @@ class CacheStats:
             + self.misses_dropped
             + self.misses_unloadable
         )
+
+    @property
+    def unstorable(self) -> int:
+        """Results of functions that were returned and could not be kept, of all causes."""
+        return self.unstorable_unpicklable + self.unstorable_too_large + self.unstorable_refused

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from droppable._log import tell_once
 from droppable._reducers import reducers
-from droppable.lowlevel import remember_dtype
+from droppable.lowlevel import UnpicklableError, remember_dtype
 
 _ARRAY: Final = 0
 _PARTS: Final = 1
@@ -30,9 +31,6 @@ _IN_PLACE_BYTES: Final = 32 * 1024
 """A pickle of so much lies on pages of its own anyway, and can be read there: a copy less."""
 _SCALARS: Final = frozenset({int, float, bool, complex, type(None)})
 
-_TOLD_MOST: Final = 1000
-_told: set[str] = set()  # names of types that cannot be loaded
-
 Coded = tuple[int, bytes, tuple[Any, ...]]
 Encode = Callable[[Any], bytes | Coded]
 Decode = Callable[[int, bytes, Any], Any]
@@ -46,7 +44,7 @@ def coder(serializer: Any) -> tuple[Encode, Decode]:
     def encode_with(value: Any) -> bytes | Coded:
         if _is_plain_array(value):
             return _encode_array(value)
-        return _SERIALIZED, b"", (serializer.dumps(value),)
+        return _SERIALIZED, b"", (_dumps_with(serializer, value),)
 
     def decode_with(kind: int, meta: bytes, memory: Any) -> Any:
         return serializer.loads(bytes(memory)) if kind == _SERIALIZED else decode(kind, meta, memory)
@@ -58,7 +56,7 @@ def encode(value: Any) -> bytes | Coded:
     """Takes a value apart: pickle bytes alone, or (kind, meta, parts).
 
     Raises:
-        TypeError: the value cannot be pickled; the message says why.
+        UnpicklableError: the value cannot be pickled; the message says why.
     """
     if _is_plain_array(value):
         return _encode_array(value)
@@ -76,13 +74,30 @@ def encode(value: Any) -> bytes | Coded:
 
 
 def _explain(value: Any) -> None:
-    """Pickles a value once more, which failed before: TypeError if it fails again."""
+    """Pickles a value once more, which failed before: UnpicklableError if it fails again."""
     try:
         _dumps(value, [])
     except MemoryError:
         raise
     except Exception as error:
-        raise TypeError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
+        raise UnpicklableError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
+
+
+def _dumps_with(serializer: Any, value: Any) -> Any:
+    """The same with a serializer in the place of pickle."""
+    try:
+        return serializer.dumps(value)
+    except MemoryError:
+        raise
+    except Exception:
+        try:
+            serializer.dumps(value)
+        except MemoryError:
+            raise
+        except Exception as error:
+            kind = type(value).__qualname__
+            raise UnpicklableError(f"your serializer cannot take your value of type {kind}: {error}") from error
+        raise
 
 
 def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
@@ -200,12 +215,8 @@ def unloadable(kind: int, meta: bytes, memory: Any, error: BaseException) -> Non
         name = _pickled_name(_take_apart(meta, memory)[-1])
     else:
         name = "a type of the serializer's"
-    if name in _told or len(_told) >= _TOLD_MOST:
-        return
-    _told.add(name)
-    import logging
-
-    logging.getLogger("droppable").warning(
+    tell_once(
+        f"type {name}",
         "a value of %s was stored, but cannot be loaded (%s: %s): each time it counts as a miss and is computed anew; "
         "give its class a __reduce__() that fits its __init__(), or keep another type",
         name,

@@ -20,6 +20,7 @@ from droppable._core import Mapping as Mapping
 from droppable._core import RawRegion as RawRegion
 from droppable._core import RefusedError as RefusedError
 from droppable._core import RegionHold as RegionHold
+from droppable._core import UnpicklableError as UnpicklableError
 from droppable._core import UnsupportedError as UnsupportedError
 from droppable._core import ValueTooLargeError as ValueTooLargeError
 from droppable._core import encode_key as encode_key

@@ -1,6 +1,7 @@
 """What a type checker knows of caches and of functions with a cache; `mypy --strict` reads it, nothing runs it."""
 
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pickle import PickleBuffer
 from typing import Any, assert_type
 
@@ -70,3 +71,23 @@ class Grid:
 def a_reducer_takes_objects_of_its_type_apart() -> None:
     droppable.register_reducer(Grid, lambda grid: (bytes, (PickleBuffer(grid.cells),)))
     droppable.register_reducer(Grid, lambda grid: grid.sells)  # type: ignore[attr-defined]
+
+
+def modules_that_load_when_asked_for_are_known(cache: droppable.Cache) -> None:
+    assert_type(droppable.testing.drop(cache), droppable.testing.DropReport)
+    assert_type(droppable.random.token_bytes(5), bytes)
+    assert_type(droppable.__version__, str)
+    droppable.tseting.drop(cache)  # type: ignore[attr-defined]
+
+
+def sizes_times_and_copies() -> None:
+    cache = droppable.Cache("1G", timedelta(minutes=5))
+    droppable.Cache(1e9, droppable.NEVER)
+    droppable.Cache([1])  # type: ignore[arg-type]
+    cache.set("key", 1, ttl="5m")  # type: ignore[arg-type]
+    cache.get("key", copy=True)
+    cache.get_or_create("key", lambda: 5, timedelta(1), copy=True)
+
+
+def a_serializer(serializer: droppable.Serializer, backing: droppable.Backing) -> droppable.View:
+    return droppable.Cache(serializer=serializer, backing=backing).view("key")

@@ -13,7 +13,7 @@ def function(number: int, text: str = "") -> bytes:
     return text.encode() * number
 
 
-@droppable.cache(normalize=True, keep=lambda result: result is not None, jitter=0.1)
+@droppable.cache(normalize=True, keep=lambda result: result is not None, jitter=0.1, copy=True)
 def found(number: int) -> str | None:
     return str(number)
 

@@ -59,13 +59,16 @@ def test_sizes_are_written(size_bytes: int, text: str) -> None:
         (["run", "--memory", "64M"], "a command to run is missing"),
         (["run", "--memory", "64M", "--"], "a command to run is missing"),
         (["run", "--memory", "0", "true"], "more than 0"),
+        (["run", "--memory", "1", "true"], "at least one page"),
+        (["run", "--swap"], "expected one argument"),
         (["run", "--memory", "64Q", "true"], "is not a size"),
     ],
 )
-def test_wrong_arguments_exit_2(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """2, as usual, but 125 for `run`, whose command may end with any other status."""
     with pytest.raises(SystemExit) as caught:
         main(argv)
-    assert caught.value.code == 2
+    assert caught.value.code == (125 if argv[:1] == ["run"] else 2)
     assert words in capsys.readouterr().err
 
 
@@ -180,3 +183,23 @@ def test_without_systemd_that_is_said(tmp_path: Path) -> None:
 
 def test_a_scope_is_not_entered_twice(tmp_path: Path) -> None:
     assert "already" in reenter(tmp_path, "#!/bin/sh\nexec true\n", DROPPABLE_IN_SCOPE="1")
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "--json"], ["--version"]])
+def test_a_full_disk_is_told_in_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "droppable", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "droppable: standard output cannot be written to: No space left on device\n"
+
+
+def test_a_reader_that_has_gone_is_told_nothing() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "droppable", "doctor"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

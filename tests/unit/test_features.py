@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,3 +224,30 @@ assert "EMFILE" in limit.reason and "/proc/self/cgroup" in limit.reason, limit
 assert current().unread == before
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_locked_memory_is_told_as_the_cause(run_python: Callable[..., str]) -> None:
+    """With mlockall(MCL_FUTURE) the kernel answers as one that has no MADV_FREE."""
+    told = run_python(
+        """
+        import ctypes
+        import droppable
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mlockall(2) != 0:
+            print("refused")
+        else:
+            for make in (droppable.Cache, lambda: droppable.Region(1 << 16, "raise")):
+                try:
+                    make()
+                except droppable.UnsupportedError as error:
+                    print(error)
+            print(droppable.features()["lazyfree"].reason)
+        """
+    )
+    if told.strip() == "refused":
+        pytest.skip("mlockall is refused here (RLIMIT_MEMLOCK)")
+    cache, region, feature = told.splitlines()
+    for words in (cache, region):
+        assert "this process locks its memory (mlockall)" in words
+        assert "munlockall()" in words
+    assert "this process has called mlockall" in feature

@@ -126,7 +126,7 @@ def codes() -> Iterator[Any]:
             if isinstance(constant, CodeType):
                 yield from within(constant)
 
-    for name in ("flight", "table", "tasks", "told", "waiting"):
+    for name in ("flight", "keeping", "patience", "table", "tasks", "told", "waiting"):
         module = sys.modules[f"droppable._flight.{name}"]
         for value in vars(module).copy().values():
             if getattr(value, "__module__", None) != module.__name__:
@@ -152,7 +152,8 @@ class World:
         self.begin()
 
     def begin(self) -> None:
-        """Flights and keys that nobody has used."""
+        """Flights and keys that nobody has used. Roles may choose a value that each caller gets a copy of."""
+        self.value: Any = 1
         number = next(self.numbers)
         self.flights = Flights(wait_seconds=60, linger_seconds=0)
         self.key, self.other, self.new = (EncodedKey((name, number)) for name in ("key", "other", "new"))
@@ -164,14 +165,14 @@ class World:
         self.loop.close()
         self.pool.shutdown()
 
-    def get(self, key: EncodedKey | None = None, factory: Callable[[], Any] = lambda: 1) -> Any:
-        return self.flights.do(self.cache, key or self.key, factory, DEFAULT)
+    def get(self, key: EncodedKey | None = None, factory: Callable[[], Any] | None = None) -> Any:
+        return self.flights.do(self.cache, key or self.key, factory or (lambda: self.value), DEFAULT)
 
     async def aget(self, key: EncodedKey | None = None, seconds: float | None = None) -> Any:
-        async def factory() -> int:
+        async def factory() -> Any:
             if seconds is not None:
                 await asyncio.sleep(seconds)
-            return 1
+            return self.value
 
         return await tasks.do(self.flights, self.cache, key or self.key, factory, DEFAULT)
 
@@ -187,8 +188,8 @@ class World:
 
     def all_can_get(self) -> None:
         for key in (self.key, self.other, self.new):
-            assert self.pool.submit(self.get, key).result(WAIT_SECONDS) == 1
-            assert asyncio.run_coroutine_threadsafe(self.aget(key), self.loop).result(WAIT_SECONDS) == 1
+            assert self.pool.submit(self.get, key).result(WAIT_SECONDS) == self.value
+            assert asyncio.run_coroutine_threadsafe(self.aget(key), self.loop).result(WAIT_SECONDS) == self.value
 
     def all_can_get_in_a_child(self) -> None:
         child = os.fork()
@@ -255,19 +256,28 @@ def waiter(world: World, trap: Trap) -> None:
 def owner_with_waiters(world: World, trap: Trap) -> None:
     others: list[Any] = []
 
-    def factory() -> int:
+    def factory() -> Any:
         others.append(world.pool.submit(world.get))
         others.append(asyncio.run_coroutine_threadsafe(world.aget(), world.loop))
         while world.waiters() + sum(other.done() for other in others) < 2:
             os.sched_yield()
-        return 1
+        return world.value
 
     world.trapped(trap, lambda: world.get(factory=factory))
     for other in others:
         try:
-            assert other.result(WAIT_SECONDS) == 1
+            assert other.result(WAIT_SECONDS) == world.value
         except Late as error:  # raised within the computation it is as the function's own, and reaches all
             world.kept.append(error)
+
+
+def owner_of_a_list_with_waiters(world: World, trap: Trap) -> None:
+    world.value = [1]
+    owner_with_waiters(world, trap)
+
+
+def owner_of_what_cannot_be_stored(world: World, trap: Trap) -> None:
+    world.trapped(trap, lambda: world.get(factory=threading.Lock))
 
 
 def in_a_loop(world: World, trap: Trap, main: Callable[[], Any]) -> None:
@@ -365,15 +375,22 @@ def time_out(world: World) -> None:
 
 
 def re_enter(world: World) -> None:
-    assert world.get(world.key) == 1
-    assert world.get(world.other) == 1
+    assert world.get(world.key) == world.value
+    assert world.get(world.other) == world.value
 
 
 def fork(world: World) -> None:
     world.all_can_get_in_a_child()
 
 
-SHORT: list[Role] = [owner, failing_owner, owner_with_waiters, task_owner]
+SHORT: list[Role] = [
+    owner,
+    failing_owner,
+    owner_with_waiters,
+    owner_of_a_list_with_waiters,
+    owner_of_what_cannot_be_stored,
+    task_owner,
+]
 LONG: list[Role] = [nested, waiter, task_waiter]  # they look at stacks and signal handlers: thousands of bytecodes
 
 

@@ -68,10 +68,16 @@ def module_file(dotted: str) -> Path | None:
 
 
 def python_imports(path: Path) -> list[Path]:
-    """The project's own modules that a Python file imports, wherever in the file it does so."""
+    """The project's own modules that a Python file imports, wherever in the file it does so.
+
+    What only type checkers read in the face loads nothing: it tells them of modules that are loaded when asked for.
+    """
     package = ("droppable", *path.relative_to(PACKAGE).parts[:-1])
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if path == PACKAGE / "__init__.py":
+        tree.body = [part for node in tree.body for part in (node.orelse if isinstance(node, ast.If) else [node])]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -80,7 +80,7 @@ def test_words_that_are_none(options: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("options", [{"on_drop": "signal"}, {"fork": "share"}])
 def test_what_droppable_backing_cannot(options: dict[str, Any]) -> None:
-    with pytest.raises(droppable.UnsupportedError, match=r"backing='droppable'"):
+    with pytest.raises(droppable.UnsupportedError, match=r"'droppable'.*: no kernel .* backing='lazyfree'"):
         Region(PAGE, backing="droppable", **options)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from droppable import Cache, _values
+from droppable import Cache, _log
 
 WEIGHT_BYTES = 100_000  # a pickle of so much lies on pages of its own
 
@@ -79,7 +79,7 @@ class Hooked:
 
 @pytest.fixture(autouse=True)
 def _no_hooks() -> Iterator[None]:
-    _values._told.clear()
+    _log.told.clear()
     yield
     hooks.clear()
 

@@ -39,13 +39,12 @@ if TYPE_CHECKING:
 class Outcome:
     """What came of a flight: a value, or an error with its traceback and notes as they were, or neither (called off).
 
-    copy makes a value for each who waited, where `_keep()` was asked for it.
+    copy makes a value for each who waited; None: it is in the cache, if anywhere.
     """
 
-    __slots__ = ("copy", "error", "notes", "traceback", "value")
+    __slots__ = ("copy", "error", "notes", "traceback")
 
-    def __init__(self, value: Any = None, copy: Any = None, error: Exception | None = None) -> None:
-        self.value = value
+    def __init__(self, copy: Any = None, error: Exception | None = None) -> None:
         self.copy = copy
         self.error = error
         self.traceback: TracebackType | None = None if error is None else error.__traceback__

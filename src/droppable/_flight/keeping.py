@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
+from droppable._log import tell_once
 from droppable.lowlevel import random_random
 
 if TYPE_CHECKING:
     from droppable._arguments import Seconds
+    from droppable._flight.table import Store
+    from droppable.lowlevel import EncodedKey, Lease
+
+# How a result is kept: the flags of `_keep()`, as in binding/lease.c.
+_STORES: Final = 1
+_WRITABLE: Final = 2
+_SHARED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +51,61 @@ class Keeping:
         """Whether a value that was just computed is to be stored."""
         return self.keep is None or bool(self.keep(value))
 
+    def flags_for(self, value: Any, is_awaited: bool) -> int:
+        """What `_keep()` is told of a value that was just computed."""
+        return (_STORES if self.keeps(value) else 0) | (_WRITABLE if self.copy else 0) | (_SHARED if is_awaited else 0)
+
 
 DEFAULT: Final = Keeping()
+_COPYING: Final = Keeping(copy=True)
 
 
-def keeping_for(ttl: Seconds | None) -> Keeping:
-    """What a call says that gives no more than a ttl."""
-    return DEFAULT if ttl is None else Keeping(ttl)
+def keeping_for(ttl: Seconds | None, copy: bool) -> Keeping:
+    """What a call says that gives no more than these two."""
+    if ttl is None:
+        return _COPYING if copy else DEFAULT
+    return Keeping(ttl, copy=copy)
+
+
+def keep(
+    store: Store,
+    lease: Lease,
+    key: EncodedKey,
+    factory: Callable[..., Any],
+    value: Any,
+    keeping: Keeping,
+    spent_seconds: float,
+    others: int = 0,
+) -> tuple[Any, Any]:
+    """Stores a value of factory's under lease, if it is to be kept and can be. others: how many wait for it.
+
+    Returns the caller's own value, as from a hit, and what makes one for each of the others: see `_keep()`.
+    """
+    if type(value) is CoroutineType:
+        value.close()
+        raise TypeError(f"{_name(factory, keeping)} gave a coroutine: use aget_or_create() for coroutine functions")
+    if keeping is DEFAULT:  # what most callers say, without calls
+        ttl, flags = None, _STORES | _SHARED if others else _STORES
+    else:
+        ttl, flags = keeping.ttl_of(value), keeping.flags_for(value, others > 0)
+    own, copy, error = store._keep(lease, key, value, ttl, spent_seconds, flags)
+    if error is not None:
+        name = _name(factory, keeping)
+        tell_once(
+            f"function {name}",
+            "a result of %s cannot be kept, so that each call computes it: %s: %s",
+            name,
+            type(error).__name__,
+            error,
+        )
+    return own, copy
+
+
+def _name(factory: Any, keeping: Keeping) -> str:
+    """Of the function, for messages."""
+    if keeping.name:
+        return keeping.name
+    while isinstance(factory, partial):
+        factory = factory.func
+    name = getattr(factory, "__qualname__", type(factory).__qualname__)
+    return f"{getattr(factory, '__module__', None) or 'a module'}.{name}"

@@ -5,30 +5,21 @@ The side of tasks is in `tasks.py`, which alone imports asyncio.
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextvars import Token
-from enum import Enum, auto
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from droppable._flight.flight import Flight, Outcome, alive, failure
-from droppable._flight.told import MISSING, told_error, told_value
-from droppable._flight.waiting import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    Seat,
-    is_interrupting,
-    leads_back,
-    working_for,
-)
+from droppable._flight.keeping import keep
+from droppable._flight.patience import Patience, Verdict
+from droppable._flight.told import MISSING, told
+from droppable._flight.waiting import Seat, is_interrupting, working_for
 
 if TYPE_CHECKING:
     import asyncio
-    from asyncio import AbstractEventLoop
 
     from droppable._arguments import Seconds
     from droppable._flight.keeping import Keeping
@@ -44,22 +35,11 @@ class Store(Protocol):
     """What the flights ask of the cache. Keys are encoded: bytes, whose hash and comparison run no Python."""
 
     def __contains__(self, key: object, /) -> bool: ...
-    def get(self, key: object, default: Any = None) -> Any: ...
+    def get(self, key: object, default: Any = None, *, copy: bool = False) -> Any: ...
     def _lease(self, key: object, /) -> Lease: ...
     def _keep(
-        self, lease: Lease, key: object, value: Any, ttl: Seconds | None, cost_seconds: float, copies: bool, /
-    ) -> Any: ...
-
-
-class Verdict(Enum):
-    """What a waiter does next."""
-
-    LOOK = auto()
-    """At the flight: it is over."""
-    ALONE = auto()
-    """Compute for himself, and tell nobody: to wait could never end."""
-    TAKE_OVER = auto()
-    """Compute as the flight's heir: nobody has patience for it any more."""
+        self, lease: Lease, key: object, value: Any, ttl: Seconds | None, cost_seconds: float, flags: int, /
+    ) -> tuple[Any, Any, Exception | None]: ...
 
 
 class Flights:
@@ -85,34 +65,35 @@ class Flights:
         Nothing here is factored out around factory(): a recursive function pays each frame at each level.
         """
         flight: Flight | None = None
-        elder: Flight | None = None
         mine: Flight | None = None
         lease: Lease | None = None
         outcome: Outcome | None = None
-        alone = False
+        patience: Patience | None = None
         try:
             while True:
-                flight = None if alone else self.table.get(key)
+                flight = None if patience is not None and patience.alone else self.table.get(key)
                 if flight is None:
                     mine = Flight(key)
                     with mine.claim():
                         # The only decision about who computes. Alone: for nobody else, so under no name.
-                        flight = mine if alone else self.table.setdefault(key, mine)
-                        if flight is mine:
-                            mark = self.take_off(mine, elder)
+                        if patience is None or not patience.alone:
+                            flight = self.table.setdefault(key, mine)
+                        if flight is None or flight is mine:
+                            mark = self.take_off(mine, patience)
                             try:
                                 mine.lease = lease = store._lease(key)
                                 copy = None
                                 # Somebody may have stored it between our miss and our turn. This counts no second miss.
-                                value: Any = store.get(key, MISSING) if key in store else MISSING
+                                value: Any = MISSING
+                                if key in store:
+                                    value = store.get(key, MISSING, copy=keeping.copy)
                                 if value is MISSING:
                                     start = perf_counter()
                                     value = factory()
                                     spent = perf_counter() - start
-                                    if keeping.keeps(value):
-                                        ttl = keeping.ttl_of(value)
-                                        copy = store._keep(lease, key, value, ttl, spent, bool(mine.waiters))
-                                mine.land(Outcome(value, copy))
+                                    others = len(mine.waiters)
+                                    value, copy = keep(store, lease, key, factory, value, keeping, spent, others)
+                                mine.land(Outcome(copy))
                                 return value  # type: ignore[no-any-return]
                             except BaseException as error:
                                 mine.land(failure(error))
@@ -123,23 +104,20 @@ class Flights:
                 if flight.is_over() or flight.is_stale():
                     self.remove(flight)
                     continue
-                verdict = self._wait(flight)
-                if verdict is Verdict.ALONE:
-                    alone = True
-                elif verdict is Verdict.TAKE_OVER:
-                    elder = flight
-                elif (outcome := flight.outcome) is not None and not outcome.is_called_off:
-                    if outcome.error is not None:
-                        raise told_error(outcome)
-                    return told_value(outcome, store, key)  # type: ignore[no-any-return]
+                patience = patience or Patience(self, None)
+                outcome = patience.heed(self._wait(flight, patience), flight)
+                if outcome is not None:
+                    value = told(outcome, store, key, keeping)
+                    if value is not MISSING:
+                        return value  # type: ignore[no-any-return]
         finally:
             # The frame may live on in a traceback: it must keep no flight, nor a lease open.
-            flight = elder = mine = lease = outcome = None
+            flight = mine = lease = outcome = patience = None
 
-    def take_off(self, mine: Flight, elder: Flight | None) -> Token[tuple[weakref.ref[Flight], ...]]:
+    def take_off(self, mine: Flight, patience: Patience | None) -> Token[tuple[weakref.ref[Flight], ...]]:
         """From here on the caller computes for mine, and whatever runs in its context with it."""
-        if elder is not None:
-            elder.heir = mine
+        if patience is not None and patience.elder is not None:
+            patience.elder.heir = mine
         if len(self.table) > self._sweep_at:
             self._sweep()
         working = working_for.get()
@@ -160,40 +138,20 @@ class Flights:
                 self.remove(flight)
         self._sweep_at = max(_SWEEP_LEAST, 2 * len(self.table))
 
-    def _wait(self, flight: Flight) -> Verdict:
+    def _wait(self, flight: Flight, patience: Patience) -> Verdict:
         if is_interrupting():
             return Verdict.ALONE
         lock = threading.Lock()
         lock.acquire()
         with Seat(flight, lock, lock.release, True, self.leave) as seat:
             task = None if flight.task is None else flight.task()  # held: an event loop does not hold its tasks
-            pause = FIRST_PAUSE_SECONDS
-            deadline = time.monotonic() + self.wait_seconds
-            while not flight.is_over():
-                if pause == FIRST_PAUSE_SECONDS and leads_back(flight, None):
-                    return Verdict.ALONE
-                if lock.acquire(timeout=max(0.0, min(pause, deadline - time.monotonic()))):
+            verdict = None if flight.is_over() else patience.begin(flight)
+            while verdict is None and not flight.is_over():
+                if lock.acquire(timeout=patience.pause_seconds()):
                     break
-                verdict = self.look_again(flight, None, seat, pause == FIRST_PAUSE_SECONDS, deadline)
-                if verdict is not None:
-                    return verdict
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                verdict = patience.look(flight, seat)
             del task
-        return Verdict.LOOK
-
-    def look_again(
-        self, flight: Flight, loop: AbstractEventLoop | None, seat: weakref.ref[Seat], is_first: bool, deadline: float
-    ) -> Verdict | None:
-        """What a waiter does after a pause: None, to go on waiting, or what instead."""
-        if flight.outcome is not None:
-            return None
-        if time.monotonic() >= deadline or flight.thread not in sys._current_frames():
-            self.remove(flight)
-            return Verdict.TAKE_OVER
-        place = seat()
-        if is_first and place is not None:
-            place.park()
-        return Verdict.ALONE if leads_back(flight, loop, place) else None
+        return verdict or Verdict.LOOK
 
     def leave(self, flight: Flight) -> None:
         """Nobody waits for flight's task any more: it goes on for a while, for latecomers, and is cancelled."""

@@ -12,7 +12,6 @@ nobody retrieves.
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Awaitable, Callable
@@ -22,15 +21,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from droppable._flight.flight import Flight, Outcome, failure
-from droppable._flight.table import Flights, Store, Verdict
-from droppable._flight.told import MISSING, told_error, told_value
-from droppable._flight.waiting import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    Seat,
-    is_interrupting,
-    leads_back,
-)
+from droppable._flight.keeping import keep
+from droppable._flight.patience import Patience, Verdict
+from droppable._flight.table import Flights, Store
+from droppable._flight.told import MISSING, told
+from droppable._flight.waiting import Seat, is_interrupting
 
 if TYPE_CHECKING:
     from droppable._flight.keeping import Keeping
@@ -67,14 +62,14 @@ async def do(
     loop = asyncio.get_running_loop()
     thread = get_ident()
     flight: Flight | None = None
-    elder: Flight | None = None
     mine: Flight | None = None
     task: asyncio.Task[None] | None = None
     outcome: Outcome | None = None
-    alone = False
+    patience: Patience | None = Patience(flights, loop)
     try:
         while True:
-            flight = None if alone else flights.table.get(key)
+            assert patience is not None
+            flight = None if patience.alone else flights.table.get(key)
             future: Future[None] = loop.create_future()
             result: list[T] = []
             task = None
@@ -83,34 +78,32 @@ async def do(
                 # His seat comes first: who joins and leaves at once must not find that nobody waits.
                 mine.waiters[future] = partial(_wake, loop, thread, future)
                 with mine.claim():
-                    flight = mine if alone else flights.table.setdefault(key, mine)
+                    flight = mine if patience.alone else flights.table.setdefault(key, mine)
                     if flight is mine:
-                        task = loop.create_task(_fly(flights, mine, elder, store, factory, keeping, result))
+                        task = loop.create_task(_fly(flights, mine, patience, store, factory, keeping, result))
                         task.add_done_callback(partial(_ended, future))
                         mine.task = weakref.ref(task)
             if task is None and (flight.is_over() or flight.is_stale()):
                 flights.remove(flight)
                 continue
-            verdict = await _wait(flights, flight, loop, future, task)
-            if verdict is Verdict.ALONE:
-                alone = True
-            elif verdict is Verdict.TAKE_OVER:
-                elder = flight
-            elif (outcome := flight.outcome) is not None and not outcome.is_called_off:
-                if outcome.error is not None:
-                    raise outcome.error if task is not None else told_error(outcome)
-                return result[0] if result else told_value(outcome, store, key)
+            outcome = patience.heed(await _wait(flights, flight, patience, loop, future, task), flight)
+            if outcome is not None:
+                if task is not None and outcome.error is not None:
+                    raise outcome.error
+                value = result[0] if result else told(outcome, store, key, keeping)
+                if value is not MISSING:
+                    return value
             elif task is not None and task.done():
                 task.result()  # cancelled or interrupted from within: that is the first caller's alone
     finally:
         # The frame may live on in a traceback.
-        flight = elder = mine = task = outcome = None
+        flight = mine = task = outcome = patience = None
 
 
 async def _fly(
     flights: Flights,
     flight: Flight,
-    elder: Flight | None,
+    patience: Patience | None,
     store: Store,
     factory: Callable[[], Awaitable[T]],
     keeping: Keeping,
@@ -119,31 +112,40 @@ async def _fly(
     """The computation. result: where the first caller finds the value itself."""
     lease: Lease | None = None
     try:
-        flights.take_off(flight, elder)  # in a context of its own: nothing to reset
+        flights.take_off(flight, patience)  # in a context of its own: nothing to reset
         flight.lease = lease = store._lease(flight.key)
         copy = None
-        value: Any = store.get(flight.key, MISSING) if flight.key in store else MISSING
+        value: Any = MISSING
+        if flight.key in store:
+            value = store.get(flight.key, MISSING, copy=keeping.copy)
         if value is MISSING:
             start = perf_counter()
-            value = await factory()
+            value = await awaitable(factory)
             spent = perf_counter() - start
-            if keeping.keeps(value):
-                ttl = keeping.ttl_of(value)
-                copy = store._keep(lease, flight.key, value, ttl, spent, len(flight.waiters) > 1)
+            value, copy = keep(store, lease, flight.key, factory, value, keeping, spent, len(flight.waiters) - 1)
         result.append(value)
-        flight.land(Outcome(value, copy))
+        flight.land(Outcome(copy))
     except BaseException as error:
         flight.land(failure(error))
         if not isinstance(error, Exception):
             raise
     finally:
         flights.remove(flight)
-        flight = elder = lease = None  # type: ignore[assignment]
+        flight = patience = lease = None  # type: ignore[assignment]
+
+
+def awaitable(factory: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    """What factory() gives; TypeError if nobody can await it."""
+    made = factory()
+    if not hasattr(made, "__await__"):
+        raise TypeError(f"factory must be a coroutine function, or use get_or_create(); yours gave {made!r}")
+    return made
 
 
 async def _wait(
     flights: Flights,
     flight: Flight,
+    patience: Patience,
     loop: AbstractEventLoop,
     future: Future[None],
     own: asyncio.Task[None] | None,
@@ -162,28 +164,22 @@ async def _wait(
                 if not flight.is_over():
                     await future
                 return Verdict.LOOK
-            pause = FIRST_PAUSE_SECONDS
-            deadline = time.monotonic() + flights.wait_seconds
-            while not flight.is_over():
-                if pause == FIRST_PAUSE_SECONDS and leads_back(flight, loop):
-                    return Verdict.ALONE
-                timer = loop.call_later(max(0.0, min(pause, deadline - time.monotonic())), _set, future)
+            verdict = None if flight.is_over() else patience.begin(flight)
+            while verdict is None and not flight.is_over():
+                timer = loop.call_later(patience.pause_seconds(), _set, future)
                 try:
                     await future
                 finally:
                     timer.cancel()
                 if flight.is_over():
                     break
-                verdict = flights.look_again(flight, loop, seat, pause == FIRST_PAUSE_SECONDS, deadline)
-                if verdict is not None:
-                    return verdict
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                verdict = patience.look(flight, seat)
                 future = loop.create_future()
                 place = seat()
                 if place is not None:
                     place.sit_on(future, partial(_wake, loop, thread, future))
                 place = None
-        return Verdict.LOOK
+        return verdict or Verdict.LOOK
     except asyncio.CancelledError:
         is_here = flight.loop is not None and flight.loop() is loop
         if task is not None and is_here and not flight.waiters and flights.linger_seconds == 0:

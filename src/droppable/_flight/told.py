@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from droppable._flight.flight import Outcome
 
 if TYPE_CHECKING:
+    from droppable._flight.keeping import Keeping
     from droppable._flight.table import Store
     from droppable.lowlevel import EncodedKey
 
@@ -20,18 +21,16 @@ MISSING = object()
 """What a look-up gives back for "no value" where None is a value."""
 
 
-def told_value(outcome: Outcome, store: Store, key: EncodedKey) -> Any:
-    """A value of one's own, as from a hit. What cannot be stored or loaded is the same object for all who waited."""
+def told(outcome: Outcome, store: Store, key: EncodedKey, keeping: Keeping) -> Any:
+    """What one who waited gets: a value of his own, as from a hit, or MISSING: he starts again. Or the error is raised.
+
+    What cannot be pickled is the same object for all. What is large is read from the cache, and may be gone from there.
+    """
+    if outcome.error is not None:
+        raise told_error(outcome)
     if outcome.copy is not None:
-        try:
-            return outcome.copy.load()
-        except MemoryError:
-            raise
-        except Exception:
-            return outcome.value
-    if key in store and (value := store.get(key, MISSING)) is not MISSING:
-        return value
-    return outcome.value
+        return outcome.copy.load(keeping.copy, MISSING)
+    return store.get(key, MISSING, copy=keeping.copy) if key in store else MISSING
 
 
 def told_error(outcome: Outcome) -> Exception:

@@ -28,10 +28,6 @@ from droppable._flight.flight import Flight, alive
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-FIRST_PAUSE_SECONDS: Final = 0.02
-"""Between a waiter's first two looks; it doubles each time."""
-LONGEST_PAUSE_SECONDS: Final = 1.0
-
 working_for: ContextVar[tuple[weakref.ref[Flight], ...]] = ContextVar("droppable_working_for", default=())
 
 _blocked: dict[int, list[weakref.ref[Flight]]] = {}

@@ -1,14 +1,27 @@
 """Reads the arguments of the command line, and calls the command that they name."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 from droppable._arguments import parse_size
 from droppable.cli._doctor import doctor
-from droppable.cli._run import run
+from droppable.cli._run import FAILED, run
 from droppable.cli._serve import serve
+from droppable.lowlevel import page_size_bytes
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Wrong arguments of `run` end with 125, as those of timeout(1): its command may use any other status itself."""
+
+    def error(self, message: str) -> NoReturn:
+        if not self.prog.endswith(" run"):
+            super().error(message)
+        self.print_usage(sys.stderr)
+        self.exit(FAILED, f"{self.prog}: error: {message}\n")
 
 
 def _size(text: str) -> int:
@@ -19,14 +32,14 @@ def _size(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status; wrong arguments raise SystemExit(2).
+    """Runs one command and returns its exit status; wrong arguments raise SystemExit: 125 those of `run`, else 2.
 
     Args:
         argv: the arguments after the program's name; by default those of this process.
     """
     parser = argparse.ArgumentParser(prog="droppable", description="Memory that the kernel may take back.")
     parser.add_argument("--version", action="store_true", help="print droppable's version and exit")
-    commands = parser.add_subparsers(dest="name", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", parser_class=_CommandParser)
 
     about = "what this kernel, cgroup and Python give, each with the reason where not"
     doctor_parser = commands.add_parser("doctor", help=about, description=f"Prints {about}.")
@@ -39,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         usage="droppable run [-h] --memory SIZE [--swap SIZE] [--] COMMAND ...",
         description=f"Runs {about}, and tells its peak memory, drops and OOM kills at the end, on standard error. "
         "Sizes are bytes, or numbers with K, M, G or T (powers of 1024).",
-        epilog="Exit status: the command's own; 128 + N if signal N ended it; 125 if no cgroup can be made, "
-        "126 if the command cannot be run, 127 if there is no such command.",
+        epilog="Exit status: the command's own; 128 + N if signal N ended it; 125 if an argument is wrong or no "
+        "cgroup can be made, 126 if the command cannot be run, 127 if there is no such command.",
     )
     run_parser.add_argument("--memory", type=_size, required=True, metavar="SIZE", help="the hard limit")
     run_parser.add_argument("--swap", type=_size, default=0, metavar="SIZE", help="swap beyond that (default: 0)")
@@ -53,15 +66,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve(words[1:])
     arguments = parser.parse_args(words)
     if arguments.version:
-        print(f"droppable {version('droppable')}")
-        return 0
+        return _printed(lambda: print(f"droppable {version('droppable')}"))
     if arguments.name is None:
         parser.error("a COMMAND is missing: doctor, run or serve")
     if arguments.name == "doctor":
-        return doctor(as_json=arguments.json)
+        return _printed(lambda: doctor(as_json=arguments.json))
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         run_parser.error("a command to run is missing, as in: droppable run --memory 256M -- python3 program.py")
-    if arguments.memory == 0:
-        run_parser.error("--memory must be more than 0")
+    if arguments.memory < page_size_bytes():
+        run_parser.error(f"--memory must be more than 0, and at least one page: {page_size_bytes()} bytes")
     return run(arguments.memory, arguments.swap, command)
+
+
+def _printed(call: Callable[[], object]) -> int:
+    """call() prints on standard output: 0, or 1 with one line on standard error where that cannot be written to."""
+    try:
+        call()
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"droppable: standard output cannot be written to: {error.strerror}", file=sys.stderr)
+        # What is left in the buffer must not be tried again at the exit, which would fail as well and say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        return 1
+    return 0
