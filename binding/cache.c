@@ -133,9 +133,9 @@ static int look_up(CacheObject *self, PyObject *key_object, enum find_mode mode,
 	return found;
 }
 
-int cache_object_find(PyObject *cache, const struct key *key, bool writable, PyObject **result)
+int cache_object_find(PyObject *cache, const struct key *key, bool copy, struct cache_about *about, PyObject **result)
 {
-	return find((CacheObject *)cache, key, writable ? FIND_COPY : FIND_VALUE, NULL, result);
+	return find((CacheObject *)cache, key, copy ? FIND_COPY : FIND_VALUE, about, result);
 }
 
 /* copy=: NULL where it was not given. -1 with an exception. */

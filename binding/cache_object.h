@@ -57,10 +57,10 @@ static inline struct cache *cache_object_open(CacheObject *self)
 }
 
 /*
- * cache is of core_state.cache_type or derives from it. 1 and a new reference in *result; 0: a miss, counted; or -1. writable: on
- * memory of the caller's own, if it is an array.
+ * cache is of core_state.cache_type or derives from it. 1 and a new reference in *result; 0: a miss, counted; or -1. copy: on
+ * memory that the caller may write to. about, if not NULL, tells of the entry that was found.
  */
-int cache_object_find(PyObject *cache, const struct key *key, bool writable, PyObject **result);
+int cache_object_find(PyObject *cache, const struct key *key, bool copy, struct cache_about *about, PyObject **result);
 
 /* Encodes a value, and reads what is said with it; ttl and cost may be NULL or None. 0 or -1; value_free() either way. */
 int cache_object_read_item(CacheObject *self, struct value *value, PyObject *object, PyObject *ttl, PyObject *cost);

@@ -8,6 +8,9 @@
 
 #include <string.h>
 
+#include "cache_update.h"
+#include "droppable.h"
+
 #include <structmember.h>
 
 enum { HEAVY_SELF_BYTES = 64 * 1024 };
@@ -95,19 +98,48 @@ static int weigh_self(MemoObject *self, PyObject *const *arguments, size_t count
 	return nothing ? 0 : -1;
 }
 
-/* What no plain call needs is not a part of it. */
-__attribute__((noinline)) static int encode_otherwise(MemoObject *self, struct key *key, PyObject *const *arguments,
-						      size_t count, PyObject *keywords)
+/* The key is what a function makes of the arguments. */
+static int encode_by_key(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords,
+			 uint64_t scope)
 {
-	if (self->self_is != SELF_VALUE)
-		return memo_self_encode(self, key, arguments, count, keywords);
 	key->data = key->inline_data; /* for key_free() */
 	PyObject *object = PyObject_Vectorcall(self->key, arguments, count, keywords);
-	int result = object ? key_encode_scoped(self->core, key, object, memo_scope(self)) : -1;
+	int result = object ? key_encode_scoped(self->core, key, object, scope) : -1;
 	if (object && result < 0 && !self->binds)
 		explain(self, &object, 1, NULL);
 	Py_XDECREF(object);
 	return result;
+}
+
+/* As key_encode_call(), but for the scope; for a namespace's functions that are plain else. */
+static int encode_plain(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords,
+			uint64_t scope)
+{
+	return key_encode_call(self->core, key, arguments, count, keywords, self->by_name, scope, 0);
+}
+
+int memo_scope(MemoObject *self, uint64_t *scope)
+{
+	if (!self->asks_scope) {
+		*scope = memo_own_scope(self);
+		return 0;
+	}
+	PyObject *bytes = PyObject_CallMethod(self->keeper, "scope", NULL);
+	int result = bytes ? key_read_scope(bytes, scope) : -1;
+	Py_XDECREF(bytes);
+	return result;
+}
+
+static inline int encode_otherwise(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count,
+				   PyObject *keywords)
+{
+	uint64_t scope;
+
+	if (memo_scope(self, &scope) < 0) {
+		key->data = key->inline_data; /* for key_free() */
+		return -1;
+	}
+	return self->encode(self, key, arguments, count, keywords, scope);
 }
 
 /* There is no key, or a large one. 0, or -1 with an exception. */
@@ -125,11 +157,44 @@ __attribute__((noinline)) static int look_closer(MemoObject *self, int result, P
 __attribute__((always_inline)) static inline int encode(MemoObject *self, struct key *key, PyObject *const *arguments,
 							size_t count, PyObject *keywords)
 {
-	int result = self->is_plain ? key_encode_call(self->core, key, arguments, count, keywords, self->by_name,
-						      memo_scope(self), 0)
-				    : encode_otherwise(self, key, arguments, count, keywords);
+	int result = self->encode ? encode_otherwise(self, key, arguments, count, keywords)
+				  : key_encode_call(self->core, key, arguments, count, keywords, self->by_name,
+						    memo_own_scope(self), 0);
 	if (result < 0 || key->hashed_bytes > HEAVY_SELF_BYTES)
 		result = look_closer(self, result, arguments, count, keywords);
+	return result;
+}
+
+/* Whether what was found is older than its time to live, and given out only until somebody has computed it anew. */
+static bool is_stale(MemoObject *self, const struct cache_about *about)
+{
+	const uint64_t remaining_ns = cache_remaining_ns(((CacheObject *)self->cache)->cache, about);
+
+	return remaining_ns > 0 && remaining_ns <= self->stale_ns;
+}
+
+/* As cache_object_find(), counted; 2: *result is stale. */
+static inline int find(MemoObject *self, const struct key *key, PyObject **result)
+{
+	struct cache_about about;
+	int found = cache_object_find(self->cache, key, self->copies, self->stale_ns > 0 ? &about : NULL, result);
+
+	if (found >= 0)
+		count_one(found > 0 ? &self->hits : &self->misses);
+	return found > 0 && self->stale_ns > 0 && is_stale(self, &about) ? 2 : found;
+}
+
+/* keeper.renew(memo, (key, old), ...). Takes over the reference to old. */
+__attribute__((noinline)) static PyObject *renew(MemoObject *self, const struct key *key, PyObject *old,
+						 PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+	PyObject *encoded = key_as_object(key);
+	PyObject *both = encoded ? PyTuple_Pack(2, encoded, old) : NULL;
+	PyObject *result = both ? call_keeper_method(self, "renew", both, arguments, count, keywords) : NULL;
+
+	Py_XDECREF(both);
+	Py_XDECREF(encoded);
+	Py_DECREF(old);
 	return result;
 }
 
@@ -140,11 +205,10 @@ __attribute__((always_inline)) static inline PyObject *call(MemoObject *self, Py
 	struct key key;
 
 	int found = encode(self, &key, arguments, count, keywords);
-	if (found == 0 && self->looks_up) {
-		found = cache_object_find(self->cache, &key, self->copies, &result);
-		if (found >= 0)
-			count_one(found > 0 ? &self->hits : &self->misses);
-	}
+	if (found == 0 && self->looks_up)
+		found = find(self, &key, &result);
+	if (found == 2)
+		result = renew(self, &key, result, arguments, count, keywords);
 	PyObject *encoded = found == 0 ? key_as_object(&key) : NULL;
 	key_free(&key);
 	if (encoded) {
@@ -167,15 +231,16 @@ static PyObject *memo_call(PyObject *self, PyObject *const *arguments, size_t fl
 static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"cache", "keeper", "key", "self_is", "identity", "looks_up", "by_name", "binds",
-				"watches_self", "copies", "scope", NULL};
+				"watches_self", "copies", "stale_seconds", "asks_scope", "scope", NULL};
 	struct core_state *core = core_of_type(type);
 	PyObject *cache, *keeper, *key, *identity, *scope_object;
-	int self_is, looks_up, by_name, binds, watches_self, copies;
+	int self_is, looks_up, by_name, binds, watches_self, copies, asks_scope;
+	double stale_seconds;
 	uint64_t scope;
 
-	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOiOpppppO", names, core->cache_type, &cache, &keeper,
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOiOpppppdpO", names, core->cache_type, &cache, &keeper,
 						 &key, &self_is, &identity, &looks_up, &by_name, &binds,
-						 &watches_self, &copies, &scope_object) ||
+						 &watches_self, &copies, &stale_seconds, &asks_scope, &scope_object) ||
 	    key_read_scope(scope_object, &scope) < 0)
 		return NULL;
 	MemoObject *self = (MemoObject *)type->tp_alloc(type, 0);
@@ -190,10 +255,16 @@ static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *key
 	self->core = core;
 	self->self_is = (enum memo_self)self_is;
 	self->looks_up = looks_up;
-	self->copies = copies;
 	self->by_name = by_name;
 	self->binds = binds;
-	self->is_plain = !self->key && self->self_is == SELF_VALUE;
+	self->copies = copies;
+	self->stale_ns = stale_seconds < 9e9 ? (uint64_t)(stale_seconds * 1e9) : UINT64_MAX;
+	self->encode = memo_self_encoder(self);
+	if (!self->encode && self->key)
+		self->encode = encode_by_key;
+	self->asks_scope = asks_scope;
+	if (!self->encode && asks_scope)
+		self->encode = encode_plain;
 	atomic_init(&self->hits, 0);
 	atomic_init(&self->misses, 0);
 	atomic_init(&self->scope, scope);
@@ -277,7 +348,7 @@ static PyObject *encoded_key_of(MemoObject *self, PyObject *const *arguments, si
 
 PyObject *memo_cache_key(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords)
 {
-	if (memo_scope(self) != SCOPE_NONE)
+	if (self->asks_scope || memo_own_scope(self) != SCOPE_NONE)
 		return encoded_key_of(self, arguments, count, keywords);
 	if (self->self_is != SELF_VALUE)
 		return memo_self_key(self, arguments, count, keywords);
@@ -330,7 +401,7 @@ static PyObject *memo_set_scope(MemoObject *self, PyObject *scope_object)
 
 static PyObject *memo_get_scope(MemoObject *self, PyObject *unused)
 {
-	const uint64_t scope = memo_scope(self);
+	const uint64_t scope = memo_own_scope(self);
 
 	(void)unused;
 	if (scope == SCOPE_NONE)
@@ -338,20 +409,36 @@ static PyObject *memo_get_scope(MemoObject *self, PyObject *unused)
 	return PyBytes_FromStringAndSize((const char *)&scope, sizeof(scope));
 }
 
-/* The value under an encoded key, counted as a hit; NotImplemented, counted as a miss. For those who look for themselves. */
+/* (value, whether it is stale) under an encoded key, counted as a hit; None, counted as a miss. For coroutine functions. */
 static PyObject *memo_look_up(MemoObject *self, PyObject *encoded)
 {
-	PyObject *result = NULL;
+	PyObject *value = NULL;
 	struct key key;
 
 	int found = key_encode(self->core, &key, encoded);
 	if (found == 0)
-		found = cache_object_find(self->cache, &key, self->copies, &result);
+		found = find(self, &key, &value);
 	key_free(&key);
 	if (found < 0)
 		return NULL;
-	count_one(found > 0 ? &self->hits : &self->misses);
-	return found > 0 ? result : Py_NewRef(Py_NotImplemented);
+	return found > 0 ? Py_BuildValue("NO", value, found == 2 ? Py_True : Py_False) : Py_NewRef(Py_None);
+}
+
+/* Whether a result is there under an encoded key that is not stale. Nothing is counted. */
+static PyObject *memo_has_fresh(MemoObject *self, PyObject *encoded)
+{
+	struct cache *cache = cache_object_core((CacheObject *)self->cache);
+	struct cache_about about;
+	struct key key;
+
+	if (!cache)
+		return NULL;
+	int status = key_encode(self->core, &key, encoded) < 0 ? DRP_INVALID
+							      : cache_look_at(cache, key.data, key.bytes, &about);
+	key_free(&key);
+	if (status == DRP_CLOSED)
+		return core_raise(DRP_CLOSED, "this cache");
+	return PyErr_Occurred() ? NULL : PyBool_FromLong(status == DRP_OK && !is_stale(self, &about));
 }
 
 static PyObject *memo_counts(MemoObject *self, PyObject *unused)
@@ -418,6 +505,7 @@ static PyMethodDef memo_methods[] = {
 	{"__reduce__", memo_reduce, METH_NOARGS, NULL},
 	{"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
 	{"_look_up", (PyCFunction)memo_look_up, METH_O, NULL},
+	{"_has_fresh", (PyCFunction)memo_has_fresh, METH_O, NULL},
 	{"_counts", (PyCFunction)memo_counts, METH_NOARGS, NULL},
 	{"_scope", (PyCFunction)memo_get_scope, METH_NOARGS, NULL},
 	{"_set_scope", (PyCFunction)memo_set_scope, METH_O, NULL},

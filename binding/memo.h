@@ -30,9 +30,16 @@ enum memo_self {
  * Set while it is made, but for: the counts; owner, which is set before the class that has this method can be used; scope,
  * which cache_clear() replaces; watches_self, which becomes false once.
  */
-typedef struct {
+typedef struct memo_object MemoObject;
+
+/* The key of a call as bytes: as key_encode_call(). key_free() either way. */
+typedef int memo_encode(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords,
+			uint64_t scope);
+
+struct memo_object {
 	PyObject_HEAD
 	vectorcallfunc vectorcall;
+	memo_encode *encode; /* NULL: all arguments are the key, by their values */
 	PyObject *cache, *keeper, *miss; /* miss: keeper.miss */
 	PyObject *key;      /* a function that makes the key; NULL: all arguments are */
 	PyObject *identity; /* of `self`: see enum memo_self; NULL where it needs none */
@@ -41,32 +48,34 @@ typedef struct {
 	struct core_state *core; /* of the cache's module, which the cache keeps */
 	_Atomic(unsigned long long) hits, misses;
 	_Atomic(uint64_t) scope; /* of its keys; SCOPE_NONE: the cache is its own */
+	uint64_t stale_ns; /* for so long beyond their time to live results are given out still */
 	enum memo_self self_is;
-	bool is_plain; /* all arguments are the key, by their values */
-	bool copies;   /* arrays are the caller's own, and writable */
+	bool asks_scope; /* a namespace says at each call which scope its keys have: keeper.scope() */
 	bool looks_up; /* a hit is found by the call; else by keeper.miss(): a coroutine looks when it is awaited */
 	bool by_name;  /* the order of keyword arguments does not matter */
+	bool copies;   /* hits are on memory that the caller may write to */
 	bool binds;    /* key is made from the signature, and takes what stands for `self` in its place */
 	atomic_bool watches_self; /* a large `self` that is part of the key by its value was not told yet */
-} MemoObject;
+};
 
 enum { MEMO_INLINE_ARGUMENTS = 8 };
 
-static inline uint64_t memo_scope(MemoObject *self)
+/* Of the keys of a function whose scope is its own. */
+static inline uint64_t memo_own_scope(MemoObject *self)
 {
 	return atomic_load_explicit(&self->scope, memory_order_relaxed);
 }
+
+/* memo.c. The scope of a call's key. 0, or -1 with an exception. */
+int memo_scope(MemoObject *self, uint64_t *scope);
 
 typedef PyObject *memo_function(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords);
 
 PyObject *memo_call_arguments(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords);
 memo_function memo_cache_key, memo_invalidate, memo_refresh;
 
-/*
- * memo_self.c. The key of a call, what stands for `self` in its place: as bytes (as key_encode_call(); key_free() either
- * way), and as an object. Not for SELF_VALUE.
- */
-int memo_self_encode(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords);
+/* memo_self.c. How the key is made with what stands for `self` in its place, or NULL: SELF_VALUE. And the key as an object. */
+memo_encode *memo_self_encoder(const MemoObject *self);
 PyObject *memo_self_key(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords);
 
 /*

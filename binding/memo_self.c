@@ -89,49 +89,56 @@ static int substitute(MemoObject *self, struct identified *call, PyObject *const
 	return 0;
 }
 
-/* What an attribute identifies, with few arguments: most calls. As memo_self_encode(). */
-static int encode_by_attribute(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count,
-			       PyObject *keywords, size_t total)
+static int encode(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords,
+		  uint64_t scope)
 {
-	PyObject *copy[MEMO_INLINE_ARGUMENTS];
-	uint64_t number = 0;
-
-	key->data = key->inline_data; /* for key_free() */
-	PyObject *class = (PyObject *)Py_TYPE(arguments[0]);
-	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, &number) < 0)
-		return -1;
-	PyObject *identity = PyObject_GetAttr(arguments[0], self->identity);
-	if (!identity)
-		return -1;
-	copy[0] = identity;
-	for (size_t i = 1; i < total; i++)
-		copy[i] = arguments[i];
-	int result = key_encode_call(self->core, key, copy, count, keywords, self->by_name, memo_scope(self), number);
-	Py_DECREF(identity);
-	return result;
-}
-
-int memo_self_encode(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords)
-{
-	const size_t total = count + (keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0);
 	struct identified call;
-
-	if (self->self_is == SELF_ATTRIBUTE && !self->key && count > 0 && total <= MEMO_INLINE_ARGUMENTS)
-		return encode_by_attribute(self, key, arguments, count, keywords, total);
 	int result = substitute(self, &call, arguments, count, keywords);
+
 	if (result < 0) {
 		key->data = key->inline_data; /* for key_free() */
 	} else if (self->key) {
 		PyObject *object = PyObject_Vectorcall(self->key, call.arguments, call.count, keywords);
 		key->data = key->inline_data;
-		result = object ? key_encode_scoped(self->core, key, object, memo_scope(self)) : -1;
+		result = object ? key_encode_scoped(self->core, key, object, scope) : -1;
 		Py_XDECREF(object);
 	} else {
 		result = key_encode_call(self->core, key, call.arguments, call.count, keywords, self->by_name,
-					 memo_scope(self), call.number);
+					 scope, call.number);
 	}
 	release(&call);
 	return result;
+}
+
+/* The same for an attribute and few arguments: most calls, and shorter. */
+static int encode_by_attribute(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count,
+			       PyObject *keywords, uint64_t scope)
+{
+	const size_t total = count + (keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0);
+	PyObject *copy[MEMO_INLINE_ARGUMENTS];
+	uint64_t number = 0;
+
+	if (count == 0 || total > MEMO_INLINE_ARGUMENTS)
+		return encode(self, key, arguments, count, keywords, scope);
+	key->data = key->inline_data; /* for key_free() */
+	PyObject *class = (PyObject *)Py_TYPE(arguments[0]);
+	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, &number) < 0)
+		return -1;
+	copy[0] = PyObject_GetAttr(arguments[0], self->identity);
+	if (!copy[0])
+		return -1;
+	for (size_t i = 1; i < total; i++)
+		copy[i] = arguments[i];
+	int result = key_encode_call(self->core, key, copy, count, keywords, self->by_name, scope, number);
+	Py_DECREF(copy[0]);
+	return result;
+}
+
+memo_encode *memo_self_encoder(const MemoObject *self)
+{
+	if (self->self_is == SELF_VALUE)
+		return NULL;
+	return self->self_is == SELF_ATTRIBUTE && !self->key ? encode_by_attribute : encode;
 }
 
 PyObject *memo_self_key(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords)

@@ -11,6 +11,8 @@ from droppable._arguments import Backing, Fork, Seconds, read_fraction, read_fun
 from droppable._cache import Cache, Serializer
 from droppable._memo_keeper import AsyncKeeper, Keeper, Options
 from droppable._memo_self import SELF_VALUE, SelfKey, read_self_key
+from droppable._named import named
+from droppable._namespace import Namespace
 from droppable.lowlevel import CoreMemo, new_scope
 
 if TYPE_CHECKING:
@@ -31,9 +33,7 @@ _OWN: Final[dict[str, Any]] = {
 """What is said of a cache where it is made, and what it is where nothing is said."""
 
 
-def _memo(
-    function: Callable[..., Any], given: Cache | None, max_bytes: int | float | str | None, options: Options
-) -> Any:
+def _memo(function: Callable[..., Any], given: Cache | Namespace | None, max_bytes: Any, options: Options) -> Any:
     """A Memo, or the staticmethod or classmethod of one."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(_memo(function.__func__, given, max_bytes, options))
@@ -42,8 +42,13 @@ def _memo(
     self_is, identity = read_self_key(options.self_key)
     key = signature.binding_key(function, parameters) if options.normalize else options.key
     is_async = signature.is_coroutine_function(function)
-    cache = given
-    if cache is None:
+    # In a namespace a function has one of its own, of a name that nobody else has.
+    part = given.namespace(new_scope()) if isinstance(given, Namespace) else None
+    if isinstance(given, Namespace):
+        cache = given.cache
+    elif given is not None:
+        cache = given
+    else:
         cache = Cache(
             max_bytes,
             None if callable(options.ttl) else options.ttl,
@@ -56,16 +61,18 @@ def _memo(
         cache._name = options.name
     memo = CoreMemo(
         cache,
-        (AsyncKeeper if is_async else Keeper)(function, parameters, cache, given is not None, options),
+        (AsyncKeeper if is_async else Keeper)(function, parameters, cache, part, options),
         key,
         self_is,
         identity,
         looks_up=not is_async,
         by_name=not signature.takes_any_keyword(parameters),
         binds=options.normalize,
-        watches_self=self_is == SELF_VALUE and key is None and signature.is_method(parameters),
         copies=options.copy,
-        scope=None if given is None else new_scope(),
+        stale_seconds=read_seconds("stale", options.stale),
+        watches_self=self_is == SELF_VALUE and key is None and signature.is_method(parameters),
+        asks_scope=part is not None,
+        scope=new_scope() if isinstance(given, Cache) else None,
     )
     functools.update_wrapper(memo, function)
     signature.name_like(memo, function)
@@ -82,6 +89,8 @@ def _check(options: Options) -> None:
     if options.ttl is not None and not callable(options.ttl):
         read_seconds("ttl", options.ttl)
     read_fraction("jitter", options.jitter)
+    if read_seconds("stale", options.stale) > 0 and options.ttl is None:
+        raise TypeError("stale= needs ttl=: it says for how long a result is returned beyond its ttl")
     read_self_key(options.self_key)
     if options.key is not None and (options.normalize or options.self_key is not None):
         other = "normalize=True" if options.normalize else "self_key="
@@ -123,9 +132,10 @@ def cache(
     self_key: SelfKey | None = None,
     normalize: bool = False,
     keep: Callable[[Any], bool] | None = None,
+    stale: Seconds = 0.0,
     jitter: float = 0.0,
     copy: bool = False,
-    cache: Cache | None = None,
+    cache: Cache | Namespace | str | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
     fork: Fork = "wipe",
@@ -143,9 +153,10 @@ def cache(
     self_key: SelfKey | None = None,
     normalize: bool = False,
     keep: Callable[[Any], bool] | None = None,
+    stale: Seconds = 0.0,
     jitter: float = 0.0,
     copy: bool = False,
-    cache: Cache | None = None,
+    cache: Cache | Namespace | str | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
     fork: Fork = "wipe",
@@ -170,17 +181,20 @@ def cache(
             read at each call.
         normalize: whether `f(1, 2)`, `f(1, b=2)` and `f(1)` with a default of 2 are one call.
         keep: says of a result whether it is kept. One that is not reaches those who wait for it.
+        stale: for so long beyond its ttl an old result is returned at once, while one caller computes. If that fails,
+            the exception goes to that caller; others get the old result until this time is over too. It needs a ttl.
         jitter: each ttl is shortened by a share that is chosen at random, up to this fraction of it.
         copy: whether arrays are writable, on memory of the caller's own. Else they are read-only, on the cache's.
-        cache: one that several functions share. Each has keys of its own in it, and `cache_clear()` forgets those
-            alone, in constant time. What follows is said where that cache is made, then.
+        cache: one that several functions share: a `Cache`, a `Namespace`, or a name (see `droppable.named`). Each has
+            keys of its own in it, and `cache_clear()` forgets those alone, in constant time. What follows is said where
+            that cache is made, then.
         max_bytes: bound on the results' memory; None: memory itself is the bound.
         backing: as for `Cache`.
         fork: as for `Cache`.
         serializer: as for `Cache`.
         wait_seconds: as for `Cache`.
         linger_seconds: as for `Cache`.
-        name: of the function, in messages; None: its own.
+        name: of the function, in messages; None: that of its module and its own.
 
     Returns:
         A `Memo`: the function with `cache_info()`, `cache_clear()`, `cache_key()`, `cache_parameters()`,
@@ -191,9 +205,10 @@ def cache(
             contradict one another. As `Cache`. Calls raise TypeError for arguments of which no key can be made: it
             names the argument.
     """
-    if cache is not None:
+    given = named(cache) if isinstance(cache, str) else cache
+    if given is not None:
         _check_shared(
-            cache,
+            given,
             max_bytes=max_bytes,
             backing=backing,
             fork=fork,
@@ -209,6 +224,7 @@ def cache(
             self_key,
             normalize,
             keep,
+            stale,
             jitter,
             copy,
             backing,
@@ -219,14 +235,14 @@ def cache(
             _name_of(function) if name is None else name,
         )
         _check(options)
-        return _memo(function, cache, max_bytes, options)
+        return _memo(function, given, max_bytes, options)
 
     return decorate if function is None else decorate(function)
 
 
 def _check_shared(cache: object, **own: Any) -> None:
-    if not isinstance(cache, Cache):
-        raise TypeError(f"cache must be a droppable.Cache, or None; you gave {cache!r}")
+    if not isinstance(cache, (Cache, Namespace)):
+        raise TypeError(f"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {cache!r}")
     for name, value in own.items():
         if value != _OWN[name]:
             raise TypeError(f"{name} is said where the cache is made that you gave as cache=")
@@ -235,4 +251,5 @@ def _check_shared(cache: object, **own: Any) -> None:
 def _name_of(function: object) -> str:
     while isinstance(function, (functools.partial, staticmethod, classmethod)):
         function = function.func if isinstance(function, functools.partial) else function.__func__
-    return getattr(function, "__qualname__", type(function).__qualname__)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', None) or 'a module'}.{name}"

@@ -12,18 +12,22 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from droppable._flight import Keeping, keep
+from droppable._arguments import read_seconds
+from droppable._flight import MISSING, Keeping, keep
 from droppable._log import tell_once
 from droppable._memo_self import INSTANCE, SelfKey
 from droppable._memo_signature import named_arguments, signature_of_bound
+from droppable._memo_store import StaleStore
 from droppable._memo_types import CacheInfo
-from droppable.lowlevel import encode_key, new_scope
+from droppable.lowlevel import RefusedError, encode_key, new_scope
 
 if TYPE_CHECKING:
     from inspect import Parameter, Signature
 
     from droppable._arguments import Backing, Fork, Seconds
     from droppable._cache import Cache, Serializer
+    from droppable._flight import Store
+    from droppable._namespace import Namespace
     from droppable.lowlevel import CoreMemo, EncodedKey, Lease
 
 
@@ -36,6 +40,7 @@ class Options:
     self_key: SelfKey | None
     normalize: bool
     keep: Callable[[Any], bool] | None
+    stale: Seconds
     jitter: float
     copy: bool
     backing: Backing
@@ -54,29 +59,45 @@ class Keeper:
         function: Callable[..., Any],
         parameters: list[Parameter] | None,
         cache: Cache,
-        shares: bool,
+        part: Namespace[Any, Any] | None,
         options: Options,
     ) -> None:
         self._function = function
         self._parameters = parameters
         self._cache = cache
-        self._shares = shares
+        self._part = part
         self._options = options
         self._keeping = Keeping(options.ttl, options.keep, options.jitter, options.copy, options.name)
+        self._stale_seconds = read_seconds("stale", options.stale)
+
+    def _store(self, memo: CoreMemo) -> Store:
+        """What the flights look into."""
+        return StaleStore(memo, self._cache, self._stale_seconds) if self._stale_seconds > 0 else self._cache
 
     def miss(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
         """What the call returns whose result was not there. The miss was counted."""
-        return self._cache._flights.do(self._cache, key, partial(self._function, *args, **kwargs), self._keeping)
+        store = self._cache if self._stale_seconds == 0 else self._store(memo)
+        return self._cache._flights.do(store, key, partial(self._function, *args, **kwargs), self._keeping)
+
+    def renew(self, memo: CoreMemo, found: tuple[EncodedKey, Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What the call returns that found a stale result: that, or a new one where nobody computes it yet."""
+        key, old = found
+        factory = partial(self._function, *args, **kwargs)
+        return self._cache._flights.do(self._store(memo), key, factory, self._keeping, old)
 
     def refresh(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
         """Computes, whatever is there or computed already, stores, and returns the result."""
-        lease = self._cache._lease(key)
-        start = perf_counter()
-        value = self._function(*args, **kwargs)
-        return self._kept(lease, key, value, perf_counter() - start)
+        lease: Lease | None = self._cache._lease(key)
+        try:
+            start = perf_counter()
+            value = self._function(*args, **kwargs)
+            return self._kept(memo, lease, key, value, perf_counter() - start)
+        finally:
+            lease = None  # this frame may live on in a traceback
 
-    def _kept(self, lease: Lease, key: EncodedKey, value: Any, spent_seconds: float) -> Any:
-        own, _ = keep(self._cache, lease, key, self._function, value, self._keeping, spent_seconds)
+    def _kept(self, memo: CoreMemo, lease: Lease | None, key: EncodedKey, value: Any, spent_seconds: float) -> Any:
+        assert lease is not None
+        own, _ = keep(self._store(memo), lease, key, self._function, value, self._keeping, spent_seconds)
         return own
 
     def signature(self) -> Signature:
@@ -87,22 +108,28 @@ class Keeper:
         """For cache_info()."""
         hits, misses = memo._counts()
         stats = self._cache.stats()
-        entries = self._entries_in(memo._scope()) if self._shares else stats.entries
+        if self._part is not None:
+            entries = len(self._part)
+        else:
+            scope = memo._scope()
+            entries = stats.entries if scope is None else self._cache._count(scope)
         return CacheInfo(hits, misses, self._cache.max_bytes, entries, stats.dropped)
 
-    def _entries_in(self, scope: bytes | None) -> int:
-        """How many keys of a shared cache are this function's. Goes through all of its keys."""
-        entries, step = 0, self._cache._walk(0, scope)
-        while step is not None:
-            cursor, keys = step
-            entries += len(keys)
-            step = self._cache._walk(cursor, scope)
-        return entries
+    def scope(self) -> bytes:
+        """Where the function's keys are in its namespace at this moment: for the binding, at each call."""
+        assert self._part is not None
+        try:
+            return self._part._made_scope()
+        except RefusedError:
+            return new_scope()  # no memory for it: the result is computed and not found again
 
     def clear(self, memo: CoreMemo) -> None:
         """For cache_clear(), which sets the counts back."""
-        if self._shares:
+        if self._part is not None:
+            self._part.clear()
+        elif (scope := memo._scope()) is not None:
             memo._set_scope(new_scope())
+            self._cache._revoke(scope)
         else:
             self._cache.clear()
 
@@ -149,7 +176,7 @@ class Keeper:
     def tell_heavy(self, instance: object, size_bytes: int) -> None:
         """Once a function, on the logger: its self is part of each key, and large."""
         tell_once(
-            f"self of {self._options.name}",
+            f"self of {self._options.name} {id(self)}",
             "%s: self (of type %s) is part of the key of each call by its value, of %d bytes here, which are read at "
             "each call. Say with self_key= what of it identifies it: the name of an attribute, or droppable.INSTANCE",
             self._options.name,
@@ -166,19 +193,25 @@ class AsyncKeeper(Keeper):
         return self._find_or_create(memo, key, partial(self._function, *args, **kwargs))
 
     async def _find_or_create(self, memo: CoreMemo, key: EncodedKey, factory: Callable[[], Awaitable[Any]]) -> Any:
-        value = memo._look_up(key)
-        if value is not NotImplemented:
-            return value
+        found = memo._look_up(key)
+        old = MISSING
+        if found is not None:
+            old, is_stale = found
+            if not is_stale:
+                return old
         from droppable._flight import tasks  # which imports asyncio
 
-        return await tasks.do(self._cache._flights, self._cache, key, factory, self._keeping)
+        return await tasks.do(self._cache._flights, self._store(memo), key, factory, self._keeping, old)
 
     async def refresh(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
         """As of a function. Whoever is cancelled cancels his own computation."""
-        lease = self._cache._lease(key)
-        start = perf_counter()
-        value = await self._function(*args, **kwargs)
-        return self._kept(lease, key, value, perf_counter() - start)
+        lease: Lease | None = self._cache._lease(key)
+        try:
+            start = perf_counter()
+            value = await self._function(*args, **kwargs)
+            return self._kept(memo, lease, key, value, perf_counter() - start)
+        finally:
+            lease = None
 
 
 def _reason(error: BaseException) -> str:

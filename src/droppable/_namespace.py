@@ -100,6 +100,12 @@ class Namespace(LiveMapping[K, V]):
         cell = self._cell_key(mode)
         return None if cell is None else self._cache._scope(cell, mode)
 
+    def _made_scope(self) -> bytes:
+        """The scope of its keys at this moment. Raises RefusedError where there is no memory for a cell."""
+        scope = self._scope(_MAKE)
+        assert scope is not None
+        return scope
+
     def _found(self, key: object, mode: int) -> EncodedKey | None:
         """The key as the cache knows it, or None where the namespace has no entries."""
         scope = self._scope(mode)
@@ -110,7 +116,7 @@ class Namespace(LiveMapping[K, V]):
 
     def _made(self, key: object) -> EncodedKey:
         """The same, to store something under it. Raises RefusedError where there is no memory for a cell."""
-        return EncodedKey(key, self._scope(_MAKE))
+        return EncodedKey(key, self._made_scope())
 
     def __getitem__(self, key: K) -> V:
         value = self.get(key, MISSING)

@@ -589,8 +589,68 @@ class TestShared:
         for options in ({"max_bytes": 5}, {"backing": "droppable"}, {"fork": "share"}, {"wait_seconds": 3}):
             with pytest.raises(TypeError, match=f"{next(iter(options))} is said where the cache is made"):
                 droppable.cache(cache=shared, **options)  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match=r"cache must be a droppable\.Cache"):
+        with pytest.raises(
+            TypeError, match=r"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {}"
+        ):
             droppable.cache(cache={})  # type: ignore[call-overload]
+
+
+class TestNamesAndNamespaces:
+    def test_by_name(self) -> None:
+        @droppable.cache(cache="test_by_name")
+        def one(number: int) -> int:
+            return number
+
+        @droppable.cache(cache="test_by_name")
+        def two(number: int) -> int:
+            return number + 1
+
+        assert (one(1), two(1), one(1)) == (1, 2, 1)
+        assert one.cache is two.cache is droppable.named("test_by_name")
+        assert one.cache_info() == (1, 1, None, 1)
+        one.cache.close()
+
+    def test_in_a_namespace(self) -> None:
+        cache = droppable.Cache()
+        user = cache.namespace("user:17")
+        calls: list[Any] = []
+
+        class Thing:
+            id = 5
+
+            @droppable.cache(cache=user, self_key="id", normalize=True)
+            def method(self, number: int = 1) -> int:
+                calls.append(number)
+                return number
+
+        @droppable.cache(cache=user)
+        def function(*numbers: int) -> int:
+            calls.append(numbers)
+            return sum(numbers)
+
+        @droppable.cache(cache=user, key=lambda number: number)
+        async def fetch(number: int) -> int:
+            calls.append(number)
+            return number
+
+        user["mine"] = 1
+        thing = Thing()
+        for _ in range(2):
+            assert (thing.method(), thing.method(1), function(1, 2), asyncio.run(fetch(7))) == (1, 1, 3, 7)
+        assert calls == [1, (1, 2), 7]
+        assert list(user) == ["mine"]
+        assert function.cache is cache
+        assert function.cache_key(1, 2) in cache
+        assert function.cache_info() == (1, 1, None, 1)
+        assert function.invalidate(1, 2) is True
+        assert function(1, 2) == 3
+        function.cache_clear()
+        assert (function(1, 2), user["mine"], thing.method()) == (3, 1, 1)
+        assert len(calls) == 5
+        user.clear()  # what its functions kept goes with it
+        assert (function(1, 2), thing.method(), asyncio.run(fetch(7))) == (3, 1, 7)
+        assert len(calls) == 8
+        assert function.cache_info()[:2] == (0, 2)
 
 
 class TestKeeping:
@@ -667,3 +727,41 @@ class TestKeeping:
 
         assert function(5) == function(5) == 5
         assert function.cache_parameters()["fork"] == "share"
+
+
+class TestCopy:
+    def test_arrays_may_be_written_to_at_each_call(self) -> None:
+        numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+        @droppable.cache(copy=True)
+        def ones(count: int) -> Any:
+            return numpy.ones(count)
+
+        @droppable.cache(copy=True)
+        async def aones(count: int) -> Any:
+            return numpy.ones(count)
+
+        for count in (10, 100_000):
+            for call in (ones, ones, ones.refresh, ones):
+                array = call(count)
+                array += 1
+                assert array.sum() == 2 * count
+            for acall in (aones, aones, aones.refresh, aones):
+                array = asyncio.run(acall(count))
+                array += 1
+                assert array.sum() == 2 * count
+
+    def test_a_refresh_gives_what_a_hit_gives(self) -> None:
+        numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+
+        @droppable.cache
+        def zeros(count: int) -> Any:
+            return numpy.zeros(count)
+
+        @droppable.cache
+        def locks() -> Any:
+            return threading.Lock()
+
+        for call in (zeros, zeros, zeros.refresh):
+            assert not call(10).flags.writeable
+        assert locks.refresh() is not locks.refresh()  # cannot be stored, and is returned

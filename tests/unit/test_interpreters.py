@@ -146,7 +146,7 @@ class TestImportedAgain:
                 module = import_again()
                 cache = module.Cache(**OPTIONS)
                 cache["k"] = bytes(100_000)
-                memo = module.Memo(cache, types.SimpleNamespace(miss=1), None, 0, None, 1, 1, 0, 0, 0, None)
+                memo = module.Memo(cache, types.SimpleNamespace(miss=1), None, 0, None, 1, 1, 0, 0, 0, 0, 0, None)
                 memo.itself = memo, cache, module  # a cycle through all of it
                 module.random_uuid4()
                 region = module.RawRegion(65536)

@@ -14,4 +14,5 @@ from droppable._flight.keeping import Keeping as Keeping
 from droppable._flight.keeping import keep as keep
 from droppable._flight.keeping import keeping_for as keeping_for
 from droppable._flight.table import Flights as Flights
+from droppable._flight.table import Store as Store
 from droppable._flight.told import MISSING as MISSING

@@ -59,8 +59,10 @@ class Flights:
         self.table: dict[EncodedKey, Flight] = {}
         self._sweep_at = _SWEEP_LEAST
 
-    def do(self, store: Store, key: EncodedKey, factory: Callable[[], T], keeping: Keeping) -> T:
+    def do(self, store: Store, key: EncodedKey, factory: Callable[[], T], keeping: Keeping, old: Any = MISSING) -> T:
         """factory()'s result, which is stored, or what another thread or task gets that computes key already.
+
+        old: what is returned at once where somebody computes it already; else the caller waits.
 
         Nothing here is factored out around factory(): a recursive function pays each frame at each level.
         """
@@ -104,6 +106,8 @@ class Flights:
                 if flight.is_over() or flight.is_stale():
                     self.remove(flight)
                     continue
+                if old is not MISSING:
+                    return old  # type: ignore[no-any-return]
                 patience = patience or Patience(self, None)
                 outcome = patience.heed(self._wait(flight, patience), flight)
                 if outcome is not None:

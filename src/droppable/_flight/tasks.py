@@ -56,7 +56,12 @@ def _ended(future: Future[None], task: asyncio.Task[None]) -> None:
 
 
 async def do(
-    flights: Flights, store: Store, key: EncodedKey, factory: Callable[[], Awaitable[T]], keeping: Keeping
+    flights: Flights,
+    store: Store,
+    key: EncodedKey,
+    factory: Callable[[], Awaitable[T]],
+    keeping: Keeping,
+    old: Any = MISSING,
 ) -> T:
     """As `Flights.do()`; factory() gives a coroutine."""
     loop = asyncio.get_running_loop()
@@ -86,6 +91,8 @@ async def do(
             if task is None and (flight.is_over() or flight.is_stale()):
                 flights.remove(flight)
                 continue
+            if task is None and old is not MISSING:
+                return old  # type: ignore[no-any-return]
             outcome = patience.heed(await _wait(flights, flight, patience, loop, future, task), flight)
             if outcome is not None:
                 if task is not None and outcome.error is not None:
