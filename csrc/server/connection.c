@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BYTES_ALIGN = 4096, LEAST_INPUT_BYTES = 512 };
+enum { BYTES_ALIGN = 4096, LEAST_INPUT_BYTES = 512, HAND_OVER_BYTES = 32 * 1024 };
 
 static size_t there(const struct bytes *bytes)
 {
@@ -24,20 +24,35 @@ static void bytes_free(struct bytes *bytes, struct budget *budget)
 /* Back to the bench, where the next large value finds it. */
 static void bytes_put_away(struct bytes *bytes, struct workbench *bench)
 {
-	if (bytes->capacity > BYTES_ALIGN && bytes->capacity <= SPARE_MOST_BYTES && bytes->capacity > bench->spare.capacity) {
-		bytes_free(&bench->spare, bench->budget);
-		bench->spare = (struct bytes){.data = bytes->data, .capacity = bytes->capacity};
+	if (bytes->capacity > BYTES_ALIGN && bytes->capacity <= SPARE_MOST_BYTES && bench->spare_count < SPARES) {
+		bench->spares[bench->spare_count++] = (struct bytes){.data = bytes->data, .capacity = bytes->capacity};
 		*bytes = (struct bytes){0};
 	} else if (bytes->data) {
 		bytes_free(bytes, bench->budget);
 	}
 }
 
-/* Room for so many bytes in all, with what is there at its front. False: there is no memory, and nothing changed. */
+static void free_spares(struct workbench *bench)
+{
+	while (bench->spare_count > 0)
+		bytes_free(&bench->spares[--bench->spare_count], bench->budget);
+}
+
+/* Memory of at least that size. False: the bench has none. */
+static bool take_spare(struct workbench *bench, size_t capacity, struct bytes *out)
+{
+	for (unsigned i = 0; i < bench->spare_count; i++)
+		if (bench->spares[i].capacity >= capacity) {
+			*out = bench->spares[i];
+			bench->spares[i] = bench->spares[--bench->spare_count];
+			return true;
+		}
+	return false;
+}
+
+/* Room for so many bytes in all, with what is there at its front. False: there is no memory, and nothing is lost. */
 static bool bytes_grow(struct bytes *bytes, size_t capacity, struct workbench *bench)
 {
-	struct bytes *spare = &bench->spare;
-
 	if (bytes->first > 0) {
 		memmove(bytes->data, bytes->data + bytes->first, there(bytes));
 		bytes->end -= bytes->first;
@@ -47,13 +62,13 @@ static bool bytes_grow(struct bytes *bytes, size_t capacity, struct workbench *b
 		return true;
 	if (capacity > LEAST_INPUT_BYTES)
 		capacity = (capacity + BYTES_ALIGN - 1) & ~(size_t)(BYTES_ALIGN - 1);
-	if (!bytes->data && capacity > BYTES_ALIGN && spare->capacity >= capacity) {
-		*bytes = *spare;
-		*spare = (struct bytes){0};
+	if (!bytes->data && capacity > BYTES_ALIGN && take_spare(bench, capacity, bytes))
 		return true;
+	if (!budget_take(bench->budget, capacity - bytes->capacity)) {
+		free_spares(bench);
+		if (!budget_take(bench->budget, capacity - bytes->capacity))
+			return false;
 	}
-	if (!budget_take(bench->budget, capacity - bytes->capacity))
-		return false;
 	unsigned char *grown = realloc(bytes->data, capacity);
 	if (!grown) {
 		budget_give(bench->budget, capacity - bytes->capacity);
@@ -87,15 +102,10 @@ static void flush(struct output *output)
 	struct workbench *bench = (struct workbench *)output;
 	struct connection *connection = bench->connection;
 
-	const size_t sent = there(&connection->pending) > 0 ? 0
-							   : send_some(connection, output->bytes, output->used, bench->counts);
-	if (connection->is_dead) {
-		output->used = 0;
-		return;
-	}
-	if (sent > 0 && sent < output->used)
-		memmove(output->bytes, output->bytes + sent, output->used - sent);
-	output->used -= sent;
+	if (there(&connection->pending) == 0)
+		output->first += send_some(connection, output->bytes + output->first, output_waiting(output), bench->counts);
+	if (connection->is_dead || output_waiting(output) == 0)
+		output->first = output->used = 0;
 }
 
 bool workbench_init(struct workbench *bench, struct budget *budget, struct counts *counts)
@@ -113,14 +123,14 @@ bool workbench_init(struct workbench *bench, struct budget *budget, struct count
 
 void workbench_destroy(struct workbench *bench)
 {
-	bytes_free(&bench->spare, bench->budget);
+	free_spares(bench);
 	output_destroy(&bench->output);
 	free(bench->read);
 }
 
 void workbench_shrink(struct workbench *bench)
 {
-	bytes_free(&bench->spare, bench->budget);
+	free_spares(bench);
 	output_shrink(&bench->output);
 }
 
@@ -154,25 +164,43 @@ uint32_t connection_wants(const struct connection *connection)
 	return there(&connection->pending) > 0 ? EPOLLOUT : EPOLLIN;
 }
 
-/* What the client has not taken yet moves to memory of its own. */
+/* Much of it goes with the memory that it lies in, and the bench gets other memory. False: there is none. */
+static bool hand_over(struct connection *connection, struct workbench *bench)
+{
+	struct output *output = &bench->output;
+	struct bytes other = {0};
+
+	if (there(&connection->pending) > 0 || output_waiting(output) < HAND_OVER_BYTES ||
+	    !bytes_grow(&other, OUTPUT_BYTES, bench))
+		return false;
+	bytes_free(&connection->pending, bench->budget);
+	connection->pending = (struct bytes){output->bytes, output->first, output->used, output->capacity};
+	output->bytes = other.data;
+	output->capacity = other.capacity;
+	return true;
+}
+
+/* What the client has not taken yet becomes its own. */
 static void keep_replies(struct connection *connection, struct workbench *bench)
 {
 	struct output *output = &bench->output;
+	struct bytes *pending = &connection->pending;
+	const size_t count = output_waiting(output);
 
 	if (output->is_broken) {
 		connection->is_dead = true; /* a reply is missing: what comes after it would be taken for it */
 		output->is_broken = false;
 	}
-	if (output->used == 0)
-		return;
-	if (!connection->is_dead && bytes_grow(&connection->pending, there(&connection->pending) + output->used, bench)) {
-		memcpy(connection->pending.data + connection->pending.end, output->bytes, output->used);
-		connection->pending.end += output->used;
-	} else {
-		COUNT(bench->counts, buffers_refused);
-		connection->is_dead = true;
+	if (count > 0 && !connection->is_dead && !hand_over(connection, bench)) {
+		if (bytes_grow(pending, there(pending) + count, bench)) {
+			memcpy(pending->data + pending->end, output->bytes + output->first, count);
+			pending->end += count;
+		} else {
+			COUNT(bench->counts, buffers_refused);
+			connection->is_dead = true;
+		}
 	}
-	output->used = 0;
+	output->first = output->used = 0;
 }
 
 /* What is no whole command yet stays, with room for what is missing. False: there is no memory. */
@@ -218,7 +246,7 @@ static void take(struct connection *connection, struct workbench *bench, const u
 			connection->is_last = true;
 			count = 0;
 		}
-		if (taken == TAKEN_BLOCKED && bench->output.used == 0 && !connection->is_dead)
+		if (taken == TAKEN_BLOCKED && output_waiting(&bench->output) == 0 && !connection->is_dead)
 			continue; /* the client took it meanwhile */
 		keep_replies(connection, bench);
 		if (connection->is_dead)
@@ -289,4 +317,16 @@ bool connection_serve(struct connection *connection, struct workbench *bench)
 		read_some(connection, bench);
 	}
 	return !connection->is_dead && (!connection->is_last || there(&connection->pending) > 0);
+}
+
+bool connection_send_mail(struct connection *connection, struct workbench *bench)
+{
+	if (there(&connection->pending) > 0 || connection->is_last)
+		return true; /* later: its client reads slowly */
+	bench->connection = connection;
+	connection->session.out = &bench->output;
+	session_send_mail(&connection->session);
+	flush(&bench->output);
+	keep_replies(connection, bench);
+	return !connection->is_dead;
 }

@@ -21,7 +21,7 @@
 #include "server/output.h"
 #include "server/session.h"
 
-enum { READ_BYTES = 256 * 1024, SPARE_MOST_BYTES = 2 << 20 };
+enum { READ_BYTES = 256 * 1024, SPARES = 8, SPARE_MOST_BYTES = 512 * 1024 };
 
 /* Bytes that belong to one connection, and are in the budget. */
 struct bytes {
@@ -45,7 +45,8 @@ struct workbench {
 	struct output output; /* the first member: flush() finds the rest by it */
 	struct connection *connection; /* whose turn it is */
 	unsigned char *read;  /* READ_BYTES */
-	struct bytes spare;   /* memory of the last large value, for the next one */
+	struct bytes spares[SPARES]; /* memory of large values that have left, for the next ones; until the next shrink */
+	unsigned spare_count;
 	struct budget *budget;
 	struct counts *counts;
 };
@@ -61,6 +62,8 @@ void connection_destroy(struct connection *connection, struct workbench *bench);
 
 /* The socket can be read from or written to: does what can be done without waiting. False: it is over. */
 bool connection_serve(struct connection *connection, struct workbench *bench);
+/* Tells it what it is to be told without having asked, if it can be told now. False: it is over. */
+bool connection_send_mail(struct connection *connection, struct workbench *bench);
 /* What epoll should report now: EPOLLIN or EPOLLOUT. */
 uint32_t connection_wants(const struct connection *connection);
 /* Nothing of it is under way. */

@@ -25,6 +25,7 @@ int keyspace_init(struct keyspace *keyspace, struct cache *cache, size_t max_val
 {
 	keyspace->cache = cache;
 	keyspace->max_value_bytes = max_value_bytes;
+	keyspace->watcher = NULL;
 	/* Later than any that an earlier server of this socket gave: its clients may still hold those. */
 	atomic_init(&keyspace->last_version, (uint64_t)time(NULL) * 1000000);
 	atomic_init(&keyspace->skew_seconds, 0);
@@ -198,6 +199,12 @@ uint64_t keyspace_entries(struct keyspace *keyspace)
 	return stats.entries;
 }
 
+static void tell(struct keyspace *keyspace, struct keyspace_key key, bool has_changed)
+{
+	if (has_changed && keyspace->watcher)
+		keyspace->changed(keyspace->watcher, key);
+}
+
 static enum keyspace_answer drop_key(struct keyspace *keyspace, struct keyspace_key key)
 {
 	const int status = cache_delete(keyspace->cache, key.bytes, key.count, 0);
@@ -320,6 +327,7 @@ enum keyspace_answer keyspace_put(struct keyspace *keyspace, struct keyspace_key
 		answer = put_parts(keyspace, key, &part, 1, &item, write->mode == KEYSPACE_ADD ? SET_IF_ABSENT : SET_ALWAYS);
 	}
 	pthread_mutex_unlock(lock);
+	tell(keyspace, key, answer == KEYSPACE_DONE || answer == KEYSPACE_TOO_LARGE || answer == KEYSPACE_NO_MEMORY);
 	if (version)
 		*version = item.version;
 	return answer;
@@ -336,6 +344,7 @@ enum keyspace_answer keyspace_delete(struct keyspace *keyspace, struct keyspace_
 	if (answer == KEYSPACE_DONE)
 		answer = drop_key(keyspace, key);
 	pthread_mutex_unlock(lock);
+	tell(keyspace, key, answer == KEYSPACE_DONE);
 	return answer;
 }
 
@@ -351,6 +360,7 @@ enum keyspace_answer keyspace_touch(struct keyspace *keyspace, struct keyspace_k
 		answer = status == DRP_OK || status == DRP_REFUSED || status == DRP_NO_MEMORY ? KEYSPACE_DONE : KEYSPACE_NOT_FOUND;
 	}
 	pthread_mutex_unlock(lock);
+	tell(keyspace, key, answer == KEYSPACE_DONE);
 	return answer;
 }
 
@@ -376,6 +386,7 @@ enum keyspace_answer keyspace_alter(struct keyspace *keyspace, struct keyspace_k
 		answer = put_parts(keyspace, key, &part, 1, item, SET_ALWAYS);
 	}
 	pthread_mutex_unlock(lock);
+	tell(keyspace, key, answer == KEYSPACE_DONE || answer == KEYSPACE_NO_MEMORY);
 	free(copy.heap);
 	return answer;
 }
@@ -489,11 +500,16 @@ enum keyspace_answer keyspace_add(struct keyspace *keyspace, struct keyspace_key
 		}
 	}
 	pthread_mutex_unlock(lock);
+	tell(keyspace, key, answer == KEYSPACE_DONE || answer == KEYSPACE_NO_MEMORY);
 	free(copy.heap);
 	return answer;
 }
 
 enum keyspace_answer keyspace_clear(struct keyspace *keyspace)
 {
-	return cache_clear(keyspace->cache) == DRP_OK ? KEYSPACE_DONE : KEYSPACE_NO_MEMORY;
+	const int status = cache_clear(keyspace->cache);
+
+	if (keyspace->watcher)
+		keyspace->cleared(keyspace->watcher);
+	return status == DRP_OK ? KEYSPACE_DONE : KEYSPACE_NO_MEMORY;
 }

@@ -24,6 +24,11 @@ struct cache;
 
 enum { KEYSPACE_STRIPES = 256, KEYSPACE_NUMBER_BYTES = 24, KEYSPACE_KEY_BYTES = 250 };
 
+struct keyspace_key {
+	const char *bytes;
+	size_t count;
+};
+
 struct keyspace {
 	struct cache *cache;
 	size_t max_value_bytes;
@@ -32,11 +37,10 @@ struct keyspace {
 	struct keyspace_stripe {
 		pthread_mutex_t lock;
 	} __attribute__((aligned(64))) stripes[KEYSPACE_STRIPES];
-};
-
-struct keyspace_key {
-	const char *bytes;
-	size_t count;
+	/* Who wants to know of changes: called after each, in the thread that made it. NULL: nobody. */
+	void *watcher;
+	void (*changed)(void *watcher, struct keyspace_key key);
+	void (*cleared)(void *watcher);
 };
 
 /* What is known of an entry beside its value. */

@@ -27,6 +27,13 @@ unsigned char *output_grow(struct output *output, size_t bytes)
 
 	if (bytes > SIZE_MAX / 4)
 		goto err_broken;
+	if (output->first > 0) {
+		memmove(output->bytes, output->bytes + output->first, output->used - output->first);
+		output->used -= output->first;
+		output->first = 0;
+		if (output->capacity - output->used >= bytes)
+			return output->bytes + output->used;
+	}
 	while (capacity - output->used < bytes)
 		capacity *= 2;
 	if (!budget_take(output->budget, capacity - output->capacity))

@@ -1,8 +1,8 @@
 /*
  * output.h - replies on their way to one client.
  *
- *   bytes  [ replies that are finished | room | ............ ]
- *          0                          used   output_room()   capacity
+ *   bytes  [ sent | replies that are finished | room | ............ ]
+ *          0      first                      used   output_room()   capacity
  *
  * A worker has one of these for all of its connections: it is empty again before the next connection's turn, for what a
  * slow reader does not take moves to memory of that connection (connection.c). flush() hands finished replies to the
@@ -26,9 +26,9 @@ enum {
 
 struct output {
 	unsigned char *bytes;
-	size_t used, capacity;
+	size_t first, used, capacity;
 	struct budget *budget;
-	void (*flush)(struct output *output); /* takes bytes from the front */
+	void (*flush)(struct output *output); /* moves first on; both to 0 where nothing is left */
 	bool is_broken;                       /* there was no memory for a reply, so the client must not read on */
 };
 
@@ -59,12 +59,17 @@ static inline void output_text(struct output *output, const char *text)
 }
 void output_format(struct output *output, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+static inline size_t output_waiting(const struct output *output)
+{
+	return output->used - output->first;
+}
+
 /* True: the client does not take its replies as fast as it asks; nothing more is to be written for it now. */
 static inline bool output_is_blocked(struct output *output)
 {
-	if (output->used >= OUTPUT_FULL_BYTES)
+	if (output_waiting(output) >= OUTPUT_FULL_BYTES)
 		output->flush(output);
-	return output->used >= OUTPUT_FULL_BYTES;
+	return output_waiting(output) >= OUTPUT_FULL_BYTES;
 }
 
 #endif

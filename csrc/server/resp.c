@@ -8,6 +8,7 @@
 #include "server/password.h"
 #include "server/reply.h"
 #include "server/stats.h"
+#include "server/tracking.h"
 
 struct resp_state *resp_create(struct service *service)
 {
@@ -24,6 +25,8 @@ void resp_destroy(struct resp_state *resp, struct budget *budget)
 {
 	if (!resp)
 		return;
+	if (resp->tracker)
+		tracker_end(resp->tracker);
 	free(resp->queue);
 	budget_give(budget, resp->queue_capacity);
 	free(resp);
@@ -182,6 +185,10 @@ enum step resp_hello(struct session *session, struct request *request)
 		return fail(session, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
 				     "AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol "
 				     "version at the same time");
+	if (protocol == 2 && resp->tracker) { /* it has no way to tell what was not asked for */
+		tracker_end(resp->tracker);
+		resp->tracker = NULL;
+	}
 	resp->protocol = protocol;
 	resp_map(session, 7);
 	put_words(session, "server");
@@ -201,6 +208,50 @@ enum step resp_hello(struct session *session, struct request *request)
 	return STEP_DONE;
 }
 
+/* CLIENT TRACKING ON [BCAST] [PREFIX prefix]... [NOLOOP], or OFF. */
+static enum step track(struct session *session, const struct request *request)
+{
+	struct resp_state *resp = session->resp;
+	struct tracker_options options = {.wake = session->wake, .wakes = session->wakes};
+	const struct word *words = request->words;
+	const bool is_on = request->count > 2 && is_word(&words[2], "ON");
+
+	if (!is_on && !(request->count == 3 && is_word(&words[2], "OFF")))
+		return fail(session, "ERR syntax error");
+	if (request->count > REQUEST_WORDS)
+		return fail(session, "ERR too many prefixes");
+	for (unsigned i = 3; i < request->count; i++) {
+		if (is_word(&words[i], "BCAST")) {
+			options.broadcasts = true;
+		} else if (is_word(&words[i], "NOLOOP")) {
+			options.skips_own = true;
+		} else if (is_word(&words[i], "PREFIX") && i + 1 < request->count) {
+			i++;
+			options.prefixes[options.prefix_count++] = (struct keyspace_key){words[i].bytes, words[i].count};
+		} else {
+			return fail(session, "ERR CLIENT TRACKING takes BCAST, PREFIX and NOLOOP here");
+		}
+	}
+	if (options.prefix_count > 0 && !options.broadcasts)
+		return fail(session, "ERR PREFIX option requires BCAST mode to be enabled");
+	if (is_on && !is_3(session))
+		return fail(session, "ERR CLIENT TRACKING needs version 3 of the protocol: send HELLO 3 before");
+	if (is_on && (!session->service->tracking || !session->wake))
+		return fail(session, "ERR this server cannot track");
+	if (resp->tracker) {
+		tracker_end(resp->tracker);
+		resp->tracker = NULL;
+	}
+	if (is_on) {
+		resp->tracker = tracker_begin(session->service->tracking, &options);
+		if (!resp->tracker)
+			return fail(session, "OOM no memory is left for tracking");
+		tracker_set_writer(resp->tracker);
+	}
+	resp_ok(session);
+	return STEP_DONE;
+}
+
 enum step resp_client(struct session *session, struct request *request)
 {
 	struct resp_state *resp = session->resp;
@@ -213,6 +264,8 @@ enum step resp_client(struct session *session, struct request *request)
 			put_words(session, resp->name);
 		else
 			resp_null(session);
+	} else if (is_word(what, "TRACKING")) {
+		return track(session, request);
 	} else if (is_word(what, "SETNAME") && request->count == 3) {
 		if (set_name(session, &request->words[2]))
 			resp_ok(session);

@@ -13,6 +13,8 @@
 
 enum { RESP_KEY_BYTES = 16 * 1024, RESP_NAME_BYTES = 64 };
 
+struct tracker;
+
 struct resp_state {
 	uint64_t id;
 	int protocol;              /* 2, or 3 once HELLO asked for it */
@@ -24,6 +26,7 @@ struct resp_state {
 	unsigned char *queue;      /* whole commands */
 	size_t queue_bytes, queue_capacity, queue_at;
 	unsigned queued;
+	struct tracker *tracker;   /* it is told of changes; NULL: it did not ask */
 	char name[RESP_NAME_BYTES];
 };
 

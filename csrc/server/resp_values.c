@@ -7,6 +7,7 @@
 
 #include "server/reply.h"
 #include "server/resp.h"
+#include "server/tracking.h"
 
 #define SYNTAX "ERR syntax error"
 #define NO_NUMBER "ERR value is not an integer or out of range"
@@ -34,6 +35,13 @@ static bool is_word(const struct word *word, const char *text)
 static struct keyspace *keys(struct session *session)
 {
 	return &session->service->keyspace;
+}
+
+/* Before a key is read: its client may want to know when it changes. */
+static void note(struct session *session, const struct word *word)
+{
+	if (session->resp->tracker)
+		tracker_note(session->resp->tracker, (struct keyspace_key){word->bytes, word->count});
 }
 
 static struct keyspace_key key_of(const struct word *word)
@@ -82,6 +90,7 @@ static enum keyspace_answer answer_value(struct session *session, const struct w
 	struct reply reply;
 
 	COUNT(session->counts, cmd_get);
+	note(session, word);
 	const enum keyspace_answer found = reply_get(&reply, session, key_of(word), HEAD_BYTES, item);
 	count_add(found == KEYSPACE_DONE ? &session->counts->get_hits : &session->counts->get_misses, 1);
 	if (found == KEYSPACE_DONE) {
@@ -183,7 +192,7 @@ static bool is_stored(struct session *session, enum keyspace_answer stored)
 static enum step set_and_answer_old(struct session *session, const struct word *key, struct keyspace_write *write)
 {
 	struct output *out = session->out;
-	const size_t before = out->used;
+	const size_t before = output_waiting(out);
 	const enum keyspace_mode mode = write->mode;
 
 	for (;;) { /* until nobody comes between the two */
@@ -199,7 +208,7 @@ static enum step set_and_answer_old(struct session *session, const struct word *
 			COUNT(session->counts, cmd_set);
 			return STEP_DONE;
 		}
-		out->used = before; /* nothing of it has left: flush() is only called between commands */
+		out->used = out->first + before; /* nothing of it has left: flush() is only called between commands */
 		if (stored == KEYSPACE_NO_MEMORY || stored == KEYSPACE_TOO_LARGE) {
 			is_stored(session, stored);
 			return STEP_DONE;
@@ -320,6 +329,8 @@ enum step resp_append(struct session *session, struct request *request)
 enum step resp_strlen(struct session *session, struct request *request)
 {
 	struct keyspace_item item;
+
+	note(session, &request->words[1]);
 	const bool is_there = keyspace_look(keys(session), key_of(&request->words[1]), &item) == KEYSPACE_DONE;
 
 	return number(session, is_there ? (int64_t)item.value_bytes : 0);
@@ -391,8 +402,10 @@ enum step resp_exists(struct session *session, struct request *request)
 	struct word word;
 
 	resp_next(&at, end, &word);
-	while (resp_next(&at, end, &word))
+	while (resp_next(&at, end, &word)) {
+		note(session, &word);
 		there += keyspace_peek(keys(session), key_of(&word), &left_ns) == KEYSPACE_DONE;
+	}
 	return number(session, there);
 }
 
@@ -448,6 +461,7 @@ enum step resp_ttl(struct session *session, struct request *request)
 	const bool is_absolute = is_word(name, "EXPIRETIME") || is_word(name, "PEXPIRETIME");
 	uint64_t left_ns;
 
+	note(session, &request->words[1]);
 	if (keyspace_peek(keys(session), key_of(&request->words[1]), &left_ns) != KEYSPACE_DONE)
 		return number(session, -2);
 	if (left_ns == KEYSPACE_NEVER)

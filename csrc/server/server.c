@@ -24,6 +24,7 @@
 #include "server/listener.h"
 #include "server/output.h"
 #include "server/password.h"
+#include "server/tracking.h"
 #include "server/worker.h"
 
 enum {
@@ -161,9 +162,16 @@ static bool make_service(struct server *server)
 		WHY(server, "there is no memory for a cache");
 		goto err_cache;
 	}
+	service->tracking = tracking_create(&service->keyspace, &service->budget);
+	if (!service->tracking) {
+		WHY(server, "there is no memory for tracking");
+		goto err_keyspace;
+	}
 	service->started_seconds = keyspace_time(&service->keyspace);
 	return true;
 
+err_keyspace:
+	keyspace_destroy(&service->keyspace);
 err_cache:
 	cache_unref(cache);
 err_counts:
@@ -173,6 +181,7 @@ err_counts:
 
 static void free_service(struct service *service)
 {
+	tracking_destroy(service->tracking);
 	cache_unref(service->keyspace.cache);
 	keyspace_destroy(&service->keyspace);
 	free(service->counts);

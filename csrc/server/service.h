@@ -21,6 +21,7 @@
 #include "server/keyspace.h"
 
 struct passwords;
+struct tracking;
 
 #define SERVICE_VERSION "0.1.0"
 /* Clients read these to know which commands there are. */
@@ -44,6 +45,7 @@ struct service {
 	struct budget budget;
 	struct settings settings;
 	const struct passwords *passwords; /* NULL: nobody is asked */
+	struct tracking *tracking;         /* NULL: nobody can be told of changes */
 	struct counts *counts;             /* one of each worker */
 	unsigned count_sets;
 	int64_t started_seconds;

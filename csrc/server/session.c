@@ -3,6 +3,7 @@
 
 #include "server/parser.h"
 #include "server/resp.h"
+#include "server/tracking.h"
 
 void session_init(struct session *session, struct service *service, struct counts *counts)
 {
@@ -23,6 +24,17 @@ bool session_is_at_rest(const struct session *session)
 	return session->skip_bytes == 0 && session->resume_at == 0 && !(session->resp && session->resp->total > 0);
 }
 
+bool session_has_mail(const struct session *session)
+{
+	return session->resp && session->resp->tracker && tracker_has_mail(session->resp->tracker);
+}
+
+void session_send_mail(struct session *session)
+{
+	if (session_has_mail(session) && session->resume_at == 0)
+		tracker_send_mail(session->resp->tracker, session->out);
+}
+
 /* What does not belong to any command. True: it is all skipped. */
 static bool skip(struct session *session, size_t count, size_t *used)
 {
@@ -37,6 +49,7 @@ static bool skip(struct session *session, size_t count, size_t *used)
 enum taken session_take(struct session *session, const unsigned char *bytes, size_t count, size_t *used)
 {
 	*used = 0;
+	tracker_set_writer(session->resp ? session->resp->tracker : NULL);
 	for (;;) {
 		if (session->skip_bytes > 0 && !skip(session, count, used))
 			return TAKEN;

@@ -35,6 +35,9 @@ struct session {
 	uint8_t flags_digits, version_digits;
 	uint16_t meta_header_bytes;
 	struct resp_state *resp; /* resp.c; NULL for memcached's clients */
+	/* Set by the owner before the first byte: called from any thread when there is something to say without being asked. */
+	void (*wake)(void *of);
+	void *wakes;
 };
 
 enum taken {
@@ -46,6 +49,9 @@ enum taken {
 void session_init(struct session *session, struct service *service, struct counts *counts);
 void session_destroy(struct session *session);
 enum taken session_take(struct session *session, const unsigned char *bytes, size_t count, size_t *used);
+/* What the client is to be told without having asked: is there something, and, between two commands, writes it. */
+bool session_has_mail(const struct session *session);
+void session_send_mail(struct session *session);
 /* Is it between two commands? */
 bool session_is_at_rest(const struct session *session);
 

@@ -7,6 +7,7 @@
 #include "cache.h"
 #include "prim.h"
 #include "server/stats.h"
+#include "server/tracking.h"
 
 typedef unsigned long long count_t;
 
@@ -16,8 +17,9 @@ static void write_server(FILE *out, struct service *service)
 		SERVICE_VERSION);
 	fprintf(out, "process_id:%ld\r\ntcp_port:0\r\nuptime_in_seconds:%lld\r\n\r\n", (long)getpid(),
 		(long long)(keyspace_time(&service->keyspace) - service->started_seconds));
-	fprintf(out, "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\nblocked_clients:0\r\n\r\n",
+	fprintf(out, "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\nblocked_clients:0\r\n",
 		(count_t)atomic_load_explicit(&service->connections, memory_order_relaxed), service->settings.most_connections);
+	fprintf(out, "tracking_clients:%zu\r\n\r\n", service->tracking ? tracking_clients(service->tracking) : 0);
 }
 
 static void write_memory(FILE *out, struct service *service, const struct cache_stats *cache)
@@ -47,6 +49,7 @@ static void write_stats(FILE *out, struct service *service, const struct cache_s
 		SUM(bytes_read), SUM(bytes_written));
 	fprintf(out, "keyspace_hits:%llu\r\nkeyspace_misses:%llu\r\nexpired_keys:%llu\r\nevicted_keys:%llu\r\n", SUM(get_hits),
 		SUM(get_misses), (count_t)cache->expired, (count_t)(cache->evicted + cache->dropped));
+	fprintf(out, "tracking_total_keys:%zu\r\n", service->tracking ? tracking_keys(service->tracking) : 0);
 	fprintf(out, "dropped_keys:%llu\r\nrefused_keys:%llu\r\n\r\n", (count_t)cache->dropped, (count_t)cache->refused);
 #undef SUM
 }

@@ -29,6 +29,7 @@ struct worker {
 	pthread_mutex_t lock; /* of arrivals */
 	struct connection *arrivals;
 	struct connection *first, *last; /* the longest unheard of first */
+	_Atomic bool has_mail; /* for some of its connections */
 	uint64_t now_ns, looked_ns;
 	uint64_t stop_ns; /* when it leaves, whoever is still there; 0: it does not stop */
 };
@@ -54,6 +55,31 @@ static void end_connection(struct worker *worker, struct connection *connection)
 	atomic_fetch_sub_explicit(&worker->service->connections, 1, memory_order_relaxed);
 }
 
+/* Called from any thread, and under a lock. */
+static void wake_for_mail(void *of)
+{
+	struct worker *worker = of;
+
+	if (!atomic_exchange(&worker->has_mail, true))
+		worker_wake(worker);
+}
+
+/* What epoll reports of it from now on. False: that cannot be changed. */
+static bool watch(struct worker *worker, struct connection *connection)
+{
+	const uint32_t wanted = connection_wants(connection);
+	struct epoll_event event = {.events = wanted, .data.ptr = connection};
+
+	if (wanted == connection->interest)
+		return true;
+	if (epoll_ctl(worker->poll, EPOLL_CTL_MOD, connection->descriptor, &event) != 0)
+		return false;
+	if (wanted == EPOLLOUT)
+		COUNT(worker->counts, conn_yields);
+	connection->interest = wanted;
+	return true;
+}
+
 /* False: it has ended, and is gone. */
 static bool serve(struct worker *worker, struct connection *connection)
 {
@@ -64,15 +90,10 @@ static bool serve(struct worker *worker, struct connection *connection)
 	connection->active_ns = worker->now_ns;
 	if (!connection_serve(connection, &worker->bench))
 		goto err_end;
-	const uint32_t wanted = connection_wants(connection);
-	if (wanted != connection->interest) {
-		struct epoll_event event = {.events = wanted, .data.ptr = connection};
-		if (epoll_ctl(worker->poll, EPOLL_CTL_MOD, connection->descriptor, &event) != 0)
-			goto err_end;
-		if (wanted == EPOLLOUT)
-			COUNT(worker->counts, conn_yields);
-		connection->interest = wanted;
-	}
+	if (session_has_mail(&connection->session) && !connection_send_mail(connection, &worker->bench))
+		goto err_end;
+	if (!watch(worker, connection))
+		goto err_end;
 	return true;
 
 err_end:
@@ -146,6 +167,18 @@ static bool stop(struct worker *worker)
 	return worker->first == NULL;
 }
 
+static void send_mail(struct worker *worker)
+{
+	if (!atomic_exchange(&worker->has_mail, false))
+		return;
+	for (struct connection *connection = worker->first, *next; connection; connection = next) {
+		next = connection->next;
+		if (session_has_mail(&connection->session) &&
+		    !(connection_send_mail(connection, &worker->bench) && watch(worker, connection)))
+			end_connection(worker, connection);
+	}
+}
+
 static void *run(void *argument)
 {
 	struct worker *worker = argument;
@@ -162,8 +195,10 @@ static void *run(void *argument)
 			else
 				is_woken = true;
 		}
-		if (is_woken)
+		if (is_woken) {
 			take_arrivals(worker);
+			send_mail(worker);
+		}
 		if (worker->now_ns - worker->looked_ns >= LOOK_MS * UINT64_C(1000000)) {
 			worker->looked_ns = worker->now_ns;
 			end_silent(worker);
@@ -227,6 +262,8 @@ void worker_give(struct worker *worker, int descriptor)
 		close(descriptor);
 		return;
 	}
+	connection->session.wake = wake_for_mail;
+	connection->session.wakes = worker;
 	atomic_fetch_add_explicit(&worker->service->connections, 1, memory_order_relaxed);
 	pthread_mutex_lock(&worker->lock);
 	connection->next = worker->arrivals;

@@ -31,6 +31,7 @@ static void flush(struct output *output)
 	if (of->is_slow)
 		return;
 	REQUIRE(of->got + output->used < REPLIES_BYTES);
+	CHECK_EQ(output->first, 0);
 	memcpy(of->replies + of->got, output->bytes, output->used);
 	of->got += output->used;
 	of->replies[of->got] = '\0';
