@@ -283,6 +283,12 @@ static void shorter_than_before(void)
 	fake_cache_end(cache);
 }
 
+#ifdef __SANITIZE_THREAD__
+enum { AT_EACH_STEP = false }; /* one thread, and mappings by the thousand: the other builds run it */
+#else
+enum { AT_EACH_STEP = true };
+#endif
+
 int main(void)
 {
 	for (int backing = PRIM_LAZYFREE; backing <= PRIM_DROPPABLE; backing++)
@@ -292,10 +298,8 @@ int main(void)
 			RUN(refused, backing, sizes[size]);
 			RUN(cleared_meanwhile, backing, sizes[size], false);
 			RUN(cleared_meanwhile, backing, sizes[size], true);
-#ifndef __SANITIZE_THREAD__ /* one thread, and mappings by the thousand: the other builds run it */
-			if (sizes[size] < 16 * PAGE)
+			if (AT_EACH_STEP && sizes[size] < 16 * PAGE)
 				RUN(drops_at_each_step, backing, sizes[size]);
-#endif
 		}
 	for (int size = 0; size < SIZES; size++)
 		for (int share = 0; share < 2; share++) {
