@@ -96,9 +96,20 @@ static inline void index_find(struct index *index, uint64_t hash, struct index_c
 		cursor->page_lost = index->states[number] & INDEX_PAGE_USED;
 }
 
+/* The next slot of a bucket that begins with these bits, or NULL. Unrolled: a slot costs four instructions then, else nine. */
+static inline uint64_t *index_slot_like(uint64_t *bucket, unsigned from, uint64_t tag_and_distance)
+{
+#pragma GCC unroll 8
+	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
+		if (index_load(&bucket[i]) >> INDEX_DISTANCE_SHIFT == tag_and_distance && i >= from)
+			return &bucket[i];
+	return NULL;
+}
+
 /* An insert would have taken that slot, so that a search ends there. */
 static inline bool index_has_empty(const uint64_t *bucket)
 {
+#pragma GCC unroll 8
 	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
 		if (index_load(&bucket[i]) == 0)
 			return true;
@@ -114,14 +125,14 @@ static inline bool index_next(struct index *index, struct index_cursor *cursor)
 	if (!cursor->has_page)
 		return false;
 	for (; cursor->distance < INDEX_REACH; cursor->distance++, cursor->next = 0) {
-		uint64_t *bucket = cursor->page + ((home + cursor->distance) & (buckets - 1)) * INDEX_BUCKET_SLOTS;
-		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++) {
-			uint64_t slot = index_load(&bucket[i]);
-			if (slot >> INDEX_DISTANCE_SHIFT != (tag | cursor->distance) || i < cursor->next || !index_has_entry(slot))
+		uint64_t *bucket = cursor->page + ((home + cursor->distance) & (buckets - 1)) * INDEX_BUCKET_SLOTS, *slot;
+		while ((slot = index_slot_like(bucket, cursor->next, tag | cursor->distance)) != NULL) {
+			const uint64_t value = index_load(slot);
+			cursor->next = (unsigned)(slot - bucket) + 1;
+			if (!index_has_entry(value))
 				continue;
-			cursor->slot = &bucket[i];
-			cursor->place = slot & INDEX_PLACE_MASK;
-			cursor->next = i + 1;
+			cursor->slot = slot;
+			cursor->place = value & INDEX_PLACE_MASK;
 			return true;
 		}
 		if (index_has_empty(bucket))
