@@ -57,10 +57,13 @@ CoreBoundMemo = _core.BoundMemo
 class Layout:
     """Sizes inside a cache; 0 lets it choose.
 
-    shards: locks that share the keys, a power of two up to 64 (chosen: 1 or 2, without a GIL by memory up to 16).
-    segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at once.
-        Several shards need a max_bytes of four segments for each of them, or none: ValueError.
-    span_bytes: address space for all segments (chosen: four times the memory limit, as it changes).
+    Several shards need a max_bytes of four segments for each of them, or none: ValueError.
+
+    Attributes:
+        shards: locks that share the keys, a power of two up to 64 (chosen: 1 or 2, without a GIL by memory up to 16).
+        segment_bytes: a power of two up to 2 MiB, at least 8 pages: what is reused, and evicted under max_bytes, at
+            once.
+        span_bytes: address space for all segments (chosen: four times the memory limit, as it changes).
     """
 
     shards: int = 0
