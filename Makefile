@@ -6,6 +6,7 @@
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
+#   make memcached-suite  memcached's own tests, against the server      tools/fuzz_server.sh  libFuzzer on its parsers
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
 #   make docs       the documentation, as a site in build/site
@@ -33,7 +34,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test flaky suites demo bench kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky suites demo bench memcached-suite kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -128,6 +129,10 @@ demo: build
 
 bench: build $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+# memcached's own black-box tests, from Debian's source package
+memcached-suite: build
+	@tools/memcached_suite.sh
 
 kernels: build
 	$(MAKE) -C tests/kernels $(ARGS)

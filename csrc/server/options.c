@@ -133,8 +133,9 @@ static bool read_one(struct options *options, int which, const char *name, int *
 	case OPTION_THREADS:
 		return read_count(optarg, 1, THREADS_MOST, &settings->threads) || wrong(status, "1 to 64", name, optarg);
 	case OPTION_MAX_VALUE:
-		return (read_size(optarg, &settings->max_value_bytes) && settings->max_value_bytes <= INT_MAX / 8) ||
-		       wrong(status, "a size of at most 255M, as 1M", name, optarg);
+		return (read_size(optarg, &settings->max_value_bytes) && settings->max_value_bytes >= 1024 &&
+			settings->max_value_bytes <= INT_MAX / 8) ||
+		       wrong(status, "a size from 1K to 255M, as 1M", name, optarg);
 	case OPTION_CONNECTIONS:
 		return read_count(optarg, 1, CONNECTIONS_MOST, &settings->most_connections) ||
 		       wrong(status, "1 to 1000000", name, optarg);

@@ -21,7 +21,7 @@ static bool begins(const unsigned char *bytes, size_t count, const char *text)
 static bool is_http(const unsigned char *bytes, size_t count)
 {
 	return begins(bytes, count, "GET /") || begins(bytes, count, "POST ") || begins(bytes, count, "PUT ") ||
-	       begins(bytes, count, "HEAD ") || begins(bytes, count, "OPTIONS ") || begins(bytes, count, "DELETE /") ||
+	       begins(bytes, count, "HEAD ") || begins(bytes, count, "OPTIONS ") || begins(bytes, count, "DELETE ") ||
 	       begins(bytes, count, "CONNECT ") || begins(bytes, count, "Host:");
 }
 
