@@ -84,7 +84,8 @@ METHODS = {
 
 def collected(python: str, operation: str, count: int) -> int:
     """All instructions of a run with that many operations."""
-    toggles = [f"--toggle-collect={name}" for name in (*ENTRIES, *LOOKS)]
+    names = [spelled for name in (*ENTRIES, *LOOKS) for spelled in (name, f"{name}.lto_priv.*")]  # as the linker chose
+    toggles = [f"--toggle-collect={name}" for name in names]
     valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *toggles]
     command = [*valgrind, python, "-c", SETUP + operation, str(count)]
     run = subprocess.run(command, capture_output=True, text=True, env={"PYTHONHASHSEED": "0"}, check=False)
