@@ -19,7 +19,14 @@ import sys
 
 COUNT = 20_000
 
-ENTRIES = ("cache_object_get", "cache_object_set", "memo_call")
+ENTRIES = (
+    "cache_object_get",
+    "cache_object_set",
+    "memo_call",
+    "cache_object_get_many",
+    "cache_object_touch",
+    "cache_object_incr",
+)
 LOOKS = ("prim_headroom", "prim_headroom_again", "prim_resident")
 
 SETUP = """
@@ -52,6 +59,10 @@ OPERATIONS = {
     "set, 100 B, replaced": "for i in range(count): cache.set(names[i % 1000], small)",
     "set, 4 KB, replaced": "for i in range(count): cache.set(pages[i % 1000], page)",
     "decorator hit": "for i in range(count): function(names[i % 1000])",
+    "touch": "for i in range(count): cache.touch(names[i % 1000], 3600)",
+    "incr": "for i in range(count): cache.incr(i % 1000, initial=0)",
+    # of each key; what 100 calls of get() cost beside, and a dict of theirs, is Python's and not counted
+    "get_many, 100 x 100 B": "for i in range(0, count, 100): cache.get_many(names[i % 1000:i % 1000 + 100])",
 }
 
 METHODS_SETUP = """

@@ -64,7 +64,7 @@ static int read_positive(PyObject *object, const char *name, const char *must_be
 static uint64_t as_ns(double seconds)
 {
 	return seconds >= LONGEST_SECONDS ? (uint64_t)(LONGEST_SECONDS * NS_PER_SECOND)
-					  : (uint64_t)(seconds * NS_PER_SECOND) + 1;
+					  : (uint64_t)ceil(seconds * NS_PER_SECOND);
 }
 
 int read_ttl(PyObject *object, uint64_t fallback_ns, uint64_t *ns)

@@ -59,7 +59,7 @@ static const struct drp_waits gil_waits = {give_gil, take_gil};
  * The value is there, but nothing can be made of it: its class is gone, or wants other arguments than pickle has for it. It
  * is forgotten, and a miss: 0, or -1 with an exception.
  */
-static int give_up(CacheObject *self, struct cache *cache, const struct key *key, uint64_t place, struct value_sink *sink)
+int cache_object_give_up(CacheObject *self, struct cache *cache, const struct key *key, uint64_t place, struct value_sink *sink)
 {
 	PyObject *type, *error, *traceback, *told = NULL;
 
@@ -114,7 +114,7 @@ static int find(CacheObject *self, const struct key *key, enum find_mode mode, s
 		bool failed_twice;
 		*result = value_finish(self->core, &sink, &pin, self->decode, &failed_twice);
 		if (failed_twice)
-			return give_up(self, cache, key, about->place, &sink);
+			return cache_object_give_up(self, cache, key, about->place, &sink);
 		return *result ? 1 : -1;
 	}
 	value_sink_clear(&sink);
@@ -199,7 +199,7 @@ int cache_object_accept(CacheObject *self, struct cache *cache, const struct key
 	return status;
 }
 
-/* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception. */
+/* 1: stored; 0: refused for want of memory, or, if_absent, there already; -1 with an exception: if_absent, RefusedError too. */
 static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyObject *ttl, PyObject *cost, bool if_absent)
 {
 	struct cache *cache = cache_object_core(self);
@@ -226,6 +226,10 @@ static int store(CacheObject *self, PyObject *key_object, PyObject *object, PyOb
 		result = 1;
 		break;
 	case DRP_REFUSED:
+		if (if_absent) { /* False says that the key is there */
+			core_raise(status, "add");
+			break;
+		} /* fall through */
 	case DRP_EXISTS:
 		result = 0;
 		break;
@@ -266,7 +270,7 @@ static PyObject *cache_object_add(CacheObject *self, PyObject *const *arguments,
 }
 
 /* What the core said to "forget this key": 1: it is gone; 0: it was not there; -1 with an exception. */
-static int forgotten(int status)
+int cache_object_forgotten(int status)
 {
 	if (status == DRP_CLOSED)
 		raise_closed();
@@ -282,7 +286,7 @@ static int discard(CacheObject *self, PyObject *key_object)
 	if (!cache)
 		return -1;
 	if (key_encode(self->core, &key, key_object) == 0)
-		gone = forgotten(cache_delete(cache, key.data, key.bytes, 0));
+		gone = cache_object_forgotten(cache_delete(cache, key.data, key.bytes, 0));
 	key_free(&key);
 	return gone;
 }
@@ -323,33 +327,6 @@ static PyObject *cache_object_discard(CacheObject *self, PyObject *key)
 {
 	int gone = discard(self, key);
 	return gone < 0 ? NULL : PyBool_FromLong(gone);
-}
-
-/* The key is encoded once: one that is another each time would never be both found and deleted. */
-static PyObject *cache_object_pop(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
-{
-	static const char *const names[] = {"key", "default"};
-	PyObject *slots[2] = {NULL}, *result;
-	int found = -1, gone = 0;
-	struct cache_about about;
-	struct key key;
-
-	if (read_arguments("pop", arguments, count, keywords, names, 1, slots, 2) < 0)
-		return NULL;
-	if (key_encode(self->core, &key, slots[0]) == 0)
-		while ((found = find(self, &key, FIND_VALUE, &about, &result)) > 0 &&
-		       (gone = forgotten(cache_delete(self->cache, key.data, key.bytes, about.place))) == 0)
-			Py_DECREF(result); /* replaced, moved or taken meanwhile: look again */
-	if (found == 0) /* computations of it are out of date; what somebody stored a moment ago stays */
-		gone = forgotten(cache_revoke(self->cache, key.data, key.bytes));
-	key_free(&key);
-	if (found > 0 && gone < 0)
-		Py_DECREF(result);
-	if (found != 0 || gone < 0)
-		return found > 0 && gone > 0 ? result : NULL;
-	if (!slots[1])
-		PyErr_SetObject(PyExc_KeyError, slots[0]);
-	return Py_XNewRef(slots[1]);
 }
 
 static int cache_object_contains(CacheObject *self, PyObject *key_object)
@@ -708,11 +685,10 @@ static PyMethodDef cache_methods[] = {
 	 "waits for, computes it there: no deadlock; as a backstop nobody waits longer than the cache's wait_seconds.\n\n"
 	 "Raises:\n    TypeError: the key cannot be hashed or pickled; factory is no function, or a coroutine function.\n"
 	 "    Whatever factory() raises."},
-	{"pop", FAST(cache_object_pop),
-	 "pop($self, key, /, default=...)\n--\n\n"
-	 "Takes the value of key out of the cache and returns it; default, or KeyError, when it is not there."},
 	{"discard", (PyCFunction)cache_object_discard, METH_O,
 	 "discard($self, key, /)\n--\n\nForgets key. True if it was there."},
+	{"delete", (PyCFunction)cache_object_discard, METH_O,
+	 "delete($self, key, /)\n--\n\nThe same as discard()."},
 	{"clear", (PyCFunction)cache_object_clear, METH_NOARGS,
 	 "clear($self, /)\n--\n\nForgets everything and gives its memory back. Arrays that are held stay valid."},
 	{"close", (PyCFunction)cache_object_close, METH_NOARGS,
@@ -771,10 +747,31 @@ static PyType_Spec cache_spec = {
 	.slots = cache_slots,
 };
 
+/* What the files beside this one call of it. */
+int cache_object_find_about(CacheObject *self, const struct key *key, struct cache_about *about, PyObject **result)
+{
+	return find(self, key, FIND_VALUE, about, result);
+}
+
+/* A type is made with one table of methods; those of other files are put beside them. */
+static int add_methods(PyTypeObject *type, PyMethodDef *methods)
+{
+	for (; methods->ml_name; methods++) {
+		PyObject *method = PyDescr_NewMethod(type, methods);
+		const int status = method ? PyObject_SetAttrString((PyObject *)type, methods->ml_name, method) : -1;
+		Py_XDECREF(method);
+		if (status < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int core_add_cache(PyObject *module)
 {
 	PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cache_spec, NULL);
 
 	core_of_module(module)->cache_type = type;
+	if (type && (add_methods(type, cache_update_methods) < 0 || add_methods(type, cache_many_methods) < 0))
+		return -1;
 	return type ? PyModule_AddObjectRef(module, "Cache", (PyObject *)type) : -1;
 }

@@ -1,7 +1,7 @@
 /*
  * cache_object.h - _core.Cache, as the files of the binding see it: its fields, and what they call of one another.
  *
- * Callers: binding/cache.c, binding/copy.c, binding/lease.c, binding/memo.c.
+ * Callers: binding/cache.c, binding/cache_many.c, binding/cache_update.c, binding/copy.c, binding/lease.c, binding/memo.c.
  */
 #ifndef DRP_CACHE_OBJECT_H
 #define DRP_CACHE_OBJECT_H
@@ -74,6 +74,22 @@ PyObject *cache_object_count(CacheObject *self, PyObject *scope);
 PyObject *cache_object_delete_prefix(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *cache_object_revoke(CacheObject *self, PyObject *scope);
 
+/* A fast call with keywords, in a table of methods. */
+#define CORE_FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+/* cache_update.c, cache_many.c: methods of Cache. */
+extern PyMethodDef cache_update_methods[], cache_many_methods[];
+
+/* The same as cache_object_find(), and what is known of the entry; about may be NULL. */
+int cache_object_find_about(CacheObject *self, const struct key *key, struct cache_about *about, PyObject **result);
+/* What was found at a place and would not load is forgotten, and a miss: 0, or -1 with an exception. */
+int cache_object_give_up(CacheObject *self, struct cache *cache, const struct key *key, uint64_t place,
+			 struct value_sink *sink);
+/* What the core said to "forget this key": 1: it is gone; 0: it was not there; -1 with an exception. */
+int cache_object_forgotten(int status);
+
+/* lease.c: the lease that a Lease holds. */
+struct cache_lease;
+struct cache_lease *lease_of(PyObject *lease);
 /* lease.c: methods of Cache. */
 PyObject *cache_object_lease(CacheObject *self, PyObject *key);
 PyObject *cache_object_keep(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);

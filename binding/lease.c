@@ -47,6 +47,11 @@ static void lease_dealloc(LeaseObject *self)
 	Py_DECREF(type);
 }
 
+struct cache_lease *lease_of(PyObject *lease)
+{
+	return &((LeaseObject *)lease)->lease;
+}
+
 static PyGetSetDef lease_attributes[] = {
 	{"stale", (getter)lease_stale, NULL, "Whether the key was set, deleted or cleared since.", NULL},
 	{NULL, NULL, NULL, NULL, NULL},

@@ -50,6 +50,7 @@ static size_t look_up(struct cache *cache, struct shard *shard, struct cache_wan
 	if (status == DRP_MISS)
 		return 0; /* dropped: the other look-up says so, or finds what came instead */
 	wanted->status = status;
+	wanted->place = found_name(&found);
 	note_found(cache, shard, &found);
 	shard->hits += status == DRP_OK;
 	return found.entry.inline_bytes;

@@ -252,6 +252,14 @@ static int append(struct store *store, uint64_t *place)
 	return status;
 }
 
+/* What cache_get() tells of the entry that was appended at a place. */
+static uint64_t name_of(const struct shard *shard, uint64_t place)
+{
+	const struct found found = {.segment = arena_segment(&shard->arena, arena_place_number(place)),
+				    .offset = arena_place_offset(place)};
+	return found_name(&found);
+}
+
 int store_enter(struct store *store, struct cache_update *update, int status)
 {
 	struct cache *cache = store->cache;
@@ -280,6 +288,8 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 	}
 	if (status == DRP_OK) {
 		update->new_version = store->entry.version;
+		if (update->is_strict)
+			update->new_place = name_of(shard, place);
 		shard->counts.sets++;
 		shard_mark(shard, false);
 		shard_evict(cache, shard, place);

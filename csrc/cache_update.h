@@ -28,6 +28,7 @@ struct cache_update {
 	bool is_strict;            /* the lease holds only if nothing was stored under another lease either; and makes others stale */
 	bool keep_expiry;          /* it expires when the present entry would; as item.ttl_ns says where there is none */
 	uint64_t new_version;      /* out: of what was stored; 0: it has none */
+	uint64_t new_place;        /* out, if is_strict: of what was stored, as cache_get() tells it */
 };
 
 /*

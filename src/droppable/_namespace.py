@@ -12,7 +12,7 @@ cell of a namespace within a namespace has the outer one's scope in front of its
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, overload
 
 from droppable._arguments import Seconds
@@ -204,6 +204,68 @@ class Namespace(LiveMapping[K, V]):
         """As `Cache.discard`."""
         encoded = self._found(key, _PEEK)
         return encoded is not None and self._cache.discard(encoded)
+
+    delete = discard
+
+    def touch(self, key: K, ttl: Seconds | None) -> bool:
+        """As `Cache.touch`."""
+        encoded = self._found(key, _PEEK)
+        return encoded is not None and self._cache.touch(encoded, ttl)
+
+    def expires_in(self, key: K, /) -> float:
+        """As `Cache.expires_in`."""
+        encoded = self._found(key, _PEEK)
+        try:
+            if encoded is not None:
+                return self._cache.expires_in(encoded)
+        except KeyError:
+            pass
+        raise KeyError(key)
+
+    def _find(self, key: object, /) -> tuple[Any, float] | None:
+        encoded = self._found(key, _LOOK)
+        return None if encoded is None else self._cache._find(encoded)
+
+    def incr(self, key: K, delta: int = 1, initial: int | None = None) -> int:
+        """As `Cache.incr`."""
+        encoded = self._found(key, _LOOK) if initial is None else self._made(key)
+        if encoded is None:
+            raise KeyError(key)
+        try:
+            return self._cache.incr(encoded, delta, initial)
+        except KeyError:
+            raise KeyError(key) from None
+
+    def transform(self, key: K, function: Callable[[V], V], default: Any = MISSING, ttl: Seconds | None = None) -> V:
+        """As `Cache.transform`."""
+        if default is not MISSING:
+            return self._cache.transform(self._made(key), function, default, ttl)
+        encoded = self._found(key, _LOOK)
+        if encoded is None:
+            raise KeyError(key)
+        try:
+            return self._cache.transform(encoded, function, ttl=ttl)
+        except KeyError as error:
+            if error.args and error.args[0] is encoded:
+                raise KeyError(key) from None
+            raise  # of function
+
+    def get_many(self, keys: Iterable[K], /) -> dict[K, V]:
+        """As `Cache.get_many`."""
+        return self._cache._get_many(keys, self._scope(_LOOK) or new_scope())
+
+    def set_many(self, items: Mapping[K, V] | Iterable[tuple[K, V]], ttl: Seconds | None = None) -> list[K]:
+        """As `Cache.set_many`."""
+        try:
+            scope = self._scope(_MAKE)
+        except RefusedError:
+            pairs = items.items() if isinstance(items, Mapping) else items
+            return [key for key, _ in pairs]
+        return self._cache._set_many(items, ttl, scope)
+
+    def delete_many(self, keys: Iterable[K], /) -> int:
+        """As `Cache.delete_many`."""
+        return self._cache._delete_many(keys, self._scope(_PEEK) or new_scope())
 
     def clear(self) -> None:
         """Forgets all entries, those of namespaces within this one too, in the same short time for any number.
