@@ -22,6 +22,7 @@
 #include "pins.h"
 
 enum { SHARD_DIRTY_MOST = 128 /* pages of the index between two marks */ };
+enum { SPAN_CAP_NS = 100000000 /* between two tries to get more address space than there was */ };
 
 struct shard {
 	pthread_mutex_t lock;

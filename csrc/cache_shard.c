@@ -32,7 +32,6 @@ enum {
 	INDEX_DIRTY_PAGES = 256,
 	SHARD_DIRTY_LEAST = 64,
 	INDEX_SPARSE_SHARE = 8, /* of the slots are taken: a third to two thirds are, as a rule */
-	SPAN_CAP_NS = 100000000, /* between two tries to get more address space than there was */
 	IN_VAIN_NS = 1000000000, /* the same for a mapping of its own, for which others were given up and nothing was gained */
 };
 

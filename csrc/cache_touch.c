@@ -59,12 +59,24 @@ static int move(struct cache *cache, struct shard *shard, struct found *found, c
 	return DRP_OK;
 }
 
+/*
+ * There is no address space for a segment, so older ones make room, as for a store. Here it is before the entry is found again, which
+ * may be what makes room.
+ */
+static void make_address_space(struct cache *cache, struct shard *shard)
+{
+	shard->span_cap_bytes = shard->arena.mapped_bytes;
+	shard->span_cap_until_ns = prim_now_ns() + SPAN_CAP_NS;
+	shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, true);
+	arena_bury(arena_take_doomed(&shard->arena)); /* under the lock for once, as in cache_shard.c */
+}
+
 int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t ttl_ns)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = shard_of(cache, hash);
 	size_t room_bytes = 0; /* that were asked for, and are there */
-	bool made_space = false;
+	bool made_space = false, made_address_space = false;
 	int status;
 
 	pthread_mutex_lock(&shard->lock);
@@ -97,6 +109,11 @@ int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t
 			continue; /* it may have moved, or left */
 		}
 		status = move(cache, shard, &found, &entry, stored_bytes);
+		if (status == DRP_NO_MEMORY && !made_address_space) {
+			make_address_space(cache, shard);
+			made_address_space = true;
+			continue;
+		}
 		if (status == DRP_STALE)
 			status = DRP_MISS; /* it went with a page of the index */
 		else if (status == DRP_MISS)

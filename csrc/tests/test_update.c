@@ -196,6 +196,37 @@ static void touched_for_ever(enum prim_backing backing, uint64_t max_bytes, size
 	fake_cache_end(cache);
 }
 
+/* All address space is used: others make room for what is touched, and what is counted stays right. */
+static void touched_where_nothing_can_be_mapped(enum prim_backing backing, size_t bytes)
+{
+	enum { LEFT_PAGES = 4 };
+	const struct cache_config config = {.backing = backing, .shards = 1, .segment_bytes = 8 * PAGE};
+	const uint64_t keys = bytes < PAGE ? 2000 : 100; /* some segments */
+	struct cache *cache = fake_cache_make(&config);
+	struct cache_stats stats;
+	size_t touched = 0;
+
+	for (uint64_t key = 0; key < keys; key++)
+		CHECK_EQ(store(cache, key, (struct change){1, bytes, 0, true}), DRP_OK);
+	CHECK_EQ(cache_settle(cache), DRP_OK);
+	fake_space(fake_pages() + LEFT_PAGES);
+	for (uint64_t i = 0; i < 4000 && check_failures() == 0; i++) {
+		const int status = touch(cache, i % keys, second_ns << i % 20); /* the oldest, which go first; of each life, so that each needs a head */
+		CHECK(status == DRP_OK || status == DRP_MISS);
+		touched += status == DRP_OK;
+		if (i % 50 == 0)
+			check_counts(cache);
+	}
+	for (uint64_t key = 0; key < keys; key++)
+		CHECK(version_of(cache, key) <= 1);
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.sets, keys);
+	CHECK(touched > 0 && stats.entries > 0);
+	check_counts(cache);
+	fake_space(0);
+	fake_cache_end(cache);
+}
+
 static void leases_hold_over_a_touch(void)
 {
 	struct cache *cache = make(PRIM_LAZYFREE);
@@ -427,6 +458,7 @@ int main(void)
 				for (int to = 0; to < TTLS; to++)
 					RUN(expires_as_touched, backing, sizes[size], ttls_s[from], ttls_s[to]);
 			RUN(a_touch_that_misses, backing, sizes[size]);
+			RUN(touched_where_nothing_can_be_mapped, backing, sizes[size]);
 			RUN(a_touch_that_is_refused, backing, sizes[size]);
 			RUN(conditions, backing, sizes[size]);
 			RUN(deletes_that_version, backing, sizes[size]);
