@@ -381,34 +381,49 @@ static int encode_once(struct key *key, PyObject *object, bool *in_parts)
 	return result;
 }
 
+/* Whether the exception that is set may be the object's, of which no key can be made. */
+static bool is_in_vain(bool in_parts)
+{
+	return in_parts && PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError) &&
+	       !PyErr_ExceptionMatches(PyExc_RecursionError);
+}
+
 int key_encode_tree(struct key *key, PyObject *object)
 {
-	PyObject *type, *error, *traceback;
+	struct core_error first = {0}, second = {0}, third = {0};
 	bool in_parts;
 
-	if (encode_once(key, object, &in_parts) == 0)
-		return 0;
-	if (!in_parts || !PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError) ||
-	    PyErr_ExceptionMatches(PyExc_RecursionError))
-		return -1;
+	int result = encode_once(key, object, &in_parts);
+	if (result == 0 || !is_in_vain(in_parts))
+		return result;
 	/*
-	 * Was it the object, or did a signal handler raise (a task's time limit, say) while it was taken apart? Tried once
-	 * more: if that works, the object is innocent, and the exception keeps its type.
+	 * Was it the object, or did a signal handler raise (a task's time limit, say) while it was taken apart? It is the object
+	 * if it fails twice with the same type. Else the exception that is not the object's keeps its type: core_try_twice().
 	 */
-	PyErr_Fetch(&type, &error, &traceback);
-	PyErr_NormalizeException(&type, &error, &traceback);
-	if (traceback)
-		PyException_SetTraceback(error, traceback);
-	if (encode_once(key, object, &in_parts) == 0) {
-		PyErr_Restore(type, error, traceback);
-		return -1;
+	core_fetch_error(&first);
+	result = encode_once(key, object, &in_parts);
+	if (result < 0 && is_in_vain(in_parts))
+		core_fetch_error(&second);
+	else if (result < 0)
+		goto out; /* that one counts */
+	if (second.type && second.type == first.type) {
+		PyErr_NormalizeException(&first.type, &first.value, &first.traceback);
+		if (first.traceback)
+			PyException_SetTraceback(first.value, first.traceback);
+		core_raise_unpicklable("key", object, first.value);
+		goto out;
 	}
-	if (in_parts && PyErr_ExceptionMatches(PyExc_Exception)) {
-		PyErr_Clear();
-		core_raise_unpicklable("key", object, error);
+	if (second.type) {
+		result = encode_once(key, object, &in_parts);
+		if (result < 0 && is_in_vain(in_parts))
+			core_fetch_error(&third);
+		else if (result < 0)
+			goto out;
 	}
-	Py_XDECREF(type);
-	Py_XDECREF(error);
-	Py_XDECREF(traceback);
+	core_restore_error(third.type && third.type == first.type ? &second : &first);
+out:
+	core_drop_error(&first);
+	core_drop_error(&second);
+	core_drop_error(&third);
 	return -1;
 }

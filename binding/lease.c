@@ -23,7 +23,7 @@
 enum { COPY_MOST_BYTES = 64 * 1024 };
 
 /* How a result is kept; src/droppable/_flight/keeping.py has the same numbers. */
-enum { KEEP_STORES = 1, KEEP_WRITABLE = 2, KEEP_SHARED = 4 };
+enum { KEEP_STORES = 1, KEEP_WRITABLE = 2, KEEP_SHARED = 4, KEEP_REPLACES = 8 };
 
 typedef struct {
 	PyObject_HEAD
@@ -144,6 +144,8 @@ static int keep(struct keeping *keeping, LeaseObject *lease)
 	const struct value *value = keeping->value;
 	PyThreadState *saved = NULL;
 
+	if (keeping->flags & KEEP_REPLACES)
+		cache_lease_supersede(&lease->lease);
 	if (value->bytes >= GIL_RELEASE_BYTES)
 		saved = PyEval_SaveThread();
 	const int status = self->is_disabled

@@ -66,10 +66,18 @@ void core_raise_too_large(size_t value_bytes, uint64_t max_bytes);
 /* pickle.c: bytes of an object, or UnpicklableError that names what ("key", "value") could not be pickled and why. */
 PyObject *core_pickle_dumps(struct core_state *core, PyObject *object, const char *what);
 PyObject *core_pickle_loads(struct core_state *core, const char *data, Py_ssize_t bytes);
+/* An exception that was taken from where it was set, to go on without it. */
+struct core_error {
+	PyObject *type, *value, *traceback;
+};
+void core_fetch_error(struct core_error *error);
+void core_restore_error(struct core_error *error);
+void core_drop_error(struct core_error *error);
 /*
  * make(context), and once more if that raised an Exception that is no MemoryError. If it succeeds then, the first one had
- * nothing to do with the object (a signal handler's time limit, say) and is raised as it was. Else it stays set, and
- * *failed_twice is true.
+ * nothing to do with the object (a signal handler's time limit, say) and is raised as it was. If both are of one type, it is
+ * the object's: the first stays set, and *failed_twice is true. If they are of two types, a third attempt tells which of them
+ * is not the object's, and that one is raised.
  */
 PyObject *core_try_twice(PyObject *(*make)(const void *context), const void *context, bool *failed_twice);
 

@@ -9,24 +9,65 @@ static bool is_ordinary_error(void)
 	return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError);
 }
 
+void core_fetch_error(struct core_error *error)
+{
+	PyErr_Fetch(&error->type, &error->value, &error->traceback);
+}
+
+void core_restore_error(struct core_error *error)
+{
+	PyErr_Restore(error->type, error->value, error->traceback);
+	*error = (struct core_error){0};
+}
+
+void core_drop_error(struct core_error *error)
+{
+	Py_CLEAR(error->type);
+	Py_CLEAR(error->value);
+	Py_CLEAR(error->traceback);
+}
+
+/* The next attempt at what failed, for its exception alone. 1: there is none; 0: an ordinary one, in *error; -1: it is set. */
+static int fail_again(PyObject *(*make)(const void *context), const void *context, struct core_error *error)
+{
+	PyObject *result = make(context);
+
+	if (result) {
+		Py_DECREF(result);
+		return 1;
+	}
+	if (!is_ordinary_error()) /* no memory, or an interrupt: that one counts */
+		return -1;
+	core_fetch_error(error);
+	return 0;
+}
+
 PyObject *core_try_twice(PyObject *(*make)(const void *context), const void *context, bool *failed_twice)
 {
-	PyObject *result = make(context), *type, *error, *traceback;
+	struct core_error first = {0}, second = {0}, third = {0};
+	PyObject *result = make(context);
 
 	*failed_twice = false;
 	if (result || !is_ordinary_error())
 		return result;
-	PyErr_Fetch(&type, &error, &traceback);
-	result = make(context);
-	if (!result && !is_ordinary_error()) { /* no memory, or an interrupt: that one counts */
-		Py_XDECREF(type);
-		Py_XDECREF(error);
-		Py_XDECREF(traceback);
-		return NULL;
+	core_fetch_error(&first);
+	int status = fail_again(make, context, &second);
+	if (status == 0 && second.type == first.type) {
+		*failed_twice = true;
+	} else if (status == 0) {
+		/* One of them is not the object's. That of the third attempt is. */
+		status = fail_again(make, context, &third);
+		if (status == 0 && third.type == first.type) {
+			core_drop_error(&first);
+			first = second;
+			second = (struct core_error){0};
+		}
 	}
-	*failed_twice = !result;
-	Py_XDECREF(result);
-	PyErr_Restore(type, error, traceback); /* in the place of the second one */
+	if (status >= 0)
+		core_restore_error(&first);
+	core_drop_error(&first);
+	core_drop_error(&second);
+	core_drop_error(&third);
 	return NULL;
 }
 

@@ -75,6 +75,20 @@ void cache_lease_end(struct cache_lease *lease)
 	cache_release(cache);
 }
 
+/* A bucket's list begins with the lease that was opened last. */
+void cache_lease_supersede(struct cache_lease *lease)
+{
+	DRP_ASSERT(lease->cache);
+	struct shard *shard = shard_of(lease->cache, lease->hash);
+
+	pthread_mutex_lock(&shard->lock);
+	if (leases_hold(&shard->leases, lease))
+		for (struct cache_lease *older = lease->next; older; older = older->next)
+			if (older->hash == lease->hash)
+				atomic_store_explicit(&older->is_stale, true, memory_order_release);
+	shard_unlock(shard);
+}
+
 bool leases_hold(const struct leases *leases, const struct cache_lease *lease)
 {
 	return lease->fork_count == leases->fork_count && !cache_lease_is_stale(lease);

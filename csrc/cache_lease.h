@@ -9,8 +9,9 @@
  *
  * Without it the value that was read before an invalidation would be stored after it, and stay. What makes a lease stale
  * is what callers say about the key. Expiry, eviction and drops do not: they say nothing about the value's source. A value
- * that is stored under a lease does not make other leases of its key stale either: it was computed, as theirs will be. What
- * was computed from the value that is in the cache is another matter: a strict store (cache_update.h) compares and sets.
+ * that is stored under a lease does not make other leases of its key stale either: it was computed, as theirs will be; but see
+ * cache_lease_supersede(). What was computed from the value that is in the cache is another matter: a strict store
+ * (cache_update.h) compares and sets.
  *
  * Keys are compared by their 64-bit keyed hash alone: two keys that share it cost a value that is not kept, no more. Where many
  * keys are deleted by how they begin (cache_part.h), a lease that was not told its key counts as one of them.
@@ -59,6 +60,12 @@ static inline bool cache_lease_is_stale(const struct cache_lease *lease)
 /* As cache_set(), for the open lease's key. DRP_STALE: nothing changed. */
 int cache_set_leased(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
 		     struct cache_lease *lease);
+
+/*
+ * Makes the leases of this key stale that were opened before this one, if this one is not: what its holder has computed is
+ * newer than what theirs will be. For who computes a value anew although there is one.
+ */
+void cache_lease_supersede(struct cache_lease *lease);
 
 /*
  * As cache_get(), for who has just stored it: counted as no hit, nor as a miss where it is gone already. A drop that is found

@@ -47,6 +47,9 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "function": _A_FUNCTION,
     "keep": f"{_A_FUNCTION} of the result",
     "key": f"{_A_FUNCTION} of the arguments",
+    "name": "a str, or None",
+    "layout": "a droppable.lowlevel.Layout, or None",
+    "serializer": "an object with the functions dumps(value) and loads(data), or None",
 }
 """What each parameter must be. A time says its range; that it is a time is said where something else was given."""
 
@@ -124,6 +127,18 @@ def read_function(name: str, value: Callable[..., Any]) -> None:
     """Raises TypeError unless value can be called."""
     if not callable(value):
         _refuse(TypeError, name, value)
+
+
+def read_instance(name: str, value: object, kind: type) -> None:
+    """Raises TypeError unless value is None or of this type."""
+    if value is not None and not isinstance(value, kind):
+        _refuse(TypeError, name, value)
+
+
+def read_serializer(value: object) -> None:
+    """Raises TypeError unless value is None or has what a serializer has."""
+    if value is not None and not all(callable(getattr(value, name, None)) for name in ("dumps", "loads")):
+        _refuse(TypeError, "serializer", value)
 
 
 def read_factory(factory: Callable[[], Any]) -> None:

@@ -6,7 +6,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
 
 from droppable import _values
-from droppable._arguments import Backing, Fork, Seconds, read_choice, read_factory, read_function, read_size, read_wait
+from droppable._arguments import (
+    Backing,
+    Fork,
+    Seconds,
+    read_choice,
+    read_factory,
+    read_function,
+    read_instance,
+    read_serializer,
+    read_size,
+    read_wait,
+)
 from droppable._flight import MISSING, Flights, keeping_for
 from droppable._live import forget, full_name, remember
 from droppable._mapping import K, LiveMapping, V
@@ -99,7 +110,9 @@ class Cache(CoreCache, LiveMapping[K, V]):
             raise ValueError("fork='share' needs backing='lazyfree': the kernel wipes droppable memory on fork")
         bound_bytes = read_size("max_bytes", max_bytes)
         flights = Flights(read_wait("wait_seconds", wait_seconds), read_wait("linger_seconds", linger_seconds))
+        read_instance("layout", layout, Layout)
         layout = layout or Layout()
+        read_serializer(serializer)
         encode, decode = _values.coder(serializer)
         super().__init__(
             backing=core_backing,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
 from droppable import _memo_signature as signature
-from droppable._arguments import Backing, Fork, Seconds, read_fraction, read_function, read_seconds
+from droppable._arguments import Backing, Fork, Seconds, read_fraction, read_function, read_instance, read_seconds
 from droppable._cache import Cache, Serializer
 from droppable._memo_keeper import AsyncKeeper, Keeper, Options
 from droppable._memo_self import SELF_VALUE, SelfKey, read_self_key
@@ -205,6 +205,7 @@ def cache(
             contradict one another. As `Cache`. Calls raise TypeError for arguments of which no key can be made: it
             names the argument.
     """
+    read_instance("name", name, str)
     given = named(cache) if isinstance(cache, str) else cache
     if given is not None:
         _check_shared(
@@ -244,7 +245,7 @@ def _check_shared(cache: object, **own: Any) -> None:
     if not isinstance(cache, (Cache, Namespace)):
         raise TypeError(f"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {cache!r}")
     for name, value in own.items():
-        if value != _OWN[name]:
+        if value is not _OWN[name] and (type(value) is not type(_OWN[name]) or value != _OWN[name]):
             raise TypeError(f"{name} is said where the cache is made that you gave as cache=")
 
 

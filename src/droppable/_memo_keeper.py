@@ -97,7 +97,7 @@ class Keeper:
 
     def _kept(self, memo: CoreMemo, lease: Lease | None, key: EncodedKey, value: Any, spent_seconds: float) -> Any:
         assert lease is not None
-        own, _ = keep(self._store(memo), lease, key, self._function, value, self._keeping, spent_seconds)
+        own, _ = keep(self._store(memo), lease, key, self._function, value, self._keeping, spent_seconds, replaces=True)
         return own
 
     def signature(self) -> Signature:

@@ -34,6 +34,10 @@ class StaleStore:
         """As of the cache."""
         return self._cache.get(key, default, copy=copy)
 
+    def discard(self, key: Any, /) -> bool:
+        """As of the cache."""
+        return self._cache.discard(key)
+
     def _lease(self, key: object, /) -> Lease:
         return self._cache._lease(key)
 

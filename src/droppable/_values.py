@@ -9,7 +9,7 @@ import pickle
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from droppable._log import tell_once
 from droppable._reducers import reducers
@@ -65,22 +65,11 @@ def encode(value: Any) -> bytes | Coded:
         head = _dumps(value, buffers)
     except MemoryError:
         raise
-    except Exception:
-        _explain(value)
-        raise  # it can be pickled: the exception has nothing to do with it (a signal handler's time limit, say)
+    except Exception as error:
+        _explain(lambda: _dumps(value, []), error, f"your value of type {type(value).__qualname__} cannot be pickled")
     if not buffers and len(head) < _IN_PLACE_BYTES:
         return head
     return _encode_parts(head, buffers)
-
-
-def _explain(value: Any) -> None:
-    """Pickles a value once more, which failed before: UnpicklableError if it fails again."""
-    try:
-        _dumps(value, [])
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise UnpicklableError(f"your value of type {type(value).__qualname__} cannot be pickled: {error}") from error
 
 
 def _dumps_with(serializer: Any, value: Any) -> Any:
@@ -89,15 +78,37 @@ def _dumps_with(serializer: Any, value: Any) -> Any:
         return serializer.dumps(value)
     except MemoryError:
         raise
-    except Exception:
-        try:
-            serializer.dumps(value)
-        except MemoryError:
-            raise
-        except Exception as error:
-            kind = type(value).__qualname__
-            raise UnpicklableError(f"your serializer cannot take your value of type {kind}: {error}") from error
+    except Exception as error:
+        kind = type(value).__qualname__
+        _explain(lambda: serializer.dumps(value), error, f"your serializer cannot take your value of type {kind}")
+
+
+def _explain(dump: Callable[[], object], first: Exception, text: str) -> NoReturn:
+    """Dumps once more what raised first, to tell whether the value is to blame: UnpicklableError if it is.
+
+    It is not if it works now. Then first (a signal handler's time limit, say) is raised as it was. If it fails with an
+    exception of another type, a third attempt tells which of the two is not the value's, and that one is raised.
+    """
+    second: Exception | None = None
+    third: Exception | None = None
+    try:
+        second = _failure(dump)
+        if second is not None and type(second) is type(first):
+            raise UnpicklableError(f"{text}: {second}") from second
+        third = None if second is None else _failure(dump)
+        raise second if second is not None and type(third) is type(first) else first
+    finally:
+        del first, second, third  # this frame is in the traceback of one of them
+
+
+def _failure(dump: Callable[[], object]) -> Exception | None:
+    try:
+        dump()
+    except MemoryError:
         raise
+    except Exception as error:
+        return error
+    return None
 
 
 def _dumps(value: Any, buffers: list[pickle.PickleBuffer]) -> bytes:

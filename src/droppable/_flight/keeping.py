@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
+from droppable._arguments import read_seconds
 from droppable._log import tell_once
 from droppable.lowlevel import random_random
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _STORES: Final = 1
 _WRITABLE: Final = 2
 _SHARED: Final = 4
+_REPLACES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Keeping:
         ttl = self.ttl(value) if callable(self.ttl) else self.ttl
         if ttl is None or not self.jitter:
             return ttl
-        return ttl * (1 - self.jitter * random_random())
+        whole = ttl if isinstance(ttl, timedelta) else read_seconds("ttl", ttl)
+        return whole * (1 - self.jitter * random_random()) or ttl  # 0: it was too short to be shortened
 
     def keeps(self, value: Any) -> bool:
         """Whether a value that was just computed is to be stored."""
@@ -76,8 +80,12 @@ def keep(
     keeping: Keeping,
     spent_seconds: float,
     others: int = 0,
+    replaces: bool = False,
 ) -> tuple[Any, Any]:
     """Stores a value of factory's under lease, if it is to be kept and can be. others: how many wait for it.
+
+    replaces: whether an older value may be there, or be computed still. Unless `keep=` turns the new one down, the
+    older is not kept, also where the new one cannot be: else the next caller would get it after this one got the newer.
 
     Returns the caller's own value, as from a hit, and what makes one for each of the others: see `_keep()`.
     """
@@ -88,7 +96,11 @@ def keep(
         ttl, flags = None, _STORES | _SHARED if others else _STORES
     else:
         ttl, flags = keeping.ttl_of(value), keeping.flags_for(value, others > 0)
+    if replaces:
+        flags |= _REPLACES
     own, copy, error = store._keep(lease, key, value, ttl, spent_seconds, flags)
+    if replaces and error is not None and not lease.stale:
+        store.discard(key)
     if error is not None:
         name = _name(factory, keeping)
         tell_once(

@@ -36,6 +36,7 @@ class Store(Protocol):
 
     def __contains__(self, key: object, /) -> bool: ...
     def get(self, key: object, default: Any = None, *, copy: bool = False) -> Any: ...
+    def discard(self, key: Any, /) -> bool: ...
     def _lease(self, key: object, /) -> Lease: ...
     def _keep(
         self, lease: Lease, key: object, value: Any, ttl: Seconds | None, cost_seconds: float, flags: int, /
@@ -94,7 +95,10 @@ class Flights:
                                     value = factory()
                                     spent = perf_counter() - start
                                     others = len(mine.waiters)
-                                    value, copy = keep(store, lease, key, factory, value, keeping, spent, others)
+                                    renews = old is not MISSING
+                                    value, copy = keep(
+                                        store, lease, key, factory, value, keeping, spent, others, renews
+                                    )
                                 mine.land(Outcome(copy))
                                 return value  # type: ignore[no-any-return]
                             except BaseException as error:

@@ -70,6 +70,7 @@ async def do(
     mine: Flight | None = None
     task: asyncio.Task[None] | None = None
     outcome: Outcome | None = None
+    renews = old is not MISSING
     patience: Patience | None = Patience(flights, loop)
     try:
         while True:
@@ -85,7 +86,7 @@ async def do(
                 with mine.claim():
                     flight = mine if patience.alone else flights.table.setdefault(key, mine)
                     if flight is mine:
-                        task = loop.create_task(_fly(flights, mine, patience, store, factory, keeping, result))
+                        task = loop.create_task(_fly(flights, mine, patience, store, factory, keeping, result, renews))
                         task.add_done_callback(partial(_ended, future))
                         mine.task = weakref.ref(task)
             if task is None and (flight.is_over() or flight.is_stale()):
@@ -115,8 +116,9 @@ async def _fly(
     factory: Callable[[], Awaitable[T]],
     keeping: Keeping,
     result: list[T],
+    renews: bool,
 ) -> None:
-    """The computation. result: where the first caller finds the value itself."""
+    """The computation. result: where the first caller finds the value itself. renews: an older value may be there."""
     lease: Lease | None = None
     try:
         flights.take_off(flight, patience)  # in a context of its own: nothing to reset
@@ -129,7 +131,8 @@ async def _fly(
             start = perf_counter()
             value = await awaitable(factory)
             spent = perf_counter() - start
-            value, copy = keep(store, lease, flight.key, factory, value, keeping, spent, len(flight.waiters) - 1)
+            others = len(flight.waiters) - 1
+            value, copy = keep(store, lease, flight.key, factory, value, keeping, spent, others, renews)
         result.append(value)
         flight.land(Outcome(copy))
     except BaseException as error:
