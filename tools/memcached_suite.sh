@@ -33,17 +33,19 @@ files="${FILES:-ascii-auth.t bogus-commands.t cas.t chunked-items.t conn-limits.
 	malicious-commands.t maxconns.t metaget.t multiversioning.t noreply.t quit.t refhang.t shutdown.t stats-conns.t stats-detail.t
 	stats.t strtol-testing.t touch.t unixsocket.t whitespace.t}"
 
-# Why a file fails that fails, in a few words; each was looked at.
+# Why a file fails that fails, in a few words. "Likely": by what the file tests; its failure was not traced to the line.
 reason() {
 	case $1 in
 	conn-limits.t) echo "-o read_buf_mem_limit: buffers are bounded otherwise here, and by --buffers" ;;
 	flush-all.t) echo "one test: with -C, which takes versions away, a flush is to be inexact; here it is exact" ;;
-	issue_14.t | issue_163.t | issue_183.t | issue_22.t | issue_29.t | issue_42.t) echo "counts of slab classes and evictions at -m" ;;
-	issue_61.t) echo "conn_yields counts connections that asked too much at once; here those that read too slowly" ;;
+	issue_14.t | issue_163.t) echo "counts of slab classes and evictions at -m" ;;
+	issue_183.t | issue_22.t | issue_29.t | issue_42.t) echo "likely: counts of slab classes and evictions at -m" ;;
+	issue_61.t) echo "likely: conn_yields counts connections that asked too much at once; here those that read too slowly" ;;
 	item_size_max.t) echo "sizes above 255 MB, and slab sizes" ;;
 	metaget.t) echo "the flags h and l, which are always 0 here" ;;
-	stats.t) echo "the number and the names of all statistics" ;;
-	stats-conns.t) echo "a list of connections is not given" ;;
+	stats.t) echo "likely: the number and the names of all statistics" ;;
+	stats-conns.t) echo "likely: a list of connections is not given" ;;
+	strtol-testing.t) echo "verbosity takes any word, and slabs automove is an error" ;;
 	stats-detail.t) echo "counts by prefix are not kept" ;;
 	*) echo "not known" ;;
 	esac
