@@ -91,6 +91,11 @@ static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 	return shard;
 }
 uint64_t cache_now_ns(struct cache *cache);
+/* When what lives so long from now on expires; 0: never, as ttl_ns. More than 292 years are so many: the sum does not wrap. */
+static inline uint64_t cache_expires_ns(struct cache *cache, uint64_t ttl_ns)
+{
+	return ttl_ns ? cache_now_ns(cache) + (ttl_ns < INT64_MAX ? ttl_ns : INT64_MAX) : 0;
+}
 /* Pages that are of no use to anybody: given back, or for the kernel to take. False: neither could be done. */
 static inline bool give_up_pages(void *address, size_t bytes)
 {

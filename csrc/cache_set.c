@@ -65,7 +65,7 @@ int store_measure(struct store *store, struct cache *cache, const void *key, siz
 		.flags = (uint8_t)((item->ttl_ns || keep_expiry ? ENTRY_TTL : 0) | (item->cost_ns ? ENTRY_COST : 0) |
 				   (item->versioned ? ENTRY_VERSION : 0) | (on_pages ? ENTRY_EXTENT : 0) |
 				   (item->own_pages ? ENTRY_OWN_PAGES : 0)),
-		.expires_ns = item->ttl_ns ? cache_now_ns(cache) + item->ttl_ns : 0, .cost_ns = item->cost_ns,
+		.expires_ns = cache_expires_ns(cache, item->ttl_ns), .cost_ns = item->cost_ns,
 		.inline_bytes = on_pages ? sizeof(store->extent) + store->witness_bytes : value_bytes,
 	};
 	entry_measure(&store->entry);

@@ -25,7 +25,7 @@ static struct entry entry_for(struct cache *cache, const struct entry *old, uint
 	struct entry entry = *old;
 
 	entry.flags = (uint8_t)((entry.flags & ~ENTRY_TTL) | (ttl_ns ? ENTRY_TTL : 0));
-	entry.expires_ns = ttl_ns ? cache_now_ns(cache) + ttl_ns : 0;
+	entry.expires_ns = cache_expires_ns(cache, ttl_ns);
 	entry_measure(&entry);
 	return entry;
 }

@@ -74,8 +74,8 @@ static bool read_ttl(struct session *session, int64_t time, bool in_seconds, boo
 
 	if (__builtin_mul_overflow(time, in_seconds ? INT64_C(1000) : INT64_C(1), &ms))
 		return false;
-	if (is_absolute)
-		ms -= keyspace_time_ms(keys(session));
+	if (is_absolute && __builtin_sub_overflow(ms, keyspace_time_ms(keys(session)), &ms))
+		ms = 0; /* longer ago than can be counted */
 	if (ms > INT64_MAX / NS_PER_MS)
 		ms = INT64_MAX / NS_PER_MS; /* more than 292 years are so many */
 	*ttl_ns = ms > 0 ? (uint64_t)ms * (uint64_t)NS_PER_MS : 0;

@@ -170,6 +170,35 @@ static void a_touch_that_is_refused(enum prim_backing backing, size_t bytes)
 	fake_cache_end(cache);
 }
 
+/* The clock of the fake moves a little with each reading. */
+static bool is_about(uint64_t left_ns, uint64_t expected_ns)
+{
+	return left_ns <= expected_ns && expected_ns - left_ns < second_ns;
+}
+
+/* A time of more than there is does not come out as one that is over. */
+static void lives_as_long_as_there_is(size_t bytes)
+{
+	static const uint64_t ttls_ns[] = {INT64_MAX, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+	const uint64_t years_292_ns = INT64_MAX;
+
+	for (size_t i = 0; i < sizeof(ttls_ns) / sizeof(ttls_ns[0]); i++) {
+		struct cache *cache = make(PRIM_LAZYFREE);
+		struct cache_about about;
+		CHECK_EQ(store(cache, KEY, (struct change){1, bytes, ttls_ns[i], false}), DRP_OK);
+		CHECK_EQ(look(cache, KEY, &about), DRP_OK);
+		CHECK(is_about(cache_remaining_ns(cache, &about), years_292_ns));
+		CHECK_EQ(touch(cache, KEY, second_ns), DRP_OK);
+		CHECK_EQ(touch(cache, KEY, ttls_ns[i]), DRP_OK);
+		cache_advance_clock(cache, 1000000 * second_ns);
+		CHECK_EQ(look(cache, KEY, &about), DRP_OK);
+		CHECK(is_about(cache_remaining_ns(cache, &about), years_292_ns - 1000000 * second_ns));
+		check_counts(cache);
+		cache_close(cache);
+		cache_unref(cache);
+	}
+}
+
 /* What was at the places before is dead: it is given back, and the keys that are never touched stay. */
 static void touched_for_ever(enum prim_backing backing, uint64_t max_bytes, size_t bytes)
 {
@@ -470,6 +499,7 @@ int main(void)
 		RUN(versions_are_given_once, backing, 64 * PAGE);
 	}
 	for (int size = 0; size < SIZES; size++) {
+		RUN(lives_as_long_as_there_is, sizes[size]);
 		RUN(keeps_the_expiry, sizes[size], 0);
 		RUN(keeps_the_expiry, sizes[size], 3600 * second_ns);
 		RUN(strict_leases, sizes[size]);

@@ -104,8 +104,10 @@ def test_expiry(client: redis.Redis) -> None:
     assert client.get("a") is None
     assert client.expire("a", 1) is False
     assert client.execute_command("PSETEX", "a", 100_000, "1")
-    assert client.pexpireat("a", 1) is True
-    assert client.exists("a") == 0
+    for past_ms in (1, -1, -(2**63)):
+        client.set("a", "1")
+        assert client.pexpireat("a", past_ms) is True
+        assert client.exists("a") == 0
 
 
 def test_numbers(client: redis.Redis) -> None:
