@@ -302,7 +302,6 @@ PyObject *cache_object_keep(CacheObject *self, PyObject *const *arguments, Py_ss
 		stored = keeping.flags & KEEP_STORES ? keep(&keeping, lease) : 0;
 	if (stored >= 0)
 		status = share(&keeping, stored > 0);
-	cache_lease_end(&lease->lease);
 	key_free(&key);
 	value_free(&value);
 	PyObject *result = NULL;
