@@ -87,7 +87,7 @@ bool listener_open_unix(struct listener *listener, const char *path, mode_t mode
 
 	*listener = (struct listener){.is_unix = true, .is_ours = true};
 	if (strlen(path) >= sizeof(address.sun_path)) {
-		SAY("the path of a unix socket may have %zu bytes: %s", sizeof(address.sun_path) - 1, path);
+		SAY("the path of a unix socket may have %zu bytes: %.300s", sizeof(address.sun_path) - 1, path);
 		return false;
 	}
 	strcpy(address.sun_path, path);
