@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import droppable
+from droppable._flight.flight import Flight, Outcome
 from droppable.testing import advance_clock
 
 
@@ -264,3 +265,27 @@ def test_jitter_names_a_wrong_ttl_and_keeps_a_short_one() -> None:
         droppable.cache(ttl=wrong, jitter=0.5)(lambda: 1)()
     for _ in range(20):
         assert droppable.cache(ttl=lambda result: 5e-324, jitter=1)(lambda: 1)() == 1
+
+
+def test_a_flight_that_was_invalidated_after_its_store_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the store and the end of a computation is a moment: who asks then must not get what is out of date."""
+    calls: list[int] = []
+    stale: list[bool] = []
+
+    @droppable.cache
+    def count(number: int) -> int:
+        calls.append(number)
+        return len(calls)
+
+    land = Flight.land
+
+    def invalidated(flight: Flight, outcome: Outcome) -> None:
+        count.invalidate(1)
+        stale.append(flight.is_stale())
+        land(flight, outcome)
+
+    monkeypatch.setattr(Flight, "land", invalidated)
+    assert count(1) == 1
+    assert stale == [True]
+    monkeypatch.undo()
+    assert count(1) == 2
