@@ -197,6 +197,7 @@ class Cache(CoreCache, LiveMapping[K, V]):
 
         Raises:
             TypeError: prefix is neither str nor bytes.
+            MemoryError: there is no memory to look through the keys; some may have gone by then.
         """
         return self._delete_prefix(prefix_of(prefix), None)
 
