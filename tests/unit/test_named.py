@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import threading
 import weakref
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ OPTIONS: dict[str, tuple[list[Any], Any]] = {
     "max_bytes": (["64M", 64 << 20, float(64 << 20)], "65M"),
     "ttl": ([60, 60.0, timedelta(minutes=1)], None),
     "backing": (["lazyfree"], "auto"),
-    "serializer": ([os], None),
+    "serializer": ([pickle], None),
     "fork": (["share"], "wipe"),
     "wait_seconds": ([5, timedelta(seconds=5)], 6),
     "linger_seconds": ([0, 0.0], 1),
@@ -187,7 +188,7 @@ def test_the_list_has_all_that_are_open() -> None:
     first, second, third = Cache(), droppable.named("tiles"), Cache()
     new = [cache for cache in droppable.caches() if cache not in before]
     assert new == [function.cache, first, second, third]
-    assert [cache.name for cache in new] == [function.__qualname__, None, "tiles", None]
+    assert [cache.name for cache in new] == [f"{function.__module__}.{function.__qualname__}", None, "tiles", None]
     third.close()
     del new
     reference = weakref.ref(first)
