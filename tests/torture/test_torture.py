@@ -23,7 +23,7 @@ from typing import Any
 import numpy
 import pytest
 
-from droppable import Cache, UnsupportedError
+from droppable import Cache, RefusedError, UnsupportedError
 from droppable.lowlevel import Layout
 from droppable.testing import drop
 
@@ -155,12 +155,14 @@ class Torture:
             self.cache.set(key, values.value(key, version), None if chance.random() < 0.5 else 1000.0)
             counts["set"] += 1
         elif operation < 0.94:
-            if not self.cache.add(key, values.value(key, version)):
-                # what was there stays: versions below this one go on being right
+            try:
+                what = "add" if self.cache.add(key, values.value(key, version)) else "add to nothing"
+            except RefusedError:  # its pages were dropped while it was written
+                what = "add refused"
+            counts[what] += 1
+            if what != "add":  # what was there stays: versions below this one go on being right
                 self.started[key] = version - 1
-                counts["add to nothing"] += 1
                 return
-            counts["add"] += 1
         else:
             self.cache.discard(key)
             counts["delete"] += 1
