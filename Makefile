@@ -6,6 +6,7 @@
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
+#   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
 #   make memcached-suite  memcached's own tests, against the server      tools/fuzz_server.sh  libFuzzer on its parsers
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
@@ -34,7 +35,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test flaky suites demo bench memcached-suite kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky suites adapters demo bench memcached-suite kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -58,6 +59,10 @@ $(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
 # The peers, without what they would pull in: see the file.
 $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/requirements.stamp
 	@$(BIN)/python -m pip install --quiet --no-deps -r $<
+	@touch $@
+
+$(VENV)/adapters.stamp: requirements/adapters.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m pip install --quiet -r $<
 	@touch $@
 
 $(VENV)/docs.stamp: requirements/docs.txt $(VENV)/requirements.stamp
@@ -121,6 +126,13 @@ flaky: build
 # The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.
 suites: build
 	$(BIN)/python tools/suites.py $(ARGS)
+
+# The adapters: with the libraries' types, with the libraries, and with the libraries' own suites.
+# make adapters ARGS=BaseCacheTests: only this suite.
+adapters: build $(VENV)/adapters.stamp
+	$(BIN)/mypy src/droppable/adapters
+	$(BIN)/python -m pytest -q tests/adapters
+	$(BIN)/python tools/suites.py --adapters $(ARGS)
 
 # Work
 
