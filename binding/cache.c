@@ -355,7 +355,7 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 		cache_read_stats(cache, &stats);
 	stats.sets += self->accepted;
 	stats.evicted += self->accepted;
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
+	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
 			     "hits", (unsigned long long)stats.hits,
 			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
 			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
@@ -381,7 +381,8 @@ static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
 			     "pinned_bytes", (unsigned long long)stats.pinned_bytes,
 			     "window_bytes", (unsigned long long)stats.window_bytes,
 			     "index_lost_pages", (unsigned long long)stats.index_lost_pages,
-			     "yielded_bytes", (unsigned long long)stats.yielded_bytes);
+			     "yielded_bytes", (unsigned long long)stats.yielded_bytes,
+			     "saved_ns", (unsigned long long)stats.saved_ns, "lost_ns", (unsigned long long)stats.lost_ns);
 }
 
 static Py_ssize_t cache_object_length(CacheObject *self)

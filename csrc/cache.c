@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_cost.h"
 #include "cache_fork.h"
 #include "cache_fresh.h"
 #include "cache_internal.h"
@@ -313,14 +314,14 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	for (int tries = 0; tries < GET_RETRIES; tries++) {
 		int cause = find_fresh(cache, shard, hash, key, key_bytes, &found);
 		if (cause >= 0) {
-			shard->counts.misses[cause]++;
+			cost_note_miss(shard, hash, cause);
 			status = DRP_MISS;
 			goto out;
 		}
 		note_found(cache, shard, &found);
 		const uint64_t name = found_name(&found);
 		if (about)
-			*about = (struct cache_about){name, found.entry.expires_ns, found.entry.version};
+			*about = (struct cache_about){name, found.entry.expires_ns, found.entry.version, found.entry.cost_ns};
 		if (found.entry.flags & ENTRY_EXTENT)
 			status = get_extent(cache, shard, &found, mode, sink, pin, &room_bytes);
 		else
@@ -341,6 +342,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		}
 		if (status == DRP_OK) {
 			shard->hits++;
+			cost_note_hit(shard, &found.entry);
 			copied_pages = (found.entry.flags & ENTRY_EXTENT) && !pin->cache;
 		}
 		if (status != DRP_MISS)
@@ -350,7 +352,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		if (!replaced)
 			break;
 	}
-	shard->counts.misses[MISS_DROPPED]++;
+	cost_note_miss(shard, hash, MISS_DROPPED);
 out:
 	watch = shard->hits % WATCH_CALLS == 0;
 	shard_unlock_last(cache, shard);
@@ -385,7 +387,7 @@ int cache_look_at(struct cache *cache, const void *key, size_t key_bytes, struct
 	if (shard->closed) {
 		status = DRP_CLOSED;
 	} else if (find_whole(cache, shard, hash, key, key_bytes, &found)) {
-		*about = (struct cache_about){found_name(&found), found.entry.expires_ns, found.entry.version};
+		*about = (struct cache_about){found_name(&found), found.entry.expires_ns, found.entry.version, found.entry.cost_ns};
 		status = DRP_OK;
 	}
 	shard_unlock_last(cache, shard);
@@ -460,6 +462,7 @@ int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	if (shard->closed) {
 		status = DRP_CLOSED;
 	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && place == found_name(&found)) {
+		cost_take_back(shard, found.entry.cost_ns);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
 	}
@@ -492,6 +495,8 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 		pthread_mutex_lock(&shard->lock);
 		const struct cache_stats *counts = &shard->counts;
 		out->hits += shard->hits;
+		out->saved_ns += shard->saved_ns;
+		out->lost_ns += counts->lost_ns;
 		for (int cause = 0; cause < MISS_CAUSES; cause++)
 			out->misses[cause] += counts->misses[cause];
 		out->sets += counts->sets;

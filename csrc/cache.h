@@ -79,6 +79,7 @@ struct cache_about {
 	uint64_t place;      /* this very entry, and no later one of its key */
 	uint64_t expires_ns; /* by the cache's clock: see cache_remaining_ns(); 0: never */
 	uint64_t version;    /* of an entry stored with item.versioned; 0: it has none */
+	uint64_t cost_ns;    /* as it was stored */
 };
 
 int cache_create(const struct cache_config *config, struct cache **out);

@@ -22,18 +22,19 @@
 #include "pins.h"
 
 enum { SHARD_DIRTY_MOST = 128 /* pages of the index between two marks */ };
+enum { MISSED_PLACES = 64 /* for keys that are computed again: cache_cost.h */ };
 enum { SPAN_CAP_NS = 100000000 /* between two tries to get more address space than there was */ };
 
 struct shard {
 	pthread_mutex_t lock;
-	uint64_t hits; /* here, so that the lock's cache line is all that a hit writes */
+	uint64_t hits, saved_ns; /* here, so that the lock's cache line is all that a hit writes */
 	_Atomic int64_t room_to_use_bytes; /* of the room that was read to be good until room_of_ns: cache_room.c */
 	_Atomic uint64_t room_of_ns;
 	pthread_cond_t pin_changed;
 	struct arena arena;
 	struct index index;
 	struct pins pins;
-	struct cache_stats counts; /* entries and bytes are kept here; hits, mapped, pinned and lost are filled in when read */
+	struct cache_stats counts; /* entries and bytes are kept here; hits, saved, mapped, pinned and lost are filled in when read */
 	struct probation probation;
 	struct rewrite rewrite;
 	struct expiry expiry;
@@ -58,6 +59,7 @@ struct shard {
 	unsigned spare_credit;
 	uint64_t yield_serial; /* of the segment that cache_yield.c looks at next */
 	struct leases leases;
+	uint64_t missed[MISSED_PLACES]; /* hashes of keys that were looked up in vain, dropped or evicted; 0: none */
 } __attribute__((aligned(128))); /* two cache lines: neighbours' locks do not fight */
 
 struct cache {

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "cache_cost.h"
 #include "cache_fork.h"
 #include "cache_internal.h"
 #include "drp_assert.h"
@@ -139,16 +140,18 @@ int cache_get_kept(struct cache *cache, const void *key, size_t key_bytes, bool 
 		   struct cache_pin *pin)
 {
 	int there = cache_contains(cache, key, key_bytes);
+	struct cache_about about;
 
 	pin->cache = NULL;
 	if (there <= 0)
 		return there < 0 ? there : DRP_MISS;
-	int status = cache_get(cache, key, key_bytes, pins ? GET_PIN_OWN : GET_COPY, sink, pin, NULL);
+	int status = cache_get(cache, key, key_bytes, pins ? GET_PIN_OWN : GET_COPY, sink, pin, &about);
 	if (status == DRP_OK) {
 		struct shard *shard = shard_of(cache, hash_bytes(cache->secret, key, key_bytes));
 		pthread_mutex_lock(&shard->lock);
 		DRP_ASSERT(shard->hits > 0);
 		shard->hits--;
+		cost_take_back(shard, about.cost_ns);
 		shard_unlock(shard);
 	}
 	return status;

@@ -6,6 +6,7 @@
  */
 #include "cache_many.h"
 
+#include "cache_cost.h"
 #include "cache_fresh.h"
 #include "cache_room.h"
 #include "cache_yield.h"
@@ -40,7 +41,7 @@ static size_t look_up(struct cache *cache, struct shard *shard, struct cache_wan
 	const int cause = find_fresh(cache, shard, wanted->hash, wanted->key, wanted->key_bytes, &found);
 	wanted->status = DRP_MISS;
 	if (cause >= 0) {
-		shard->counts.misses[cause]++;
+		cost_note_miss(shard, wanted->hash, cause);
 		return 0;
 	}
 	wanted->status = WANTED_ALONE;
@@ -52,7 +53,10 @@ static size_t look_up(struct cache *cache, struct shard *shard, struct cache_wan
 	wanted->status = status;
 	wanted->place = found_name(&found);
 	note_found(cache, shard, &found);
-	shard->hits += status == DRP_OK;
+	if (status == DRP_OK) {
+		shard->hits++;
+		cost_note_hit(shard, &found.entry);
+	}
 	return found.entry.inline_bytes;
 }
 

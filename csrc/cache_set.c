@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_cost.h"
 #include "cache_fork.h"
 #include "cache_fresh.h"
 #include "cache_room.h"
@@ -291,6 +292,7 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 		if (update->is_strict)
 			update->new_place = name_of(shard, place);
 		shard->counts.sets++;
+		cost_note_store(shard, store->hash, store->entry.cost_ns);
 		shard_mark(shard, false);
 		shard_evict(cache, shard, place);
 		if (segment)

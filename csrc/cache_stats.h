@@ -24,6 +24,7 @@ struct cache_stats {
 	uint64_t bytes;         /* of those, as stored: with heads and padding */
 	uint64_t mapped_bytes;  /* address space, resident or not */
 	uint64_t pinned_bytes, window_bytes; /* not droppable: held by somebody; by nobody, but used a moment ago */
+	uint64_t saved_ns, lost_ns; /* computations that hits saved; that were made again after a drop or an eviction */
 	uint64_t index_lost_pages, yielded_bytes; /* yielded: because others took memory fast; drops, once they are found */
 };
 

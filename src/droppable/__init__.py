@@ -32,6 +32,7 @@ from droppable.lowlevel import UnsupportedError as UnsupportedError
 from droppable.lowlevel import ValueTooLargeError as ValueTooLargeError
 
 if _typing.TYPE_CHECKING:
+    from droppable import metrics as metrics
     from droppable import model as model
     from droppable import random as random
     from droppable import replay as replay

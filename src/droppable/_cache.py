@@ -230,6 +230,8 @@ class Cache(CoreCache, LiveMapping[K, V]):
         return CacheStats(
             stored_bytes=counts.pop("bytes"),
             dropped_index_pages=counts.pop("index_lost_pages"),
+            saved_seconds=counts.pop("saved_ns") / 1e9,
+            lost_seconds=counts.pop("lost_ns") / 1e9,
             **counts,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-_MODULES: Final = frozenset({"model", "random", "replay", "testing"})
+_MODULES: Final = frozenset({"metrics", "model", "random", "replay", "testing"})
 _NAMES: Final = frozenset({*_MODULES, "__version__"})
 
 

@@ -11,10 +11,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from droppable._cache import Cache
+
+PUBLISH: Final = "DROPPABLE_STATS"
+"""This variable of the environment, set to 1, lets `droppable top` read the counts of every process with a cache."""
 
 _live: dict[int, weakref.ref[Cache[Any, Any]]] = {}
 _named: dict[str, Cache[Any, Any]] = {}
@@ -38,6 +41,10 @@ def remember(cache: Cache[Any, Any]) -> None:
             _live.pop(number, None)
 
     _live[number] = weakref.ref(cache, gone)
+    if os.environ.get(PUBLISH, "") not in ("", "0"):
+        from droppable import _stats_page  # here: most programs need none of it
+
+        _stats_page.publish_or_tell(caches)
 
 
 def forget(cache: Cache[Any, Any]) -> None:

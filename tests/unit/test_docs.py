@@ -16,6 +16,7 @@ PAGES = [
     "docs/cache.md",
     "docs/changes.md",
     "docs/index.md",
+    "docs/metrics.md",
     "docs/migration.md",
     "docs/model.md",
     "docs/random.md",

@@ -46,6 +46,7 @@ MODULES = {
     "adapters",
     "cli",
     "lowlevel",
+    "metrics",
     "model",
     "random",
     "replay",
