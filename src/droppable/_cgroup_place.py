@@ -1,6 +1,6 @@
 """Where a memory cgroup can be made, and the bare file operations on cgroup directories.
 
-Caller: `_cgroup` alone, whose docstring has the picture.
+Callers: `_cgroup`, whose docstring has the picture, and `droppable top`.
 """
 
 from __future__ import annotations
@@ -52,10 +52,13 @@ def has_controller(version: int, directory: Path) -> bool:
     return version == 1 or "memory" in read(directory / "cgroup.controllers", "").split()
 
 
-def hierarchies() -> Iterator[tuple[int, Path, Path]]:
-    """Version, mount point and this process's own directory, for each mount that can have the memory controller."""
+def hierarchies(process: str = "self") -> Iterator[tuple[int, Path, Path]]:
+    """Version, mount point and a process's own directory, for each mount that can have the memory controller.
+
+    process: its number as text, or "self": this one. Mounts are those that this process sees.
+    """
     memberships = {}
-    for line in read(Path("/proc/self/cgroup"), "").splitlines():
+    for line in read(Path(f"/proc/{process}/cgroup"), "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "" or "memory" in controllers.split(","):
             memberships[2 if controllers == "" else 1] = path

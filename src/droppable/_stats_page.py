@@ -9,7 +9,7 @@ The folder is $XDG_RUNTIME_DIR/droppable, else /tmp/droppable-UID: mode 0700, an
 stats-PID.sock, mode 0600.
 
 Fork: the child closes what it inherited, or its copy would keep the parent's socket alive, and opens its own. Crash:
-the file stays, a connection to it is refused, and who looks removes it.
+the file stays, a connection to it is refused, and who looks removes it, or who publishes next.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def publish(caches: Callable[[], Iterable[Any]]) -> Path:
     about = place.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
         raise OSError(errno.EPERM, "this folder must be yours, and nobody else may write to it", str(place))
+    sweep(place)
     path = place / f"stats-{os.getpid()}.sock"
     unborn = path.with_suffix(".new")  # who finds the name below finds that somebody listens
     unborn.unlink(missing_ok=True)
@@ -134,6 +135,18 @@ def _remove() -> None:
         path.unlink(missing_ok=True)
 
 
+def sweep(place: Path) -> None:
+    """Removes the files of processes that were killed."""
+    try:
+        paths = list(place.glob("stats-*.sock"))
+    except OSError:
+        return
+    for path in paths:
+        number = path.name.removeprefix("stats-").removesuffix(".sock")
+        if number.isdecimal() and not os.path.exists(f"/proc/{number}"):
+            ask(int(number), place)
+
+
 def ask(pid: int, place: Path) -> dict[str, Any] | None:
     """What a process tells whose socket is in that folder; None: it publishes nothing, or does not answer now.
 
@@ -154,9 +167,10 @@ def ask(pid: int, place: Path) -> dict[str, Any] | None:
         told = json.loads(pieces)
     except ConnectionRefusedError:  # nobody listens any more
         try:
-            path.unlink(missing_ok=True)
+            if path.lstat().st_uid == os.getuid():
+                path.unlink(missing_ok=True)
         except OSError:
-            pass  # not ours to remove
+            pass  # somebody else has removed it
         return None
     except (OSError, ValueError):
         return None

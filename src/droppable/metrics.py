@@ -119,8 +119,8 @@ def publish() -> Path:
 
     A thread waits at a unix socket that only this user can open (mode 0600), and does nothing until somebody asks.
     DROPPABLE_STATS=1 in the environment does the same when the first cache is made. Calling it again changes nothing.
-    A forked child gets a socket of its own. The file goes when the process ends in the usual way; `droppable top`
-    removes the file of a process that was killed.
+    A forked child gets a socket of its own. The file goes when the process ends in the usual way; that of a process
+    that was killed is removed by `droppable top`, or by the next process that publishes.
 
     Returns:
         The path of the socket.

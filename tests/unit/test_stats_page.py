@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,14 +110,34 @@ def test_a_forked_child_tells_its_own_counts(place: Path) -> None:
     process.stdout.close()
 
 
-def test_the_file_of_a_process_that_was_killed_is_removed_by_who_looks(place: Path) -> None:
+@pytest.mark.parametrize("look", [_stats_page.ask, lambda pid, place: _stats_page.sweep(place)])
+def test_the_file_of_a_process_that_was_killed_is_removed_by_who_looks(
+    place: Path, look: Callable[[int, Path], object]
+) -> None:
     process = start(place, DROPPABLE_STATS="1")
     read_until_ready(process)
     process.kill()
     process.communicate()
     assert len(list(place.iterdir())) == 1
-    assert _stats_page.ask(process.pid, place) is None
+    look(process.pid, place)
     assert list(place.iterdir()) == []
+
+
+def test_who_publishes_removes_what_others_left_and_nothing_else(place: Path) -> None:
+    dead = start(place, DROPPABLE_STATS="1")
+    living = start(place, DROPPABLE_STATS="1")
+    for process in (dead, living):
+        read_until_ready(process)
+    dead.kill()
+    dead.communicate()
+    (place / "stats-of-something-else.sock").write_text("")
+    third = start(place, DROPPABLE_STATS="1")
+    read_until_ready(third)
+    left = {path.name for path in place.iterdir()}
+    assert left == {"stats-of-something-else.sock", f"stats-{living.pid}.sock", f"stats-{third.pid}.sock"}
+    for process in (living, third):
+        assert _stats_page.ask(process.pid, place) is not None
+        stop(process)
 
 
 def test_a_folder_that_others_may_write_to_is_refused_and_the_program_goes_on(place: Path) -> None:

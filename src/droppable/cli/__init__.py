@@ -1,3 +1,3 @@
-"""The command line: `droppable doctor` and `droppable run`. Each command is a file, and `_main` reads the arguments."""
+"""The command line: `droppable doctor`, `run`, `serve` and `top`. Each command is a file; `_main` reads arguments."""
 
 from droppable.cli._main import main as main

@@ -11,6 +11,7 @@ from droppable._arguments import parse_size
 from droppable.cli._doctor import doctor
 from droppable.cli._run import FAILED, run
 from droppable.cli._serve import serve
+from droppable.cli._top import top
 from droppable.lowlevel import page_size_bytes
 
 
@@ -61,6 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     commands.add_parser("serve", help="one cache for all processes of this host, for clients of memcached and Redis")
 
+    about = "which processes have memory that the kernel may take, and their caches"
+    top_parser = commands.add_parser("top", help=about, description=f"Shows {about}.")
+    top_parser.add_argument("pid", nargs="?", type=int, metavar="PID", help="this process alone")
+    top_parser.add_argument("--once", action="store_true", help="one report as text, and no more")
+    top_parser.add_argument("--json", action="store_true", help="with --once: one JSON object, for programs")
+    top_parser.add_argument(
+        "--interval", type=float, default=2.0, metavar="SECONDS", help="between two reports (default: 2)"
+    )
+
     words = sys.argv[1:] if argv is None else argv
     if list(words[:1]) == ["serve"]:  # the server reads its options by itself
         return serve(words[1:])
@@ -68,9 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.version:
         return _printed(lambda: print(f"droppable {version('droppable')}"))
     if arguments.name is None:
-        parser.error("a COMMAND is missing: doctor, run or serve")
+        parser.error("a COMMAND is missing: doctor, run, serve or top")
     if arguments.name == "doctor":
         return _printed(lambda: doctor(as_json=arguments.json))
+    if arguments.name == "top":
+        if arguments.pid is not None and arguments.pid < 1:
+            top_parser.error(f"PID must be 1 or more; you gave {arguments.pid}")
+        if arguments.json and not arguments.once:
+            top_parser.error("--json goes with --once")
+        if not 0 < arguments.interval <= 86400:
+            top_parser.error(f"--interval must be more than 0, and a day at most; you gave {arguments.interval}")
+        return _printed(lambda: top(arguments.pid, arguments.once, arguments.json, arguments.interval))
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         run_parser.error("a command to run is missing, as in: droppable run --memory 256M -- python3 program.py")
@@ -80,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printed(call: Callable[[], object]) -> int:
-    """call() prints on standard output: 0, or 1 with one line on standard error where that cannot be written to."""
+    """call() prints on standard output. Its status, if it gives one; 1 where standard output cannot be written to."""
     try:
-        call()
+        status = call()
         sys.stdout.flush()
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
@@ -90,4 +108,4 @@ def _printed(call: Callable[[], object]) -> int:
         # What is left in the buffer must not be tried again at the exit, which would fail as well and say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
         return 1
-    return 0
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,93 @@
+"""`droppable top`: what caches and servers tell of themselves: hits, and misses by cause, by name.
+
+Processes that publish their counts (`droppable.metrics.publish`) are asked at their socket, servers at their own unix
+socket, with memcached's `stats`. Both answer within half a second, or are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from droppable import _stats_page
+from droppable.cli._serve import PROGRAM
+from droppable.cli._top_memory import short_name
+
+_COMM_BYTES: Final = 15
+_LISTENS: Final = 0x10000
+_ASK_SECONDS: Final = 0.5
+_MOST_BYTES: Final = 1 << 20
+
+_OF_SERVER: Final = {
+    "hits": "get_hits",
+    "misses_expired": "get_expired",
+    "misses_evicted": "misses_evicted",
+    "misses_dropped": "misses_dropped",
+    "refused": "refused",
+    "dropped": "dropped",
+    "entries": "curr_items",
+    "stored_bytes": "bytes",
+    "yielded_bytes": "yielded_bytes",
+}
+"""Our name for what a server counts, and its own."""
+
+
+def caches_of(pid: int) -> list[dict[str, Any]]:
+    """The caches of a process that publishes them, with the counts of `CacheStats`."""
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return []
+    places = [_stats_page.folder(), Path(f"/run/user/{owner}/droppable"), Path(f"/tmp/droppable-{owner}")]
+    for place in dict.fromkeys(places):
+        told = _stats_page.ask(pid, place)
+        if told is not None:
+            return [cache for cache in told.get("caches", []) if isinstance(cache, dict)]
+    return []
+
+
+def servers_of(pid: int) -> list[dict[str, Any]]:
+    """The server that this process is, at the first unix socket that answers; names as for caches. Else nothing."""
+    if short_name(pid) != PROGRAM[:_COMM_BYTES]:
+        return []
+    for path in _sockets(pid):
+        stats = _ask_server(path)
+        if stats:
+            counts = {ours: stats.get(theirs, 0) for ours, theirs in _OF_SERVER.items()}
+            known = counts["misses_expired"] + counts["misses_evicted"] + counts["misses_dropped"]
+            absent = max(0, stats.get("get_misses", 0) - known)
+            evicted = max(0, stats.get("evictions", 0) - counts["dropped"])
+            return [{"name": "server", "socket": path, **counts, "misses_absent": absent, "evicted": evicted}]
+    return []
+
+
+def _sockets(pid: int) -> list[str]:
+    """Paths of unix sockets at which a process listens."""
+    try:
+        links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        rows = Path(f"/proc/{pid}/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
+    except OSError:
+        return []
+    inodes = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
+    fields = [row.split(None, 7) for row in rows]
+    return [row[7] for row in fields if len(row) == 8 and row[6] in inodes and int(row[3], 16) & _LISTENS]
+
+
+def _ask_server(path: str) -> dict[str, int]:
+    answer = bytearray()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_ASK_SECONDS)
+            connection.connect(path)
+            connection.sendall(b"stats\r\n")
+            while not answer.endswith(b"END\r\n") and len(answer) < _MOST_BYTES:
+                piece = connection.recv(1 << 16)
+                if not piece or answer.startswith(b"CLIENT_ERROR"):
+                    return {}
+                answer += piece
+    except OSError:
+        return {}
+    return {found[1]: int(found[2]) for found in re.finditer(r"^STAT (\w+) (\d+)\r$", answer.decode(), re.MULTILINE)}
