@@ -3,7 +3,8 @@
     python benchmarks/cache_instructions.py                         of the package installed for this Python
     python benchmarks/cache_instructions.py --against PYTHON        and the ratio to the one installed for another
 
-Hits of methods whose identity was declared come last, with the ratio to a function's hit.
+Hits of methods whose identity was declared come last, and hits while the metrics are exported to Prometheus and to
+`droppable top`, with the ratio to a function's hit. Those need prometheus_client.
 
 Counted is what happens inside the binding's entry points (ENTRIES), less the looks at memory limits (LOOKS). Those come
 by the clock, and a program under valgrind runs some fifty times as long: it would be charged fifty times as many. Each
@@ -92,6 +93,12 @@ METHODS = {
     "method hit, by value": "for i in range(count): models[i % 1000].by_value(names[i % 1000])",
 }
 
+METRICS_SETUP = """
+droppable.metrics.prometheus()
+droppable.metrics.publish()
+"""
+METRICS = {"decorator hit, metrics on": OPERATIONS["decorator hit"]}
+
 
 def collected(python: str, operation: str, count: int) -> int:
     """All instructions of a run with that many operations."""
@@ -132,9 +139,10 @@ def main() -> None:
             line += f"{other:10.0f}{here / other:8.3f}"
         print(line, flush=True)
     function = per_operation(sys.executable, OPERATIONS["decorator hit"])
-    for name, operation in METHODS.items():
+    for name, operation in (*METHODS.items(), *METRICS.items()):
         if options.only in name:
-            here = per_operation(sys.executable, METHODS_SETUP + operation)
+            setup = METHODS_SETUP if name in METHODS else METRICS_SETUP
+            here = per_operation(sys.executable, setup + operation)
             print(f"{name:28}{here:14.0f}{here / function:10.3f} of a function's hit", flush=True)
 
 

@@ -308,6 +308,16 @@ def test_rates_are_of_the_time_between_two_reports() -> None:
     assert [process["dropped_bytes_per_second"] for process in processes] == [2000, None, None]
 
 
+def test_real_drops_are_counted(make_cache: Callable[..., droppable.Cache]) -> None:
+    cache = make_cache()
+    for number in range(100):
+        cache[number] = b"x" * 100_000
+    before = _top_group.machine_lazyfreed_pages()
+    dropped = droppable.testing.drop(cache).dropped_pages
+    assert dropped > 1000
+    assert _top_group.machine_lazyfreed_pages() - before >= dropped - UNCOUNTED_PAGES
+
+
 @pytest.mark.parametrize("width, height", [(80, 24), (40, 10), (20, 3), (200, 60), (1, 1)])
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_lines_fit_the_terminal(width: int, height: int, count: int, stranger: Any) -> None:
