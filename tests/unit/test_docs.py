@@ -42,6 +42,9 @@ def test_the_examples_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks = blocks[:1]  # the others spell pages of 4096 bytes out
     if "numpy" in text:
         pytest.importorskip("numpy", reason="NumPy is not installed")
+    if page == "docs/metrics.md":
+        pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+        pytest.importorskip("opentelemetry.metrics", reason="opentelemetry-api is not installed")
     module = ModuleType("page_of_documentation")  # as a script, so that pickle finds the classes of the examples
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks:

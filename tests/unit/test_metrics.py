@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 import droppable
 from droppable._metrics import Reader
 from droppable._stats import COUNTS
 from droppable.metrics import FAMILIES
+
+prometheus = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+prometheus_parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
+opentelemetry = pytest.importorskip("opentelemetry.sdk.metrics", reason="opentelemetry-sdk is not installed")
+opentelemetry_export = pytest.importorskip(
+    "opentelemetry.sdk.metrics.export", reason="opentelemetry-sdk is not installed"
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 DASHBOARD = DOCS / "dashboards" / "droppable.json"
@@ -42,12 +44,12 @@ def tiles() -> Iterator[droppable.Cache[Any, Any]]:
         yield cache
 
 
-def samples(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
+def samples(registry: Any) -> dict[tuple[str, str, str], float]:
     """Name, cache and cause, and the value, as a scrape reads them."""
-    text = generate_latest(registry).decode()
+    text = prometheus.generate_latest(registry).decode()
     return {
         (sample.name, sample.labels["cache"], sample.labels.get("cause", "")): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in prometheus_parser.text_string_to_metric_families(text)
         for sample in family.samples
     }
 
@@ -73,7 +75,7 @@ def test_names_end_in_their_unit_as_prometheus_has_it() -> None:
 
 def test_prometheus_reads_what_stats_tells(only: list[droppable.Cache], tiles: droppable.Cache[Any, Any]) -> None:
     only.append(tiles)
-    registry = CollectorRegistry()
+    registry = prometheus.CollectorRegistry()
     droppable.metrics.prometheus(registry)
     tiles["a"] = b"value"
     assert tiles["a"] == b"value"
@@ -91,20 +93,19 @@ def test_prometheus_reads_what_stats_tells(only: list[droppable.Cache], tiles: d
 
 
 def test_a_registry_takes_the_metrics_once_and_gives_them_back(only: list[droppable.Cache]) -> None:
-    registry = CollectorRegistry()
+    registry = prometheus.CollectorRegistry()
     collector = droppable.metrics.prometheus(registry)
     with pytest.raises(ValueError, match="droppable_cache_hits"):
         droppable.metrics.prometheus(registry)
     registry.unregister(collector)
-    assert generate_latest(registry) == b""
+    assert prometheus.generate_latest(registry) == b""
 
 
 def test_opentelemetry_reads_what_stats_tells(only: list[droppable.Cache], tiles: droppable.Cache[Any, Any]) -> None:
     only.append(tiles)
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    meter: Meter = provider.get_meter("test")
-    droppable.metrics.opentelemetry(meter)
+    reader = opentelemetry_export.InMemoryMetricReader()
+    provider = opentelemetry.MeterProvider([reader], shutdown_on_exit=False)
+    droppable.metrics.opentelemetry(provider.get_meter("test"))
     tiles["a"] = bytes(10_000)
     assert tiles.get("b") is None
     data = reader.get_metrics_data()
@@ -115,7 +116,7 @@ def test_opentelemetry_reads_what_stats_tells(only: list[droppable.Cache], tiles
     for family in FAMILIES:
         metric = metrics[family.opentelemetry]
         assert metric.unit == family.unit
-        assert isinstance(metric.data, Sum) == (family.kind == "counter")
+        assert isinstance(metric.data, opentelemetry_export.Sum) == (family.kind == "counter")
         read = {point.attributes.get("cause", ""): point.value for point in metric.data.data_points}  # type: ignore[union-attr]
         assert read == {cause: getattr(stats, field) for cause, field in family.counts}
     provider.shutdown()

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyte
 import pytest
 
 import droppable
 from droppable._arguments import format_size
 from droppable._stats import COUNTS
 from droppable.cli import _top, _top_group, _top_memory, _top_text, main
+
+pyte = pytest.importorskip("pyte", reason="pyte, a terminal in memory, is not installed")
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = os.sysconf("SC_PAGE_SIZE")
