@@ -146,6 +146,12 @@ static int encode_native(struct key *key, PyObject *object, int depth)
 	return result;
 }
 
+static inline void append_scope(unsigned char *at, uint64_t scope)
+{
+	at[0] = '@';
+	memcpy(at + 1, &scope, sizeof(scope));
+}
+
 __attribute__((always_inline)) static inline void begin(struct core_state *core, struct key *key, uint64_t scope)
 {
 	key->core = core;
@@ -154,10 +160,8 @@ __attribute__((always_inline)) static inline void begin(struct core_state *core,
 	key->start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
 	key->bytes = key->start;
 	key->hashed_bytes = 0;
-	if (scope != SCOPE_NONE) {
-		key->data[0] = '@';
-		memcpy(key->data + 1, &scope, sizeof(scope));
-	}
+	if (scope != SCOPE_NONE)
+		append_scope(key->data, scope);
 }
 
 __attribute__((always_inline)) static inline int finish(struct key *key, int result)
@@ -179,6 +183,38 @@ int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object
 	if (result == 1)
 		result = key_encode_tree(key, object);
 	return finish(key, result);
+}
+
+size_t key_encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room)
+{
+	const size_t start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
+	const void *data;
+	int64_t number;
+	size_t bytes;
+	char tag = 's';
+
+	if (PyUnicode_CheckExact(object) && PyUnicode_IS_COMPACT_ASCII(object)) {
+		data = PyUnicode_DATA(object);
+		bytes = (size_t)PyUnicode_GET_LENGTH(object);
+	} else if (PyLong_CheckExact(object)) {
+		int overflow;
+		number = PyLong_AsLongLongAndOverflow(object, &overflow);
+		if (overflow)
+			return 0;
+		tag = 'i';
+		data = &number;
+		bytes = sizeof(number);
+	} else {
+		return 0;
+	}
+	if (bytes >= KEY_LONGEST_BYTES || start + 1 + bytes > room)
+		return 0;
+	if (scope != SCOPE_NONE)
+		append_scope(into, scope);
+	into[start] = (unsigned char)tag;
+	__asm__("" : "+r"(bytes)); /* the compiler forgets the bound: knowing it, it copies by rep movs, three times as long */
+	memcpy(into + start + 1, data, bytes);
+	return start + 1 + bytes;
 }
 
 void key_free(struct key *key)

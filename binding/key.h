@@ -60,6 +60,11 @@ struct key {
 int key_encode(struct core_state *core, struct key *key, PyObject *object);
 int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object, uint64_t scope);
 void key_free(struct key *key);
+/*
+ * The same bytes, for those keys that most calls have (a str of ASCII, an int of 64 bits) and that fit in so much room: how many
+ * they are. 0: it is no such key, and nothing was done; key_encode_scoped() is to be called.
+ */
+size_t key_encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room);
 
 /*
  * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and

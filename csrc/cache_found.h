@@ -43,10 +43,14 @@ static inline bool shard_open_entry(struct found *found)
 bool shard_read_extent(struct found *found, struct entry_extent *extent);
 /* The one way from an extent to its pages: the segment that it is in and where it begins. NULL: the segment is gone. */
 struct segment *shard_extent_segment(const struct shard *shard, const struct entry_extent *extent, unsigned char **address);
-/* Tells the entry from all others that are or will be there, also after the lock was given back. */
+/* Tells the entry at an offset from all others that are or will be there, also after the lock was given back. */
+static inline uint64_t entry_name(const struct segment *segment, size_t offset)
+{
+	return segment->serial << ARENA_OFFSET_BITS | offset / ARENA_UNIT;
+}
 static inline uint64_t found_name(const struct found *found)
 {
-	return found->segment->serial << ARENA_OFFSET_BITS | found->offset / ARENA_UNIT;
+	return entry_name(found->segment, found->offset);
 }
 size_t found_end(const struct found *found);
 /* Is all of the found entry there, its extent included? Its reader stands behind the key, and is used up. */

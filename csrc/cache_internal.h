@@ -85,9 +85,13 @@ static inline uint64_t shard_entries(const struct shard *shard)
 {
 	return shard->index.entries - shard->index.orphans;
 }
+static inline unsigned shard_number_of(const struct cache *cache, uint64_t hash)
+{
+	return (unsigned)(hash >> 8) & (cache->shard_count - 1);
+}
 static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 {
-	struct shard *shard = &cache->shards[(hash >> 8) & (cache->shard_count - 1)];
+	struct shard *shard = &cache->shards[shard_number_of(cache, hash)];
 
 	__asm__("" : "+r"(shard)); /* the compiler keeps the address, and does not work it out anew for each use */
 	return shard;

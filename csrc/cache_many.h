@@ -22,7 +22,8 @@ struct cache_wanted {
 	struct cache_sink *sink; /* one for each key: what cache_get() says of it */
 	int status;              /* out: DRP_OK, DRP_MISS, DRP_CLOSED, DRP_REFUSED as cache_get(), or WANTED_ALONE */
 	uint64_t place;          /* out: with DRP_OK, what cache_get() tells in struct cache_about */
-	uint64_t hash;           /* private */
+	uint64_t hash, *slot;    /* private */
+	struct segment *segment; /* private */
 };
 
 /*

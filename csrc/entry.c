@@ -6,14 +6,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "entry_small.h"
 #include "prim.h"
-
-struct piece {
-	uint32_t stamp;
-	uint16_t length; /* of the payload behind it */
-	uint8_t flags;
-	uint8_t kind;
-};
 
 struct lengths {
 	uint16_t key, meta;
@@ -24,19 +18,14 @@ struct wide_lengths {
 	uint64_t key, meta;
 };
 
-/* Of a small entry: it is never split, so that its one piece's length tells the value's. */
-struct small_lengths {
-	uint8_t key, meta;
-};
-
 enum { PIECE = ENTRY_PIECE_BYTES, HEAD_MAX = sizeof(struct lengths) + sizeof(struct wide_lengths) + 24 };
 
-_Static_assert(sizeof(struct piece) == PIECE, "entry_place() reckons with it");
+_Static_assert(sizeof(struct entry_piece) == PIECE, "entry_place() reckons with it");
 
 static size_t lengths_bytes(unsigned flags)
 {
 	if (flags & ENTRY_SMALL)
-		return sizeof(struct small_lengths);
+		return sizeof(struct entry_small_lengths);
 	return sizeof(struct lengths) + (flags & ENTRY_WIDE ? sizeof(struct wide_lengths) : 0);
 }
 
@@ -105,7 +94,7 @@ static _Atomic uint32_t *stamp_at(const unsigned char *base, size_t offset)
 }
 
 /* Begins a piece: the stamp is the mark, so it goes first, and nothing writes it again. */
-static size_t begin_piece(unsigned char *base, size_t offset, const struct piece *piece)
+static size_t begin_piece(unsigned char *base, size_t offset, const struct entry_piece *piece)
 {
 	atomic_store_explicit(stamp_at(base, offset), piece->stamp, memory_order_relaxed);
 	prim_step();
@@ -128,7 +117,7 @@ static size_t encode_head(unsigned char *head, const struct entry *entry)
 	unsigned char *at = head;
 
 	if (flags & ENTRY_SMALL) {
-		const struct small_lengths small = {(uint8_t)entry->key_bytes, (uint8_t)entry->meta_bytes};
+		const struct entry_small_lengths small = {(uint8_t)entry->key_bytes, (uint8_t)entry->meta_bytes};
 		at = put(at, &small, sizeof(small));
 	} else {
 		const bool wide = flags & ENTRY_WIDE;
@@ -154,7 +143,7 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 {
 	const unsigned flags = entry->flags;
 	size_t left = entry->bytes, at = start, room = 0;
-	struct piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
+	struct entry_piece piece = {.stamp = stamp, .flags = (uint8_t)(flags | ENTRY_FIRST), .kind = entry->kind};
 
 	if (left + PIECE <= page_left(start)) { /* one piece, as nearly all are */
 		piece.length = (uint16_t)left;
@@ -196,7 +185,7 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 	}
 }
 
-static bool read_piece(const unsigned char *base, size_t offset, uint32_t stamp, struct piece *piece)
+static bool read_piece(const unsigned char *base, size_t offset, uint32_t stamp, struct entry_piece *piece)
 {
 	memcpy(piece, base + offset, PIECE);
 	prim_step();
@@ -207,7 +196,7 @@ static bool read_piece(const unsigned char *base, size_t offset, uint32_t stamp,
 
 static bool next_piece(struct entry_reader *reader)
 {
-	struct piece piece;
+	struct entry_piece piece;
 	size_t offset = round_up(reader->at, prim_page_size());
 
 	if (offset >= reader->end || !read_piece(reader->base, offset, reader->stamp, &piece) ||
@@ -302,7 +291,7 @@ bool entry_match(struct entry_reader *reader, const void *with, size_t bytes)
 /* The lengths of an entry of one piece. False: they cannot be: it was dropped meanwhile. */
 static bool read_small_lengths(struct entry_reader *reader, struct entry *entry)
 {
-	struct small_lengths lengths;
+	struct entry_small_lengths lengths;
 	const size_t payload_bytes = reader->left;
 
 	if (payload_bytes < sizeof(lengths))
@@ -356,7 +345,7 @@ static bool fits(size_t start, size_t end, size_t bytes)
 bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t stamp, struct entry_reader *reader,
 		struct entry *entry)
 {
-	struct piece piece;
+	struct entry_piece piece;
 
 	if (start >= end)
 		return false;
@@ -404,7 +393,7 @@ bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_
 bool entry_next(const unsigned char *base, size_t *offset, size_t end, uint32_t stamp, size_t *start)
 {
 	const size_t page = prim_page_size();
-	struct piece piece;
+	struct entry_piece piece;
 
 	for (size_t at = *offset; at < end;) {
 		if (!read_piece(base, at, stamp, &piece) || piece.length > page_left(at) - PIECE) {

@@ -78,14 +78,6 @@ static inline bool index_has_page(struct index *index, uint32_t page_number)
 	return false;
 }
 
-/* The first bucket of a search comes from memory. */
-static inline void index_prefetch(const struct index *index, uint64_t hash)
-{
-	const uint32_t number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK;
-
-	__builtin_prefetch(index_page_address(index, number) + index_home_of(hash) * INDEX_BUCKET_SLOTS);
-}
-
 /* Begins a search; then index_next() until it returns false. Any change of the index ends a search. */
 static inline void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
 {

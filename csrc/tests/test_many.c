@@ -10,6 +10,7 @@
 #include "cache_on_fake.h"
 #include "check.h"
 #include "check_counts.h"
+#include "hash.h"
 #include "prim_fake.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, KEYS = 40 };
@@ -140,6 +141,72 @@ static void what_expired_is_not_there(void)
 	fake_cache_end(cache);
 }
 
+/* Keys of each length that differ in one byte, wherever that is; with a time to live and a version or without. */
+static void keys_of_each_length(void)
+{
+	enum { LONGEST = 20 };
+	struct cache *cache = make(PRIM_LAZYFREE, 2);
+	unsigned char keys[MANY_KEYS_MOST][LONGEST];
+	struct cache_wanted wanted[MANY_KEYS_MOST];
+	struct cache_stats stats;
+	size_t found = 0;
+
+	for (size_t length = 1; length <= LONGEST; length++) {
+		size_t count = 0;
+		for (size_t at = 0; at < length; at++, count += 2) {
+			memset(keys[count], 'k', length);
+			keys[count][at] = (unsigned char)(1 + at);
+			memcpy(keys[count + 1], keys[count], length);
+			keys[count + 1][at] = (unsigned char)(101 + at); /* is not stored */
+			const uint64_t value = length * 100 + at;
+			const struct drp_part part = {&value, sizeof(value)};
+			const struct cache_item item = {.parts = &part, .part_count = 1, .meta = "meta", .meta_bytes = at % 5,
+							.ttl_ns = at % 3 ? 1000000000 : 0, .cost_ns = at % 4 ? 7 : 0,
+							.versioned = at % 2};
+			CHECK_EQ(cache_set(cache, keys[count], length, &item, SET_ALWAYS), DRP_OK);
+		}
+		for (size_t i = 0; i < count; i++) {
+			sinks[i].base = (struct cache_sink){.reserve = client_reserve};
+			wanted[i] = (struct cache_wanted){.key = keys[i], .key_bytes = length, .sink = &sinks[i].base};
+		}
+		cache_get_many(cache, wanted, count);
+		for (size_t i = 0; i < count; i++) {
+			const uint64_t value = length * 100 + i / 2;
+			CHECK_EQ(wanted[i].status, i % 2 ? DRP_MISS : DRP_OK);
+			CHECK(i % 2 || (sinks[i].bytes == sizeof(value) && memcmp(sinks[i].value, &value, sizeof(value)) == 0));
+			CHECK(i % 2 || sinks[i].meta_bytes == i / 2 % 5);
+			found += i % 2 == 0;
+		}
+	}
+	cache_read_stats(cache, &stats);
+	CHECK_EQ(stats.hits, found);
+	CHECK_EQ(stats.misses[MISS_ABSENT], found);
+	check_counts(cache);
+	fake_cache_end(cache);
+}
+
+/* What was looked up many at a time is marked as used, as what was looked up alone is. */
+static void a_look_up_notes_the_use(void)
+{
+	const struct cache_config config = {.backing = PRIM_LAZYFREE, .shards = 1, .segment_bytes = SEGMENT,
+					    .max_bytes = UINT64_C(1) << 30};
+	struct cache *cache = fake_cache_make(&config);
+	struct shard *shard = &cache->shards[0];
+	struct index_cursor cursor;
+	const uint64_t key = 0;
+
+	CHECK_EQ(client_set(cache, key, 1, 0, false, SET_ALWAYS), DRP_OK);
+	const uint64_t hash = hash_bytes(cache->secret, &key, sizeof(key));
+	index_find(&shard->index, hash, &cursor);
+	CHECK(index_next(&shard->index, &cursor) && !index_is_hot(&cursor));
+	struct segment *segment = arena_segment(&shard->arena, arena_place_number(cursor.place));
+	const size_t page = arena_place_offset(cursor.place) / PAGE;
+	segment->pages[0].used = 0;
+	CHECK_EQ(look_up(cache, 1, false, DRP_MISS), 1);
+	CHECK(index_is_hot(&cursor) && segment_is_used(segment, page));
+	fake_cache_end(cache);
+}
+
 int main(void)
 {
 	for (int backing = PRIM_LAZYFREE; backing <= PRIM_DROPPABLE; backing++) {
@@ -148,6 +215,8 @@ int main(void)
 		RUN(drops_at_each_step, backing);
 	}
 	RUN(what_expired_is_not_there);
+	RUN(keys_of_each_length);
+	RUN(a_look_up_notes_the_use);
 	for (size_t i = 0; i < MANY_KEYS_MOST; i++)
 		free(sinks[i].value);
 	return check_done();

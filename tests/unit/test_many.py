@@ -56,6 +56,34 @@ class TestGetMany:
         assert cache.get_many(set(keys)) == wanted
         assert cache.get_many([EncodedKey(key) for key in keys]) == {EncodedKey(key): repr(key) for key in keys}
 
+    def test_keys_of_each_length(self, cache: Cache) -> None:
+        """Short ones stand in one buffer; what does not fit there has memory of its own."""
+        keys: list[Any] = ["k" * length for length in range(5000)]
+        keys += [b"k" * length for length in range(0, 5000, 100)] + [10**length for length in range(40)]
+        for number, key in enumerate(keys):
+            cache[key] = str(number)
+        wanted = {key: str(number) for number, key in enumerate(keys)}
+        assert cache.get_many(keys) == wanted
+        assert cache.get_many(keys[::-1]) == wanted
+        part = cache.namespace("part")
+        assert part.get_many(keys) == {}
+        assert part.set_many(wanted) == []
+        assert part.get_many(keys) == wanted
+
+    def test_small_values_of_each_kind(self, cache: Cache) -> None:
+        """As get() gives them, with and without a time to live; arrays have a meta beside their bytes."""
+        numpy = pytest.importorskip("numpy")
+        arrays = {("array", n): numpy.arange(n, dtype="i4") for n in range(0, 100, 7)}
+        others = {("value", n): value_of(n) for n in range(40)}
+        cache.set_many(arrays)
+        cache.set_many(others, ttl=100)
+        found = cache.get_many([*arrays, *others])
+        assert {key: found[key] for key in others} == others
+        for key, array in arrays.items():
+            assert found[key].dtype == array.dtype
+            assert numpy.array_equal(found[key], array)
+            assert not found[key].flags.writeable
+
     def test_a_key_that_is_given_twice(self, cache: Cache) -> None:
         cache["a"] = 1
         cache[1] = "int"
