@@ -709,6 +709,8 @@ static PyMethodDef cache_methods[] = {
 	{"_scope", (PyCFunction)(void (*)(void))cache_object_scope, METH_FASTCALL,
 	 "_scope($self, cell, mode, /)\n--\n\n"
 	 "The scope in a cell. mode 0: None if there is none, counted as a miss; 1: the same, not counted; 2: one is made."},
+	{"_get_in", (PyCFunction)(void (*)(void))cache_object_get_in, METH_FASTCALL,
+	 "_get_in($self, cell, key, default, copy, /)\n--\n\nget() in the part of the cache that this cell is of."},
 	{"_count", (PyCFunction)cache_object_count, METH_O, "_count($self, scope, /)\n--\n\nHow many keys it has."},
 	{"_delete_prefix", (PyCFunction)(void (*)(void))cache_object_delete_prefix, METH_FASTCALL,
 	 "_delete_prefix($self, prefix, scope, /)\n--\n\nHow many keys were deleted that begin so. scope may be None."},

@@ -71,6 +71,7 @@ int cache_object_accept(CacheObject *self, struct cache *cache, const struct key
 /* part.c: methods of Cache. */
 PyObject *cache_object_scope(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *cache_object_count(CacheObject *self, PyObject *scope);
+PyObject *cache_object_get_in(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *cache_object_delete_prefix(CacheObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *cache_object_revoke(CacheObject *self, PyObject *scope);
 

@@ -286,25 +286,26 @@ static int append_call_head(struct key *key, size_t elements, uint64_t first)
 }
 
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number)
+		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number, PyObject *first)
 {
 	const size_t named = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 
 	begin(core, key, scope);
 	int result = append_call_head(key, 1 + count + 2 * named, key_first_of_call(count, number));
 	for (size_t i = 0; i < count && result == 0; i++)
-		result = append_element(key, arguments[i], 1);
+		result = append_element(key, i == 0 && first ? first : arguments[i], 1);
 	if (named > 0 && result == 0)
 		result = append_keywords(key, arguments + count, keywords, named, by_name);
 	if (result == 1) {
-		PyObject *tuple = key_of_call(arguments, count, keywords, by_name, number);
+		PyObject *tuple = key_of_call(arguments, count, keywords, by_name, number, first);
 		result = tuple ? key_encode_tree(key, tuple) : -1;
 		Py_XDECREF(tuple);
 	}
 	return finish(key, result);
 }
 
-PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name, uint64_t number)
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name, uint64_t number,
+		      PyObject *first)
 {
 	const size_t named_count = keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0;
 	struct named inline_named[NAMED_INLINE], *named = inline_named;
@@ -320,7 +321,7 @@ PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywor
 	if (tuple && positional) {
 		PyTuple_SET_ITEM(tuple, at++, positional);
 		for (size_t i = 0; i < count; i++)
-			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(arguments[i]));
+			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(i == 0 && first ? first : arguments[i]));
 		for (size_t i = 0; i < named_count; i++) {
 			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(named[i].name));
 			PyTuple_SET_ITEM(tuple, at++, Py_NewRef(named[i].value));

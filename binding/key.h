@@ -69,11 +69,13 @@ size_t key_encode_short(PyObject *object, uint64_t scope, unsigned char *into, s
 /*
  * The arguments of a fast call, keywords being NULL or the names of the last ones: as bytes, without making the tuple, and
  * as the tuple itself. The bytes are those of key_encode_scoped() of the tuple. by_name: keyword arguments in any order are
- * one key; else they stand in the order of the call. number: of the class or instance that it is a method of, or 0.
+ * one key; else they stand in the order of the call. number: of the class or instance that it is a method of, or 0. first: what
+ * stands in the place of the first argument, or NULL: that argument does.
  */
 int key_encode_call(struct core_state *core, struct key *key, PyObject *const *arguments, size_t count,
-		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number);
-PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name, uint64_t number);
+		    PyObject *keywords, bool by_name, uint64_t scope, uint64_t number, PyObject *first);
+PyObject *key_of_call(PyObject *const *arguments, size_t count, PyObject *keywords, bool by_name, uint64_t number,
+		      PyObject *first);
 
 enum { KEY_COUNT_BITS = 24 }; /* more positional arguments than that only functions without a number can have */
 

@@ -115,7 +115,7 @@ static int encode_by_key(MemoObject *self, struct key *key, PyObject *const *arg
 static int encode_plain(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords,
 			uint64_t scope)
 {
-	return key_encode_call(self->core, key, arguments, count, keywords, self->by_name, scope, 0);
+	return key_encode_call(self->core, key, arguments, count, keywords, self->by_name, scope, 0, NULL);
 }
 
 int memo_scope(MemoObject *self, uint64_t *scope)
@@ -159,7 +159,7 @@ __attribute__((always_inline)) static inline int encode(MemoObject *self, struct
 {
 	int result = self->encode ? encode_otherwise(self, key, arguments, count, keywords)
 				  : key_encode_call(self->core, key, arguments, count, keywords, self->by_name,
-						    memo_own_scope(self), 0);
+						    memo_own_scope(self), 0, NULL);
 	if (result < 0 || key->hashed_bytes > HEAVY_SELF_BYTES)
 		result = look_closer(self, result, arguments, count, keywords);
 	return result;
@@ -354,7 +354,7 @@ PyObject *memo_cache_key(MemoObject *self, PyObject *const *arguments, size_t co
 		return memo_self_key(self, arguments, count, keywords);
 	if (self->key)
 		return PyObject_Vectorcall(self->key, arguments, count, keywords);
-	return key_of_call(arguments, count, keywords, self->by_name, 0);
+	return key_of_call(arguments, count, keywords, self->by_name, 0, NULL);
 }
 
 PyObject *memo_invalidate(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords)

@@ -104,33 +104,29 @@ static int encode(MemoObject *self, struct key *key, PyObject *const *arguments,
 		Py_XDECREF(object);
 	} else {
 		result = key_encode_call(self->core, key, call.arguments, call.count, keywords, self->by_name,
-					 scope, call.number);
+					 scope, call.number, NULL);
 	}
 	release(&call);
 	return result;
 }
 
-/* The same for an attribute and few arguments: most calls, and shorter. */
+/* The same for an attribute: most calls, and shorter, for no argument is copied. */
 static int encode_by_attribute(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count,
 			       PyObject *keywords, uint64_t scope)
 {
-	const size_t total = count + (keywords ? (size_t)PyTuple_GET_SIZE(keywords) : 0);
-	PyObject *copy[MEMO_INLINE_ARGUMENTS];
 	uint64_t number = 0;
 
-	if (count == 0 || total > MEMO_INLINE_ARGUMENTS)
+	if (count == 0 || count >= (size_t)1 << KEY_COUNT_BITS)
 		return encode(self, key, arguments, count, keywords, scope);
 	key->data = key->inline_data; /* for key_free() */
 	PyObject *class = (PyObject *)Py_TYPE(arguments[0]);
 	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, &number) < 0)
 		return -1;
-	copy[0] = PyObject_GetAttr(arguments[0], self->identity);
-	if (!copy[0])
+	PyObject *identity = PyObject_GetAttr(arguments[0], self->identity);
+	if (!identity)
 		return -1;
-	for (size_t i = 1; i < total; i++)
-		copy[i] = arguments[i];
-	int result = key_encode_call(self->core, key, copy, count, keywords, self->by_name, scope, number);
-	Py_DECREF(copy[0]);
+	int result = key_encode_call(self->core, key, arguments, count, keywords, self->by_name, scope, number, identity);
+	Py_DECREF(identity);
 	return result;
 }
 
@@ -148,7 +144,7 @@ PyObject *memo_self_key(MemoObject *self, PyObject *const *arguments, size_t cou
 
 	if (substitute(self, &call, arguments, count, keywords) == 0)
 		object = self->key ? PyObject_Vectorcall(self->key, call.arguments, call.count, keywords)
-				   : key_of_call(call.arguments, call.count, keywords, self->by_name, call.number);
+				   : key_of_call(call.arguments, call.count, keywords, self->by_name, call.number, NULL);
 	release(&call);
 	return object;
 }

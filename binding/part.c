@@ -1,7 +1,7 @@
 /*
  * part.c - what namespaces ask of _core.Cache: the scope in a part's cell, and keys that begin alike. See csrc/cache_part.h.
  *
- *   _scope(cell, mode) -> 8 bytes     _count(scope)     _delete_prefix(prefix, scope)     _revoke(scope)
+ *   _get_in(cell, key, default, copy) -> value     _scope(cell, mode) -> 8 bytes     _count(scope)     _delete_prefix(prefix, scope)     _revoke(scope)
  *
  * Callers: src/droppable/_namespace.py and _cache.py.
  */
@@ -60,6 +60,45 @@ PyObject *cache_object_scope(CacheObject *self, PyObject *const *arguments, Py_s
 	if (status == DRP_MISS)
 		Py_RETURN_NONE;
 	return PyErr_Occurred() ? NULL : core_raise(status, status == DRP_CLOSED ? "this cache" : "storing a namespace's number");
+}
+
+/* 1 and *result; 0: the part has no such key, or there is no part; -1 with an exception: the key is none, say. */
+static int find_in(CacheObject *self, struct cache *cache, PyObject *cell_object, PyObject *key_object, int copy, PyObject **result)
+{
+	uint64_t scope = SCOPE_NONE;
+	struct key cell, key;
+	int status = DRP_INVALID; /* an exception is set */
+
+	if (key_encode(self->core, &cell, cell_object) == 0)
+		status = find_scope(self, cache, &cell, MODE_LOOK, &scope);
+	key_free(&cell);
+	if (status != DRP_OK && status != DRP_MISS) {
+		if (!PyErr_Occurred())
+			core_raise(status, status == DRP_CLOSED ? "this cache" : "looking for a namespace's number");
+		return -1;
+	}
+	int found = key_encode_scoped(self->core, &key, key_object, scope);
+	if (found == 0 && status == DRP_OK)
+		found = cache_object_find((PyObject *)self, &key, copy, NULL, result);
+	key_free(&key);
+	return found;
+}
+
+PyObject *cache_object_get_in(CacheObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+	struct cache *cache = cache_object_core(self);
+	PyObject *result = NULL;
+
+	if (!cache)
+		return NULL;
+	const int copy = count == 4 ? PyObject_IsTrue(arguments[3]) : -1;
+	if (copy < 0) {
+		if (!PyErr_Occurred())
+			PyErr_SetString(PyExc_TypeError, "_get_in() takes a cell, a key, a default and copy");
+		return NULL;
+	}
+	const int found = find_in(self, cache, arguments[0], arguments[1], copy, &result);
+	return found == 0 ? Py_NewRef(arguments[2]) : result;
 }
 
 /* How all keys of a scope begin. 0, or -1 with an exception. */

@@ -342,7 +342,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		}
 		if (status == DRP_OK) {
 			shard->hits++;
-			cost_note_hit(shard, &found.entry);
+			cost_note_hit(shard, found.entry.cost_ns);
 			copied_pages = (found.entry.flags & ENTRY_EXTENT) && !pin->cache;
 		}
 		if (status != DRP_MISS)

@@ -22,9 +22,9 @@ static inline uint64_t *cost_missed(struct shard *shard, uint64_t hash)
 }
 
 /* saved_ns is beside hits: a hit writes to no other cache line for it. */
-static inline void cost_note_hit(struct shard *shard, const struct entry *entry)
+static inline void cost_note_hit(struct shard *shard, uint64_t cost_ns)
 {
-	shard->saved_ns += entry->cost_ns;
+	shard->saved_ns += cost_ns;
 }
 
 /* It was no hit, or shall not count as one. */

@@ -92,6 +92,7 @@ static bool copy_small(struct cache *cache, struct shard *shard, struct cache_wa
 		index_home_set_hot(&shard->index, wanted->hash, wanted->slot);
 	segment_note_used(segment, offset, offset + 1);
 	shard->hits++;
+	cost_note_hit(shard, entry.cost_ns);
 	return true;
 }
 
@@ -136,7 +137,7 @@ static size_t look_up(struct cache *cache, struct shard *shard, struct cache_wan
 	note_found(cache, shard, &found);
 	if (status == DRP_OK) {
 		shard->hits++;
-		cost_note_hit(shard, &found.entry);
+		cost_note_hit(shard, found.entry.cost_ns);
 	}
 	return found.entry.inline_bytes;
 }

@@ -33,7 +33,7 @@ struct entry_small_lengths {
 struct entry_small {
 	const unsigned char *key; /* meta and value behind it */
 	size_t key_bytes, meta_bytes, value_bytes;
-	uint64_t expires_ns; /* 0: never */
+	uint64_t expires_ns, cost_ns; /* 0: never; unknown */
 	uint8_t kind;
 };
 
@@ -62,13 +62,16 @@ static inline bool entry_small_open(const unsigned char *base, size_t end, size_
 	prim_step();
 	if (piece.stamp != stamp || (piece.flags & (wanted | ENTRY_EXTENT)) != wanted || piece.length > end - start - sizeof(piece))
 		return false;
-	entry->expires_ns = 0;
+	entry->expires_ns = entry->cost_ns = 0;
 	if (piece.flags & ENTRY_EXTRAS) {
 		head_bytes += 8 * (size_t)__builtin_popcount(piece.flags & ENTRY_EXTRAS);
 		if (head_bytes > piece.length)
 			return false;
+		const unsigned char *extra = at + sizeof(lengths);
 		if (piece.flags & ENTRY_TTL)
-			memcpy(&entry->expires_ns, at + sizeof(lengths), sizeof(entry->expires_ns));
+			memcpy(&entry->expires_ns, extra, sizeof(entry->expires_ns));
+		if (piece.flags & ENTRY_COST)
+			memcpy(&entry->cost_ns, extra + (piece.flags & ENTRY_TTL ? 8 : 0), sizeof(entry->cost_ns));
 	}
 	entry->kind = piece.kind;
 	entry->key = at + head_bytes;

@@ -149,7 +149,7 @@ static void keys_of_each_length(void)
 	unsigned char keys[MANY_KEYS_MOST][LONGEST];
 	struct cache_wanted wanted[MANY_KEYS_MOST];
 	struct cache_stats stats;
-	size_t found = 0;
+	size_t found = 0, saved_ns = 0;
 
 	for (size_t length = 1; length <= LONGEST; length++) {
 		size_t count = 0;
@@ -176,10 +176,12 @@ static void keys_of_each_length(void)
 			CHECK(i % 2 || (sinks[i].bytes == sizeof(value) && memcmp(sinks[i].value, &value, sizeof(value)) == 0));
 			CHECK(i % 2 || sinks[i].meta_bytes == i / 2 % 5);
 			found += i % 2 == 0;
+			saved_ns += i % 2 == 0 && i / 2 % 4 ? 7 : 0;
 		}
 	}
 	cache_read_stats(cache, &stats);
 	CHECK_EQ(stats.hits, found);
+	CHECK_EQ(stats.saved_ns, saved_ns);
 	CHECK_EQ(stats.misses[MISS_ABSENT], found);
 	check_counts(cache);
 	fake_cache_end(cache);

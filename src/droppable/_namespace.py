@@ -154,8 +154,11 @@ class Namespace(LiveMapping[K, V]):
     def get(self, key: K, default: V | T, *, copy: bool = False) -> V | T: ...
     def get(self, key: K, default: Any = None, *, copy: bool = False) -> Any:
         """As `Cache.get`."""
-        encoded = self._found(key, _LOOK)
-        return default if encoded is None else self._cache.get(encoded, default, copy=copy)
+        cell = self._cell if self._outer is None else self._cell_key(_LOOK)
+        if cell is None:
+            EncodedKey(key)  # which raises for what can be no key
+            return default
+        return self._cache._get_in(cell, key, default, copy)
 
     def set(self, key: K, value: V, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool:
         """As `Cache.set`."""

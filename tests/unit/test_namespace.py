@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from droppable import Cache, Namespace, UnsupportedError
+from droppable import Cache, ClosedError, Namespace, UnsupportedError
 from droppable.lowlevel import EncodedKey
 from droppable.testing import advance_clock, drop
 from droppable.testing.contract import CacheContract
@@ -387,3 +387,30 @@ def test_a_namespace_keeps_its_cells_out_of_sight(cache: Cache) -> None:
     assert part.delete_prefix("inner") == 0
     assert part.namespace("inner")["key"] == 1
     assert EncodedKey("key") not in cache
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_get_with_and_without_entries(cache: Cache, depth: int) -> None:
+    """The look-up is one call of the core; without any entry the key is checked all the same."""
+    numpy = pytest.importorskip("numpy")
+    part: Namespace[Any, Any] = cache.namespace("outer")
+    if depth == 2:
+        part = part.namespace("inner")
+    for _ in range(2):
+        with pytest.raises(TypeError, match="unhashable"):
+            part.get([])
+        assert part.get("absent") is None
+        assert part.get("absent", 5) == 5
+        part["array"] = numpy.arange(5)
+        assert not part.get("array").flags.writeable
+        assert part.get("array", copy=True).flags.writeable
+    before = cache.stats()
+    part.get("array")
+    part.get("absent")
+    after = cache.stats()
+    assert (after.hits - before.hits, after.misses - before.misses) == (1, 1)
+    lose_cell(part)
+    assert part.get("array") is None
+    cache.close()
+    with pytest.raises(ClosedError):
+        part.get("array")
