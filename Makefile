@@ -87,7 +87,8 @@ format: $(VENV)/requirements.stamp
 
 # The C core alone: as it ships, under each sanitizer, by the other compiler, and for 32 bits where the compiler can.
 # tools/c_test.sh NAME OPTIONS... sets build/NAME up, builds it, runs its tests and prints what they skipped and why.
-# A build whose tests fail does not keep the next from running.
+# A build whose tests fail does not keep the next from running. Long tests do all of their work in core, and a part elsewhere
+# (-DCHECK_SLOW says so where no sanitizer does: csrc/tests/check.h); under TSan run those that start threads.
 C_TESTS := c-test-core c-test-asan c-test-tsan c-test-clang c-test-m32
 .PHONY: $(C_TESTS)
 c-test: $(VENV)/requirements.stamp
@@ -100,11 +101,11 @@ c-test-asan:
 c-test-tsan:
 	tools/c_test.sh tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
 c-test-clang:
-	@if clang --version >/dev/null 2>&1; then CC=clang tools/c_test.sh clang; \
+	@if clang --version >/dev/null 2>&1; then CC=clang tools/c_test.sh clang -Dc_args=-DCHECK_SLOW; \
 		else echo "SKIP the build by clang: it is not there (Debian and Ubuntu: apt-get install clang)"; fi
 c-test-m32:
 	@mkdir -p build; if echo 'int main(void) { return 0; }' | $${CC:-cc} -m32 -x c - -o build/m32.probe 2>/dev/null && build/m32.probe; then \
-		tools/c_test.sh m32 -Dc_args=-m32 -Dc_link_args=-m32; \
+		tools/c_test.sh m32 "-Dc_args=-m32 -DCHECK_SLOW" -Dc_link_args=-m32; \
 		else echo "SKIP the 32-bit build: no 32-bit libraries (Debian and Ubuntu: apt-get install gcc-multilib)"; fi
 
 pytest: build
@@ -118,7 +119,7 @@ test:
 		$(MAKE) --no-print-directory -k $$part || failed="$$failed $$part"; done; \
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
-# Each C test 50 times under ThreadSanitizer beside a load, the Python tests three times in random order.
+# Each C test that starts threads 50 times under ThreadSanitizer beside a load, the Python tests three times in random order.
 # make flaky ARGS="cache window": only these C tests.
 flaky: build
 	tools/flaky.sh $(ARGS)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Looks for tests that fail by luck: each C test RUNS times under ThreadSanitizer, beside a load on every processor, then
-# the Python tests ORDERS times, each in another random order. Called by `make flaky`; everything is run, whatever fails,
-# and the failures are listed at the end. RUNS=50 ORDERS=3 take about two hours on two processors.
+# Looks for tests that fail by luck: each C test that starts threads RUNS times under ThreadSanitizer, beside a load on every
+# processor, then the Python tests ORDERS times, each in another random order. Called by `make flaky`; everything is run,
+# whatever fails, and the failures are listed at the end. RUNS=50 ORDERS=3 take about two hours on two processors.
 #
 #   tools/flaky.sh [NAME...]     only these C tests, and no Python: tools/flaky.sh cache window
 set -u
@@ -32,8 +32,7 @@ done
 fixed=
 if setarch -R true 2>/dev/null; then fixed="setarch -R"; fi
 names="$*"
-[ -n "$names" ] || names=$(for test in "$build"/csrc/tests/test_*; do
-	[ -f "$test" ] && [ -x "$test" ] && basename "$test" | sed 's/^test_//'; done)
+[ -n "$names" ] || names=$(meson test -C "$build" --list 2>/dev/null | sed -n 's/.* //p') # those that start threads
 for name in $names; do
 	bad=0
 	for run in $(seq "$runs"); do

@@ -17,11 +17,7 @@
 #include "cache_window.h"
 #include "check.h"
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(CHECK_SLOW)
-enum { SCALE = 1 };
-#else
-enum { SCALE = 4 };
-#endif
+enum { SCALE = CHECK_LESS ? 1 : 4 };
 
 static bool offered(enum prim_backing backing)
 {

@@ -9,11 +9,7 @@
 #include "cache_pages.h"
 #include "prim_fake.h"
 
-#ifdef __SANITIZE_THREAD__
-enum { CALLS = 400 };
-#else
-enum { CALLS = 3000 };
-#endif
+enum { CALLS = CHECK_LESS ? 400 : 3000 };
 
 static void calls_drop_pages(struct cache *cache, uint64_t seed)
 {

@@ -14,11 +14,7 @@
 #include "check.h"
 #include "region.h"
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-enum { STORM_ROUNDS = 30 };
-#else
-enum { STORM_ROUNDS = 300 };
-#endif
+enum { STORM_ROUNDS = CHECK_LESS ? 30 : 300 };
 enum { PAGES = 32, MAX_TRIES = 100, REFILLS_SEEN = 1000 };
 
 static size_t page;

@@ -14,11 +14,7 @@
 #include "cache_internal.h"
 #include "cache_pages.h"
 
-#if defined(CHECK_SLOW) || defined(__SANITIZE_THREAD__)
-enum { SEEDS = 1, CALLS_A_SEED = 150 };
-#else
-enum { SEEDS = 3, CALLS_A_SEED = 600 };
-#endif
+enum { SEEDS = CHECK_LESS ? 1 : 3, CALLS_A_SEED = CHECK_LESS ? 150 : 600 };
 
 static void *batch_ender; /* a page of its own */
 

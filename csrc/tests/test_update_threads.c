@@ -13,11 +13,7 @@
 #include "check.h"
 #include "check_counts.h"
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(CHECK_SLOW)
-enum { ROUNDS = 1500 };
-#else
-enum { ROUNDS = 10000 };
-#endif
+enum { ROUNDS = CHECK_LESS ? 1500 : 10000 };
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, COUNTERS = 4, COUNTER_KEYS = 3, OTHER_KEYS = 2000 };
 
 enum way { BY_VERSION, BY_PLACE, BY_LEASE, WAYS };
