@@ -38,6 +38,22 @@ int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flag
 	return DRP_NO_MEMORY;
 }
 
+/* Along the arrows that segment.h draws, and no other. */
+static void move_to(struct segment *segment, enum segment_state state)
+{
+	static const uint8_t arrows[] = {
+		[SEGMENT_FREE] = 1 << SEGMENT_OPEN | 1 << SEGMENT_SEALED,
+		[SEGMENT_OPEN] = 1 << SEGMENT_SEALED | 1 << SEGMENT_FREE | 1 << SEGMENT_ZOMBIE,
+		[SEGMENT_SEALED] = 1 << SEGMENT_FREE | 1 << SEGMENT_ZOMBIE,
+		[SEGMENT_ZOMBIE] = 1 << SEGMENT_FREE,
+	};
+
+	DRP_ASSERT(arrows[segment->state] >> state & 1);
+	DRP_ASSERT(segment->state != SEGMENT_FREE || (state == SEGMENT_SEALED) == (segment->kind == SEGMENT_WHOLE));
+	DRP_ASSERT(state != SEGMENT_FREE || segment->users == 0);
+	segment->state = (uint8_t)state;
+}
+
 static void by_age_remove(struct arena *arena, struct segment *segment)
 {
 	struct arena_log *log = &arena->logs[segment->part];
@@ -448,7 +464,7 @@ static void leave_log(struct arena *arena, const struct segment *segment)
 void arena_seal(struct arena *arena, struct segment *head)
 {
 	leave_log(arena, head);
-	head->state = SEGMENT_SEALED;
+	move_to(head, SEGMENT_SEALED);
 	arena_renew(arena, head->part, head); /* it is as old as what was appended to it last */
 	prim_best_effort(arena_mark(head, true)); /* what it did not mark is dropped later, or when the segment is retired */
 	arena_count(arena, head, written_pages(head));
@@ -502,7 +518,7 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 			return status;
 	}
 	segment->kind = (uint8_t)kind;
-	segment->state = SEGMENT_OPEN;
+	move_to(segment, kind == SEGMENT_WHOLE ? SEGMENT_SEALED : SEGMENT_OPEN);
 	segment->used = segment->marked = segment->swept = segment->live_bytes = segment->live_count = 0;
 	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
 	segment->resident_pages = segment->purged_pages = segment->seen_in_round = 0;
@@ -524,7 +540,6 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 			arena_seal(arena, *head);
 		*head = segment;
 	} else {
-		segment->state = SEGMENT_SEALED;
 		arena_count(arena, segment, length / prim_page_size());
 	}
 	by_age_append(arena, segment);
@@ -560,7 +575,7 @@ static void dispose(struct arena *arena, struct segment *segment)
 		doom(arena, segment);
 		return;
 	}
-	segment->state = SEGMENT_FREE;
+	move_to(segment, SEGMENT_FREE);
 	segment->older = NULL;
 	if (kept) {
 		if (segment->kind == SEGMENT_WHOLE && arena->kept_count[SEGMENT_WHOLE] == KEPT_WHOLES_MAX)
@@ -589,7 +604,7 @@ void arena_retire(struct arena *arena, struct segment *segment)
 	by_age_remove(arena, segment);
 	leave_log(arena, segment);
 	if (segment->users > 0) {
-		segment->state = SEGMENT_ZOMBIE;
+		move_to(segment, SEGMENT_ZOMBIE);
 		mark_dead(segment);
 		arena_note_given_back(arena, segment, segment->held_pages); /* they are its users' */
 		segment->newer = arena->zombies;

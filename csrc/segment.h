@@ -6,7 +6,7 @@
  *   used        1 0 0 1 1 ...   which pages of it were asked for lately
  *   gone        0 1 0 0 0 ...   of ENTRIES: which were found dropped; they are never written again
  *
- * What follows says who moves what, along which arrow.
+ * What follows says who moves what, along which arrow; tests/test_states.c goes along each.
  *
  * A segment (state). A WHOLE is born SEALED. A doomed one is in the list of that name, whatever its state.
  *

@@ -476,11 +476,13 @@ int main(void)
 	RUN(expires, );
 	RUN(forks_empty, PRIM_LAZYFREE);
 	RUN(forks_empty, PRIM_DROPPABLE);
-	RUN(serves_many_entries, );
-	RUN(keeps_to_its_model, PRIM_LAZYFREE, 400000, 0);
-	RUN(keeps_to_its_model, PRIM_LAZYFREE, 0, 1 << 20);
-	RUN(keeps_to_its_model, PRIM_DROPPABLE, 400000, 0);
-	RUN(keeps_to_its_model, PRIM_DROPPABLE, 0, 1 << 20);
+	if (!CHECK_THREADS_ALONE) {
+		RUN(serves_many_entries, );
+		RUN(keeps_to_its_model, PRIM_LAZYFREE, 400000, 0);
+		RUN(keeps_to_its_model, PRIM_LAZYFREE, 0, 1 << 20);
+		RUN(keeps_to_its_model, PRIM_DROPPABLE, 400000, 0);
+		RUN(keeps_to_its_model, PRIM_DROPPABLE, 0, 1 << 20);
+	}
 	RUN(weathers_a_storm, PRIM_LAZYFREE, 0, 0);
 	RUN(weathers_a_storm, PRIM_LAZYFREE, 0, 16 << 20);
 	RUN(weathers_a_storm, PRIM_LAZYFREE, 8 << 20, 0);
