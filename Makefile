@@ -120,7 +120,7 @@ test:
 	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi
 
 # Each C test that starts threads 50 times under ThreadSanitizer beside a load, the Python tests three times in random order.
-# make flaky ARGS="cache window": only these C tests.
+# make flaky ARGS="cache forks": only these C tests.
 flaky: build
 	tools/flaky.sh $(ARGS)
 

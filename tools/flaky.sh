@@ -3,7 +3,7 @@
 # processor, then the Python tests ORDERS times, each in another random order. Called by `make flaky`; everything is run,
 # whatever fails, and the failures are listed at the end. RUNS=50 ORDERS=3 take about two hours on two processors.
 #
-#   tools/flaky.sh [NAME...]     only these C tests, and no Python: tools/flaky.sh cache window
+#   tools/flaky.sh [NAME...]     only these C tests, and no Python: tools/flaky.sh cache forks
 set -u
 export PATH="$PWD/.venv/bin:$PATH"
 
@@ -32,7 +32,7 @@ done
 fixed=
 if setarch -R true 2>/dev/null; then fixed="setarch -R"; fi
 names="$*"
-[ -n "$names" ] || names=$(meson test -C "$build" --list 2>/dev/null | sed -n 's/.* //p') # those that start threads
+[ -n "$names" ] || names=$(meson test -C "$build" --list 2>/dev/null | sed -n 's/.*://p') # those that start threads
 for name in $names; do
 	bad=0
 	for run in $(seq "$runs"); do

@@ -58,6 +58,14 @@ def ask(path: Path, command: bytes, end: bytes = b"\r\n") -> bytes:
         return receive(connection, end)
 
 
+def lets_in(path: Path) -> bool:
+    """Is there room for one more? The server closes a connection too many, maybe before it is asked anything."""
+    try:
+        return ask(path, b"mn\r\n") == b"MN\r\n"
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+
+
 def stats(path: Path) -> dict[str, str]:
     lines = ask(path, b"stats\r\n", b"END\r\n").decode().splitlines()[:-1]
     return dict(line.removeprefix("STAT ").split(" ", 1) for line in lines)
@@ -153,7 +161,7 @@ def test_a_connection_too_many_is_told_and_closed(start_server: StartServer) -> 
     with connect(path) as refused:
         assert receive(refused, b"nothing") == b"ERROR Too many open connections\r\n"
     kept.pop().close()
-    wait_until(lambda: ask(path, b"mn\r\n") == b"MN\r\n")
+    wait_until(lambda: lets_in(path))
     for connection in kept:
         connection.close()
 
@@ -269,7 +277,7 @@ def test_no_descriptors_left(tmp_path: Path) -> None:
     assert receive(kept[0], b"\r\n") == b"MN\r\n"
     for connection in kept:
         connection.close()
-    wait_until(lambda: ask(path, b"mn\r\n") == b"MN\r\n")
+    wait_until(lambda: lets_in(path))
     process.terminate()
     assert process.wait(WAIT_SECONDS) == 0
     process.stdout.close()
