@@ -5,6 +5,7 @@
 #   make demo       the main job: three caches under memory pressure, a table and a plot
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
+#   make mutants    puts faults into a copy of the C core, to see whether its tests notice them: half an hour
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
 #   make memcached-suite  memcached's own tests, against the server      tools/fuzz_server.sh  libFuzzer on its parsers
@@ -35,7 +36,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test flaky suites adapters demo bench memcached-suite kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench memcached-suite kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -123,6 +124,10 @@ test:
 # make flaky ARGS="cache forks": only these C tests.
 flaky: build
 	tools/flaky.sh $(ARGS)
+
+# Faults put into a copy of the C core, one after the other: do its tests notice? make mutants ARGS="pin": those of that word.
+mutants: $(VENV)/requirements.stamp
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 # The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.
 suites: build
