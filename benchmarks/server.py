@@ -1,22 +1,26 @@
 """Commands a second of the server, beside memcached and Redis where they are installed: csrc/tests/bench_server.c asks.
 
-    python benchmarks/server.py                     every value size and depth, one thread a server, five rounds
-    python benchmarks/server.py --rounds 3 --values 100,65536
+    python benchmarks/server.py                          the whole table: ten minutes
+    python benchmarks/server.py --values 65536 --rounds 3 --transports unix
 
-Each round starts one server after the other, in another order each time, on a unix socket, and asks it alone. Printed
-are the medians of the rounds and the ratio to the peer: nine of ten commands get, sixteen connections.
+All servers of a cell run at the same time, and one burst asks one of them: in each round every server has its turn, in
+another order each time, so that what else the machine does meets them alike. A burst has 16 connections; nine of ten
+commands get. Printed are the medians of the rounds, of commands a second and of processor time that a command takes in the
+server, and the ratios to the peer: ours by memcached's text protocol beside memcached, ours by RESP beside Redis, which
+has one thread. Bias: written by those who wrote droppable.
 """
 
 import argparse
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,100 +28,157 @@ from core_programs import core_program
 
 CONNECTIONS = 16
 DEPTHS = (1, 16)
-VALUES_BYTES = (100, 4000, 4096, 65536)
+VALUES_BYTES = (100, 4000, 4096, 65536, 1 << 20)
+TRANSPORTS = ("unix", "tcp")
 STORED_BYTES = 64 << 20
 START_SECONDS = 20.0
+NS_PER_SECOND = 10**9
+OURS, OURS_RESP, MEMCACHED, REDIS = "droppable", "droppable, RESP", "memcached", "redis-server"
+PAIRS = ((OURS, MEMCACHED), (OURS_RESP, REDIS))
 
 
 @dataclass(frozen=True)
 class Server:
-    """One server that runs. protocol: what bench_server speaks to it."""
+    """One server that runs. address: a path, or a port of 127.0.0.1; protocol: what bench_server speaks to it."""
 
     name: str
     protocol: str
-    address: Path
+    address: str
+    pid: int
 
 
-def wait_for(address: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not address.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"{process.args!r} did not come up")
-        time.sleep(0.02)
+@dataclass(frozen=True)
+class Burst:
+    """Of one server, asked once. cpu_ns: of the server, for a command."""
+
+    per_second: float
+    cpu_ns: float
+    hits_percent: float
+    p999_us: float
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_up(address: str) -> bool:
+    family, where = (socket.AF_INET, ("127.0.0.1", int(address))) if address.isdigit() else (socket.AF_UNIX, address)
+    with socket.socket(family) as probe:
+        try:
+            probe.connect(where)
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager
-def running(name: str, protocol: str, command: list[str], address: Path) -> Iterator[Server]:
+def running(name: str, protocol: str, command: list[str], address: str) -> Iterator[Server]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_for(address, process)
-        yield Server(name, protocol, address)
+        deadline = time.monotonic() + START_SECONDS
+        while not is_up(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{command!r} did not come up")
+            time.sleep(0.02)
+        yield Server(name, protocol, address, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
-def commands(folder: Path, threads: int) -> list[tuple[str, str, list[str], Path]]:
-    """What can be started here. A peer that is not installed is left out, and it is said."""
-    ours = str(Path(sys.executable).with_name("droppable-server"))
-    found = []
-    for name, protocol in (("droppable", "text"), ("droppable, RESP", "resp")):
-        address = folder / f"{protocol}.droppable"
-        found.append((name, protocol, [ours, "--unix", str(address), "--threads", str(threads)], address))
-    for peer, protocol in (("memcached", "text"), ("redis-server", "resp")):
-        program = shutil.which(peer)
-        if program is None:
-            print(f"SKIP {peer}: not installed")
-            continue
-        address = folder / peer
-        if peer == "memcached":
-            command = [program, "-u", "root", "-s", str(address), "-t", str(threads), "-m", "1024"]
-        else:
-            command = [program, "--port", "0", "--unixsocket", str(address), "--save", "", "--appendonly", "no"]
-        found.append((peer, protocol, command, address))
-    return found
+def command_of(name: str, address: str, threads: int) -> list[str] | None:
+    """None: it is not installed, and it is said."""
+    is_tcp = address.isdigit()
+    if name in (OURS, OURS_RESP):
+        ours = str(Path(sys.executable).with_name("droppable-server"))
+        where = ["--listen", f"127.0.0.1:{address}"] if is_tcp else ["--unix", address]
+        return [ours, *where, "--threads", str(threads), "--max-value", "2M"]
+    program = shutil.which(name)
+    if program is None:
+        print(f"SKIP {name}: not installed")
+        return None
+    if name == MEMCACHED:
+        where = ["-l", "127.0.0.1", "-p", address] if is_tcp else ["-s", address]
+        return [program, "-u", "root", *where, "-t", str(threads), "-m", "1024", "-I", "2m"]
+    where = ["--port", address, "--bind", "127.0.0.1"] if is_tcp else ["--port", "0", "--unixsocket", address]
+    return [program, *where, "--save", "", "--appendonly", "no"]
 
 
-def ask(program: Path, server: Server, value_bytes: int, depth: int, seconds: float) -> float:
-    keys = max(100, min(100_000, STORED_BYTES // value_bytes))
+def cpu_ns(pid: int) -> int:
+    """Processor time of all threads of a process so far."""
+    return sum(
+        int((task / "schedstat").read_text().split()[0]) for task in Path("/proc", str(pid), "task").iterdir()
+    )
+
+
+def ask(program: Path, server: Server, value_bytes: int, depth: int, seconds: float) -> Burst:
+    """seconds 0: only stores all keys."""
+    keys = max(64, min(100_000, STORED_BYTES // value_bytes))
     arguments = map(str, (server.address, server.protocol, value_bytes, depth, CONNECTIONS, keys, seconds))
+    before = cpu_ns(server.pid)
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[0])
+    used = cpu_ns(server.pid) - before
+    if seconds == 0:
+        return Burst(0, 0, 0, 0)
+    commands, took, hits, _, p999 = map(float, done.stdout.split())
+    return Burst(commands / took, used / commands, hits, p999)
+
+
+@contextmanager
+def servers(folder: Path, transport: str, threads: int) -> Iterator[list[Server]]:
+    """Those that are compared. Redis has one thread, so it is asked only where the others have one."""
+    names = (OURS, OURS_RESP, MEMCACHED, REDIS) if threads == 1 else (OURS, MEMCACHED)
+    with ExitStack() as stack:
+        started = []
+        for number, name in enumerate(names):
+            address = str(folder / f"{transport}{threads}.{number}") if transport == "unix" else str(free_port())
+            command = command_of(name, address, threads)
+            if command:
+                protocol = "resp" if name in (OURS_RESP, REDIS) else "text"
+                started.append(stack.enter_context(running(name, protocol, command, address)))
+        yield started
+
+
+def compare(program: Path, among: list[Server], value_bytes: int, depth: int, what: str, options: argparse.Namespace) -> None:
+    bursts: dict[str, list[Burst]] = {server.name: [] for server in among}
+    for _ in range(options.rounds):
+        for server in random.sample(among, k=len(among)):
+            bursts[server.name].append(ask(program, server, value_bytes, depth, options.seconds))
+    rate = {name: statistics.median(burst.per_second for burst in made) for name, made in bursts.items()}
+    cpu = {name: statistics.median(burst.cpu_ns for burst in made) for name, made in bursts.items()}
+    for ours, peer in PAIRS:
+        if ours in rate and peer in rate:
+            hits = min(burst.hits_percent for burst in bursts[ours])
+            print(f"{what}   {ours:15} {rate[ours]:9,.0f}/s {cpu[ours] / 1000:7.1f} us   {peer:12} {rate[peer]:9,.0f}/s "
+                  f"{cpu[peer] / 1000:7.1f} us   rate {rate[ours] / rate[peer]:.2f}  cpu {cpu[ours] / cpu[peer]:.2f}"
+                  f"{'' if hits > 99.9 else f'  hits {hits} %'}", flush=True)  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Commands a second of the server and its peers.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one run")
-    parser.add_argument("--threads", type=int, default=1, help="of each server")
-    parser.add_argument("--values", default=",".join(map(str, VALUES_BYTES)), help="bytes, with commas between")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of one burst")
+    parser.add_argument("--threads", nargs="+", type=int, default=(1, 2), help="of each server")
+    parser.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=TRANSPORTS)
+    parser.add_argument("--depths", nargs="+", type=int, default=DEPTHS, help="commands under way of a connection")
+    parser.add_argument("--values", nargs="+", type=int, default=VALUES_BYTES, help="bytes of a value")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix="droppable-bench-") as directory:
         folder = Path(directory)
         program = core_program("bench_server", folder)
         if program is None:
             sys.exit(1)
-        for value_bytes in map(int, options.values.split(",")):
-            for depth in DEPTHS:
-                compare(program, folder, value_bytes, depth, options)
-
-
-def compare(program: Path, folder: Path, value_bytes: int, depth: int, options: argparse.Namespace) -> None:
-    rates: dict[str, list[float]] = {}
-    started = commands(folder, options.threads)
-    for _ in range(options.rounds):
-        for name, protocol, command, address in random.sample(started, k=len(started)):
-            address.unlink(missing_ok=True)
-            with running(name, protocol, command, address) as server:
-                rates.setdefault(name, []).append(ask(program, server, value_bytes, depth, options.seconds))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    line = f"{value_bytes:6} B, depth {depth:2}"
-    for name, median in medians.items():
-        line += f"   {name} {median:,.0f}/s"
-    for ours, peer in (("droppable", "memcached"), ("droppable, RESP", "redis-server")):
-        if peer in medians:
-            line += f"   {ours} / {peer} {medians[ours] / medians[peer]:.2f}"
-    print(line, flush=True)
+        for value_bytes in options.values:
+            for transport in options.transports:
+                for threads in options.threads:
+                    with servers(folder, transport, threads) as among:
+                        for server in among:
+                            ask(program, server, value_bytes, 1, 0)
+                        for depth in options.depths:
+                            what = f"{value_bytes:8,} B  depth {depth:2}  {transport:4}  threads {threads}"
+                            compare(program, among, value_bytes, depth, what, options)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
  *
  *   bench_server ADDRESS PROTOCOL VALUE_BYTES DEPTH CONNECTIONS KEYS SECONDS
  *
- * ADDRESS: the path of a unix socket, or a port of 127.0.0.1. PROTOCOL: text or resp. Nine of ten commands get, the others set, over
- * keys that are all stored first. Each connection has DEPTH commands under way. One thread, so that it disturbs the server alike
- * whichever it is. Prints: commands a second, hits in a hundred look-ups.
+ * ADDRESS: the path of a unix socket, or a port of 127.0.0.1. PROTOCOL: text or resp. SECONDS 0: stores all keys, and ends. Else nine
+ * of ten commands get, the others set, over those keys; a key that is not there is stored by its next set. Each connection has DEPTH
+ * commands under way. One thread, so that it disturbs the server alike whichever it is.
+ *
+ * Prints: commands, seconds, hits in a hundred look-ups, and how long the DEPTH commands of one connection took from the first byte
+ * that was sent to the last that came: median and 99.9th percentile, in microseconds.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEY_DIGITS = 8, HEAD_BYTES = 128, DEPTH_MOST = 64, SETS_OF_TEN = 1 };
+enum { HEAD_BYTES = 128, DEPTH_MOST = 64, SETS_OF_TEN = 1, SAMPLES_MOST = 1 << 22, FILL_BYTES = 128 * 1024 };
 
 struct client {
 	int descriptor;
@@ -33,6 +36,7 @@ struct client {
 	size_t skip;           /* bytes of the reply that is being read */
 	size_t part_bytes;     /* of its beginning, that is too short to tell */
 	char part[16];
+	double began;
 };
 
 static bool is_resp;
@@ -40,12 +44,23 @@ static size_t value_bytes;
 static unsigned key_count;
 static int depth;
 static unsigned char *value;
+static float *samples; /* seconds */
+static size_t sample_count;
 static uint64_t random_state = 88172645463325252u, commands, gets, hits;
 
 static void fail(const char *what)
 {
 	perror(what);
 	exit(1);
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &time) != 0)
+		fail("clock_gettime");
+	return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
 static uint64_t next_random(void)
@@ -107,6 +122,7 @@ static void begin_batch(struct client *client)
 	client->out_bytes = client->sent = 0;
 	client->answered = 0;
 	client->under_way = depth;
+	client->began = now();
 	for (int i = 0; i < depth; i++) {
 		const unsigned key = (unsigned)(next_random() % key_count);
 		client->sets[i] = next_random() % 10 < SETS_OF_TEN;
@@ -164,32 +180,29 @@ static void take(struct client *client, const unsigned char *bytes, size_t count
 	}
 }
 
-static double now(void)
-{
-	struct timespec time;
-
-	if (clock_gettime(CLOCK_MONOTONIC, &time) != 0)
-		fail("clock_gettime");
-	return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
+/* Stores all keys, some at a time. */
 static void fill(const char *address)
 {
 	const int descriptor = connect_to(address);
-	unsigned char *out = malloc(value_bytes + HEAD_BYTES);
-	char answer[64];
+	const size_t reply = is_resp ? 5 : 8;
+	const unsigned some = value_bytes < FILL_BYTES ? (unsigned)(FILL_BYTES / (value_bytes + HEAD_BYTES)) + 1 : 1;
+	unsigned char *out = malloc((value_bytes + HEAD_BYTES) * some);
+	char answer[4096];
 
 	if (!out)
 		fail("malloc");
-	for (unsigned key = 0; key < key_count; key++) {
-		const size_t count = put_set(out, key);
+	for (unsigned key = 0; key < key_count;) {
+		size_t count = 0;
+		unsigned sets = 0;
+		for (; sets < some && key < key_count; sets++, key++)
+			count += put_set(out + count, key);
 		for (size_t sent = 0; sent < count;) {
 			const ssize_t now_sent = send(descriptor, out + sent, count - sent, MSG_NOSIGNAL);
 			if (now_sent < 0)
 				fail("send");
 			sent += (size_t)now_sent;
 		}
-		for (size_t got = 0; got < (is_resp ? 5 : 8);) {
+		for (size_t got = 0; got < sets * reply;) {
 			const ssize_t now_got = recv(descriptor, answer, sizeof(answer), 0);
 			if (now_got <= 0)
 				fail("recv");
@@ -198,6 +211,23 @@ static void fill(const char *address)
 	}
 	free(out);
 	close(descriptor);
+}
+
+static void end_batch(struct client *client)
+{
+	if (sample_count < SAMPLES_MOST)
+		samples[sample_count++] = (float)(now() - client->began);
+}
+
+static int compare(const void *one, const void *other)
+{
+	const float a = *(const float *)one, b = *(const float *)other;
+	return (a > b) - (a < b);
+}
+
+static double percentile_us(double share)
+{
+	return sample_count ? 1e6 * (double)samples[(size_t)(share * (double)(sample_count - 1))] : 0.0;
 }
 
 int main(int argc, char **argv)
@@ -218,10 +248,14 @@ int main(int argc, char **argv)
 	if (depth < 1 || depth > DEPTH_MOST || connections < 1 || key_count < 1)
 		return 2;
 	value = malloc(value_bytes);
-	if (!value)
+	samples = malloc(SAMPLES_MOST * sizeof(*samples));
+	if (!value || !samples)
 		fail("malloc");
 	memset(value, 'v', value_bytes);
-	fill(argv[1]);
+	if (seconds <= 0) {
+		fill(argv[1]);
+		return 0;
+	}
 
 	const int poll = epoll_create1(0);
 	for (int i = 0; i < connections; i++) {
@@ -248,14 +282,18 @@ int main(int argc, char **argv)
 				if (got <= 0)
 					fail("recv");
 				take(client, read_buffer, (size_t)got);
-				if (client->answered == client->under_way)
+				if (client->answered == client->under_way) {
+					end_batch(client);
 					begin_batch(client);
+				}
 				if ((size_t)got < sizeof(read_buffer))
 					break; /* edge-triggered: what comes later is reported */
 			}
 		}
 		ended = now();
 	}
-	printf("%.0f %.2f\n", (double)commands / (ended - began), gets ? 100.0 * (double)hits / (double)gets : 0.0);
+	qsort(samples, sample_count, sizeof(*samples), compare);
+	printf("%llu %.3f %.2f %.1f %.1f\n", (unsigned long long)commands, ended - began,
+	       gets ? 100.0 * (double)hits / (double)gets : 0.0, percentile_us(0.5), percentile_us(0.999));
 	return 0;
 }
