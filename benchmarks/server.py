@@ -108,13 +108,11 @@ def command_of(name: str, address: str, threads: int) -> list[str] | None:
 
 def cpu_ns(pid: int) -> int:
     """Processor time of all threads of a process so far."""
-    return sum(
-        int((task / "schedstat").read_text().split()[0]) for task in Path("/proc", str(pid), "task").iterdir()
-    )
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path("/proc", str(pid), "task").iterdir())
 
 
 def ask(program: Path, server: Server, value_bytes: int, depth: int, seconds: float) -> Burst:
-    """seconds 0: only stores all keys."""
+    """Seconds 0: only stores all keys."""
     keys = max(64, min(100_000, STORED_BYTES // value_bytes))
     arguments = map(str, (server.address, server.protocol, value_bytes, depth, CONNECTIONS, keys, seconds))
     before = cpu_ns(server.pid)
@@ -141,7 +139,9 @@ def servers(folder: Path, transport: str, threads: int) -> Iterator[list[Server]
         yield started
 
 
-def compare(program: Path, among: list[Server], value_bytes: int, depth: int, what: str, options: argparse.Namespace) -> None:
+def compare(
+    program: Path, among: list[Server], value_bytes: int, depth: int, what: str, options: argparse.Namespace
+) -> None:
     bursts: dict[str, list[Burst]] = {server.name: [] for server in among}
     for _ in range(options.rounds):
         for server in random.sample(among, k=len(among)):
@@ -151,9 +151,10 @@ def compare(program: Path, among: list[Server], value_bytes: int, depth: int, wh
     for ours, peer in PAIRS:
         if ours in rate and peer in rate:
             hits = min(burst.hits_percent for burst in bursts[ours])
-            print(f"{what}   {ours:15} {rate[ours]:9,.0f}/s {cpu[ours] / 1000:7.1f} us   {peer:12} {rate[peer]:9,.0f}/s "
-                  f"{cpu[peer] / 1000:7.1f} us   rate {rate[ours] / rate[peer]:.2f}  cpu {cpu[ours] / cpu[peer]:.2f}"
-                  f"{'' if hits > 99.9 else f'  hits {hits} %'}", flush=True)  # fmt: skip
+            line = f"{what}   rate {rate[ours] / rate[peer]:.2f}  cpu {cpu[ours] / cpu[peer]:.2f}"
+            for name in (ours, peer):
+                line += f"   {name:15} {rate[name]:9,.0f}/s {cpu[name] / 1000:7.1f} us"
+            print(line if hits > 99.9 else f"{line}  hits {hits} %", flush=True)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ enum command_traits {
 	COMMAND_READS_LINE = 1,    /* the handler takes the words from the line by itself, however many there are */
 	COMMAND_BEFORE_LOGIN = 2,  /* also for those who have not shown their password */
 	COMMAND_NOT_QUEUED = 4,    /* run at once, also between MULTI and EXEC */
+	COMMAND_STORES_2 = 8, COMMAND_STORES_3 = 16, /* of RESP: words[2], or words[3], is stored once under the key words[1], if anything is */
 };
 
 struct command {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { BYTES_ALIGN = 4096, LEAST_INPUT_BYTES = 512, HAND_OVER_BYTES = 32 * 1024 };
@@ -24,7 +25,9 @@ static void bytes_free(struct bytes *bytes, struct budget *budget)
 /* Back to the bench, where the next large value finds it. */
 static void bytes_put_away(struct bytes *bytes, struct workbench *bench)
 {
-	if (bytes->capacity > BYTES_ALIGN && bytes->capacity <= SPARE_MOST_BYTES && bench->spare_count < SPARES) {
+	if (bytes->capacity > BYTES_ALIGN && bytes->capacity <= SPARE_MOST_BYTES && bench->spare_count < SPARES &&
+	    bytes->capacity <= bench->spares_most_bytes - bench->spare_bytes) {
+		bench->spare_bytes += bytes->capacity;
 		bench->spares[bench->spare_count++] = (struct bytes){.data = bytes->data, .capacity = bytes->capacity};
 		*bytes = (struct bytes){0};
 	} else if (bytes->data) {
@@ -36,6 +39,7 @@ static void free_spares(struct workbench *bench)
 {
 	while (bench->spare_count > 0)
 		bytes_free(&bench->spares[--bench->spare_count], bench->budget);
+	bench->spare_bytes = 0;
 }
 
 /* Memory of at least that size. False: the bench has none. */
@@ -44,6 +48,7 @@ static bool take_spare(struct workbench *bench, size_t capacity, struct bytes *o
 	for (unsigned i = 0; i < bench->spare_count; i++)
 		if (bench->spares[i].capacity >= capacity) {
 			*out = bench->spares[i];
+			bench->spare_bytes -= out->capacity;
 			bench->spares[i] = bench->spares[--bench->spare_count];
 			return true;
 		}
@@ -108,9 +113,10 @@ static void flush(struct output *output)
 		output->first = output->used = 0;
 }
 
-bool workbench_init(struct workbench *bench, struct budget *budget, struct counts *counts)
+bool workbench_init(struct workbench *bench, struct budget *budget, struct counts *counts, unsigned benches)
 {
-	*bench = (struct workbench){.budget = budget, .counts = counts};
+	*bench = (struct workbench){.budget = budget, .counts = counts,
+				    .spares_most_bytes = budget->limit_bytes / SPARES_SHARE / benches};
 	bench->read = malloc(READ_BYTES);
 	if (!bench->read)
 		return false;
@@ -277,17 +283,23 @@ static bool send_pending(struct connection *connection, struct workbench *bench)
 	return true;
 }
 
-/* One read of the socket, to where half a command waits, or to the bench. */
+/*
+ * One read of the socket: to where half a command waits, or to the bench; while a value is on its way into the cache, to its place
+ * there, and to the bench what comes behind it.
+ */
 static void read_some(struct connection *connection, struct workbench *bench)
 {
 	struct bytes *input = &connection->input;
-	unsigned char *to = there(input) > 0 ? input->data + input->end : bench->read;
-	const size_t room = there(input) > 0 ? input->capacity - input->end : READ_BYTES;
+	const bool waits = there(input) > 0;
+	struct iovec to[2] = {{NULL, 0}, {waits ? input->data + input->end : bench->read,
+					  waits ? input->capacity - input->end : READ_BYTES}};
+	to[0].iov_base = session_room(&connection->session, &to[0].iov_len);
+	struct msghdr message = {.msg_iov = to[0].iov_base ? &to[0] : &to[1], .msg_iovlen = to[0].iov_base ? 2 : 1};
 	ssize_t got;
 
-	DRP_ASSERT(room > 0);
+	DRP_ASSERT(to[1].iov_len > 0 && !(waits && to[0].iov_base));
 	do
-		got = recv(connection->descriptor, to, room, MSG_DONTWAIT);
+		got = recvmsg(connection->descriptor, &message, MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
 	if (got < 0) {
 		connection->is_dead = errno != EAGAIN && errno != EWOULDBLOCK;
@@ -298,8 +310,14 @@ static void read_some(struct connection *connection, struct workbench *bench)
 		return;
 	}
 	count_add(&bench->counts->bytes_read, (uint64_t)got);
-	if (there(input) == 0) {
-		take(connection, bench, bench->read, (size_t)got);
+	if (to[0].iov_base) {
+		const size_t filled = (size_t)got < to[0].iov_len ? (size_t)got : to[0].iov_len;
+		session_filled(&connection->session, filled);
+		got -= (ssize_t)filled;
+	}
+	if (!waits) {
+		if (got > 0)
+			take(connection, bench, bench->read, (size_t)got);
 		return;
 	}
 	input->end += (size_t)got;
@@ -311,8 +329,9 @@ bool connection_serve(struct connection *connection, struct workbench *bench)
 	if (there(&connection->pending) > 0) {
 		if (!send_pending(connection, bench))
 			return !connection->is_dead;
-		if (there(&connection->input) > 0 && !connection->is_last)
-			take(connection, bench, connection->input.data + connection->input.first, there(&connection->input));
+		const struct bytes *input = &connection->input;
+		if (!connection->is_last) /* also without input: a command whose value lies in the cache may have waited for this */
+			take(connection, bench, there(input) > 0 ? input->data + input->first : bench->read, there(input));
 	} else if (!connection->is_last) {
 		read_some(connection, bench);
 	}

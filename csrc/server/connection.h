@@ -2,7 +2,8 @@
  * connection.h - one client's socket, and what of its bytes has to wait.
  *
  *   socket --> the worker's read buffer, or input ---> session ---> the worker's output ---> socket
- *                                        ^ half a command                           \-----> pending: not taken yet
+ *         \                              ^ half a command                           \-----> pending: not taken yet
+ *          '-> the cache's pages: a large value, once its command has come (session_room())
  *
  * A connection that is idle has neither input nor pending: it takes some hundred bytes. While there is something pending,
  * nothing more is read from it: a slow reader waits for itself alone.
@@ -21,7 +22,11 @@
 #include "server/output.h"
 #include "server/session.h"
 
-enum { READ_BYTES = 256 * 1024, SPARES = 8, SPARE_MOST_BYTES = 512 * 1024 };
+enum {
+	READ_BYTES = 256 * 1024,
+	SPARES = 64, SPARE_MOST_BYTES = 4 << 20,
+	SPARES_SHARE = 4, /* of the budget, divided among all workers' spares: no more than that */
+};
 
 /* Bytes that belong to one connection, and are in the budget. */
 struct bytes {
@@ -47,11 +52,13 @@ struct workbench {
 	unsigned char *read;  /* READ_BYTES */
 	struct bytes spares[SPARES]; /* memory of large values that have left, for the next ones; until the next shrink */
 	unsigned spare_count;
+	size_t spare_bytes, spares_most_bytes;
 	struct budget *budget;
 	struct counts *counts;
 };
 
-bool workbench_init(struct workbench *bench, struct budget *budget, struct counts *counts);
+/* benches: how many have the budget together. False: there is no memory. */
+bool workbench_init(struct workbench *bench, struct budget *budget, struct counts *counts, unsigned benches);
 void workbench_destroy(struct workbench *bench);
 /* Gives back what large values took. */
 void workbench_shrink(struct workbench *bench);

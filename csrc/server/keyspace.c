@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "cache.h"
+#include "cache_fill.h"
 #include "cache_update.h"
 #include "drp_assert.h"
 #include "prim.h"
@@ -212,10 +213,24 @@ static enum keyspace_answer drop_key(struct keyspace *keyspace, struct keyspace_
 	return status == DRP_OK ? KEYSPACE_DONE : KEYSPACE_NOT_FOUND;
 }
 
-/* Under the key's lock. The parts of a value, with what is known of it. */
-static enum keyspace_answer put_parts(struct keyspace *keyspace, struct keyspace_key key, const struct drp_part *parts, size_t part_count,
-				   const struct keyspace_item *item, enum cache_set_mode mode)
+enum keyspace_answer keyspace_begin(struct keyspace *keyspace, struct keyspace_key key, size_t value_bytes, struct cache_fill *fill)
 {
+	const struct cache_item item = {.meta_bytes = META_MOST_BYTES};
+	const int status = cache_set_begin(keyspace->cache, key.bytes, key.count, &item, value_bytes, fill);
+
+	if (status != DRP_OK)
+		return KEYSPACE_NO_MEMORY;
+	if (fill->in_place)
+		return KEYSPACE_DONE;
+	cache_set_abort(fill);
+	return KEYSPACE_NOT_STORED;
+}
+
+/* Under the key's lock. The parts of a value, with what is known of it. fill: they are one, which lies there; or NULL. */
+static enum keyspace_answer put_parts(struct keyspace *keyspace, struct keyspace_key key, const struct drp_part *parts, size_t part_count,
+				   struct cache_fill *fill, const struct keyspace_item *item, enum cache_set_mode mode)
+{
+	struct cache_update update = {.mode = mode};
 	unsigned char meta[META_MOST_BYTES];
 	const uint8_t kind = (uint8_t)((item->flags ? KIND_FLAGS : 0) | (item->marks ? KIND_MARKS : 0));
 	unsigned char *at = meta;
@@ -236,7 +251,8 @@ static enum keyspace_answer put_parts(struct keyspace *keyspace, struct keyspace
 		.parts = parts, .part_count = part_count, .meta = meta, .meta_bytes = meta_bytes_of(kind), .kind = kind,
 		.ttl_ns = item->left_ns != KEYSPACE_NEVER ? item->left_ns : 0,
 	};
-	switch (cache_set(keyspace->cache, key.bytes, key.count, &cached, mode)) {
+	switch (fill ? cache_set_commit(fill, key.bytes, key.count, &cached, &update)
+		     : cache_update(keyspace->cache, key.bytes, key.count, &cached, &update)) {
 	case DRP_OK:
 		return KEYSPACE_DONE;
 	case DRP_EXISTS:
@@ -302,7 +318,7 @@ static enum keyspace_answer put_changed(struct keyspace *keyspace, struct keyspa
 		parts[!behind] = (struct drp_part){copy.bytes, there.value_bytes};
 		part_count = 2;
 	}
-	answer = put_parts(keyspace, key, parts, part_count, item, SET_ALWAYS);
+	answer = put_parts(keyspace, key, parts, part_count, part_count == 1 ? write->fill : NULL, item, SET_ALWAYS);
 out:
 	free(copy.heap);
 	return answer;
@@ -324,7 +340,7 @@ enum keyspace_answer keyspace_put(struct keyspace *keyspace, struct keyspace_key
 	} else if (write->mode == KEYSPACE_ADD && write->ttl_ns == 0) {
 		answer = cache_contains(keyspace->cache, key.bytes, key.count) == 1 ? KEYSPACE_NOT_STORED : KEYSPACE_DONE;
 	} else {
-		answer = put_parts(keyspace, key, &part, 1, &item, write->mode == KEYSPACE_ADD ? SET_IF_ABSENT : SET_ALWAYS);
+		answer = put_parts(keyspace, key, &part, 1, write->fill, &item, write->mode == KEYSPACE_ADD ? SET_IF_ABSENT : SET_ALWAYS);
 	}
 	pthread_mutex_unlock(lock);
 	tell(keyspace, key, answer == KEYSPACE_DONE || answer == KEYSPACE_TOO_LARGE || answer == KEYSPACE_NO_MEMORY);
@@ -383,7 +399,7 @@ enum keyspace_answer keyspace_alter(struct keyspace *keyspace, struct keyspace_k
 			item->marks |= change->marks;
 		if (change->gives_version)
 			item->version = choose_version(keyspace, change->new_version);
-		answer = put_parts(keyspace, key, &part, 1, item, SET_ALWAYS);
+		answer = put_parts(keyspace, key, &part, 1, NULL, item, SET_ALWAYS);
 	}
 	pthread_mutex_unlock(lock);
 	tell(keyspace, key, answer == KEYSPACE_DONE || answer == KEYSPACE_NO_MEMORY);
@@ -468,7 +484,7 @@ static enum keyspace_answer add_to(struct keyspace *keyspace, struct keyspace_ke
 	struct keyspace_item changed = *item; /* the caller is told when it would have expired */
 	if (sum->sets_ttl)
 		changed.left_ns = sum->ttl_ns;
-	return put_parts(keyspace, key, &part, 1, &changed, SET_ALWAYS);
+	return put_parts(keyspace, key, &part, 1, NULL, &changed, SET_ALWAYS);
 }
 
 enum keyspace_answer keyspace_add(struct keyspace *keyspace, struct keyspace_key key, const struct keyspace_sum *sum,
@@ -495,7 +511,7 @@ enum keyspace_answer keyspace_add(struct keyspace *keyspace, struct keyspace_key
 			const struct drp_part part = {text, *length};
 			*item = (struct keyspace_item){.version = choose_version(keyspace, sum->new_version), .left_ns = sum->create_ttl_ns,
 						    .value_bytes = *length};
-			answer = put_parts(keyspace, key, &part, 1, item, SET_ALWAYS);
+			answer = put_parts(keyspace, key, &part, 1, NULL, item, SET_ALWAYS);
 			*created = true;
 		}
 	}

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 struct cache;
+struct cache_fill;
 
 enum { KEYSPACE_STRIPES = 256, KEYSPACE_NUMBER_BYTES = 24, KEYSPACE_KEY_BYTES = 250 };
 
@@ -78,6 +79,7 @@ struct keyspace_write {
 	enum keyspace_mode mode;
 	const void *value;
 	size_t value_bytes;
+	struct cache_fill *fill; /* the value lies there, see keyspace_begin(), and goes with it; NULL: elsewhere */
 	uint64_t ttl_ns;
 	uint64_t only_version; /* only instead of this one; 0: of any */
 	uint64_t new_version;  /* which the caller chose; 0: one is chosen */
@@ -97,6 +99,12 @@ enum keyspace_answer keyspace_peek(struct keyspace *keyspace, struct keyspace_ke
 /* The same without the value. */
 enum keyspace_answer keyspace_look(struct keyspace *keyspace, struct keyspace_key key, struct keyspace_item *item);
 
+/*
+ * A value that the caller writes where it is to lie (cache_fill.h), and then stores under that key by keyspace_put(), or gives up by
+ * cache_set_abort(). Where the value has to be joined with another, it is copied from there. KEYSPACE_NOT_STORED: a value of that
+ * length is to be written to other memory; KEYSPACE_NO_MEMORY. Nothing changes until it is stored.
+ */
+enum keyspace_answer keyspace_begin(struct keyspace *keyspace, struct keyspace_key key, size_t value_bytes, struct cache_fill *fill);
 /* *version, if not NULL: of what is stored now. */
 enum keyspace_answer keyspace_put(struct keyspace *keyspace, struct keyspace_key key, const struct keyspace_write *write, uint64_t *version);
 /* only_version: 0 for any. */

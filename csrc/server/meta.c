@@ -345,6 +345,7 @@ enum step meta_set(struct session *session, struct request *request)
 	const unsigned char *value;
 	struct flags flags;
 	int32_t count;
+	bool ends_well;
 
 	if (request->words[1].count > KEYSPACE_KEY_BYTES || request->count < 3 || !word_signed_32(&request->words[2], &count) ||
 	    count < 0 || count > INT32_MAX - 2)
@@ -354,7 +355,7 @@ enum step meta_set(struct session *session, struct request *request)
 		session->skip_bytes = (uint64_t)count + 2;
 		return fail(session, wrong);
 	}
-	const enum step step = request_value(session, request, (size_t)count, &value);
+	const enum step step = request_value(session, request, flags.key, (size_t)count, &value, &ends_well);
 	if (step == STEP_MORE)
 		return step;
 	COUNT(session->counts, cmd_meta);
@@ -369,10 +370,11 @@ enum step meta_set(struct session *session, struct request *request)
 		COUNT(session->counts, store_no_memory);
 		return fail(session, "SERVER_ERROR out of memory storing object\r\n");
 	}
-	if (memcmp(value + count, "\r\n", 2) != 0)
+	if (!ends_well)
 		return fail(session, "CLIENT_ERROR bad data chunk\r\n");
 	write.value = value;
 	write.value_bytes = (size_t)count;
+	write.fill = request_fill(session);
 	struct keyspace_item item = {.value_bytes = (size_t)count, .left_ns = write.ttl_ns, .flags = write.flags};
 	enum keyspace_answer stored;
 	if (flags.has_version && flags.version == 0 && (write.mode == KEYSPACE_SET || write.mode == KEYSPACE_REPLACE))

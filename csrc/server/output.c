@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FORMATTED_BYTES = 1024 };
+enum { FORMATTED_BYTES = 1024, GROWTH_BYTES = 64 * 1024 };
 
 bool output_init(struct output *output, struct budget *budget, void (*flush)(struct output *output))
 {
@@ -23,8 +23,6 @@ void output_destroy(struct output *output)
 
 unsigned char *output_grow(struct output *output, size_t bytes)
 {
-	size_t capacity = output->capacity > 0 ? output->capacity : OUTPUT_BYTES;
-
 	if (bytes > SIZE_MAX / 4)
 		goto err_broken;
 	if (output->first > 0) {
@@ -34,8 +32,10 @@ unsigned char *output_grow(struct output *output, size_t bytes)
 		if (output->capacity - output->used >= bytes)
 			return output->bytes + output->used;
 	}
-	while (capacity - output->used < bytes)
-		capacity *= 2;
+	/* Beyond OUTPUT_BYTES there is one large value, or the text of one command, that grows: so no more than is asked for. */
+	size_t capacity = (output->used + bytes + GROWTH_BYTES - 1) / GROWTH_BYTES * GROWTH_BYTES;
+	if (capacity < OUTPUT_BYTES)
+		capacity = OUTPUT_BYTES;
 	if (!budget_take(output->budget, capacity - output->capacity))
 		goto err_broken;
 	unsigned char *grown = realloc(output->bytes, capacity);

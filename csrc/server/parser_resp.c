@@ -6,6 +6,9 @@
  * What was seen of a command that is not whole is kept, so that it is read once only, however it arrives. A command that is too
  * large, or for which there is no memory, is thrown away string by string as it comes; then it is answered by an error. Only where
  * nobody can tell where the next command begins, the connection ends.
+ *
+ * The value of a command that stores one may be on its way into the cache's pages (incoming.h). Then the bytes that are looked at
+ * here have nothing between the value's length and the \r\n behind it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +17,8 @@
 #include "server/command.h"
 #include "server/parser.h"
 #include "server/resp.h"
+
+#define NO_MEMORY "OOM no memory is left for this command"
 
 enum { STRINGS_MOST = 1 << 20, NUMBER_MOST_BYTES = 24, QUEUE_LEAST_BYTES = 1024 };
 
@@ -90,6 +95,36 @@ static enum step begin_discard(struct session *session, const unsigned char *byt
 	return discard(session, bytes, count, taken);
 }
 
+/* Does the string that begins at bytes[end] lie in the cache's pages, or come to lie there? */
+static bool lies_apart(const struct session *session, size_t end)
+{
+	return session->incoming && session->incoming->head_bytes == end;
+}
+
+/*
+ * A large string has not come whole: is it the value that its command stores? Then it may go straight to the cache. Its key
+ * is among the strings before it.
+ */
+static enum incoming_begun begin_value(struct session *session, const unsigned char *bytes, size_t end, size_t length)
+{
+	struct service *service = session->service;
+	const struct resp_state *resp = session->resp;
+	const char *at = memchr(bytes, '\n', end), *const stop = (const char *)bytes + end;
+	struct word name = {0}, key = {0};
+
+	if (length < INCOMING_LEAST_BYTES || session->incoming || !session->is_authenticated || resp->is_queueing ||
+	    (resp->done != 2 && resp->done != 3))
+		return INCOMING_ELSEWHERE;
+	at++;
+	resp_next(&at, stop, &name);
+	resp_next(&at, stop, &key);
+	const struct command *command = command_find(DIALECT_RESP, name.bytes, name.count);
+	if (!command || !(command->traits & (resp->done == 2 ? COMMAND_STORES_2 : COMMAND_STORES_3)) || key.count > RESP_KEY_BYTES)
+		return INCOMING_ELSEWHERE;
+	return incoming_begin(&service->keyspace, &service->budget, (struct keyspace_key){key.bytes, key.count}, bytes, end,
+			      length, &session->incoming);
+}
+
 /* Looks at the strings that have come. STEP_DONE: the command is whole, and ends at resp->at. */
 static enum step scan(struct session *session, const unsigned char *bytes, size_t count, size_t *taken)
 {
@@ -108,16 +143,25 @@ static enum step scan(struct session *session, const unsigned char *bytes, size_
 			COUNT(session->counts, values_too_large);
 			return begin_discard(session, bytes, count, taken, "ERR the value is larger than the server's --max-value");
 		}
-		const size_t whole = read > 0 ? end + (size_t)length + 2 : count + 1;
+		const size_t here = lies_apart(session, end) ? 0 : (size_t)length;
+		const size_t whole = read > 0 ? end + here + 2 : count + 1;
 		if (whole > settings->max_request_bytes)
 			return begin_discard(session, bytes, count, taken, "ERR the command is larger than four values may be");
 		if (whole > count) {
 			if (session->refuses_value) {
 				COUNT(session->counts, store_no_memory);
-				return begin_discard(session, bytes, count, taken, "OOM no memory is left for this command");
+				return begin_discard(session, bytes, count, taken, NO_MEMORY);
 			}
-			session->need_bytes = whole;
-			return STEP_MORE;
+			switch (read > 0 ? begin_value(session, bytes, end, (size_t)length) : INCOMING_ELSEWHERE) {
+			case INCOMING_BEGUN:
+				return STEP_MORE;
+			case INCOMING_REFUSED:
+				COUNT(session->counts, store_no_memory);
+				return begin_discard(session, bytes, count, taken, NO_MEMORY);
+			case INCOMING_ELSEWHERE:
+				session->need_bytes = whole;
+				return STEP_MORE;
+			}
 		}
 		if (memcmp(bytes + whole - 2, "\r\n", 2) != 0)
 			return lose(session, "ERR Protocol error: a string does not end where it should");
@@ -127,7 +171,8 @@ static enum step scan(struct session *session, const unsigned char *bytes, size_
 	return STEP_DONE;
 }
 
-bool resp_next(const char **at, const char *end, struct word *word)
+/* apart: a string that begins there lies at value instead; or NULL. */
+static bool next_string(const char **at, const char *end, const char *apart, const void *value, struct word *word)
 {
 	if (*at >= end)
 		return false;
@@ -135,14 +180,20 @@ bool resp_next(const char **at, const char *end, struct word *word)
 	size_t length = 0;
 	for (; *digit != '\r'; digit++)
 		length = length * 10 + (size_t)(*digit - '0');
-	word->bytes = digit + 2;
+	const char *const begins = digit + 2;
+	word->bytes = begins == apart ? value : begins;
 	word->count = length;
-	*at = word->bytes + length + 2;
+	*at = begins + (begins == apart ? 0 : length) + 2;
 	return true;
 }
 
+bool resp_next(const char **at, const char *end, struct word *word)
+{
+	return next_string(at, end, NULL, NULL, word);
+}
+
 /* A whole command, from its first byte to its last. */
-static void open_request(struct request *request, const unsigned char *bytes, size_t count)
+static void open_request(const struct incoming *incoming, struct request *request, const unsigned char *bytes, size_t count)
 {
 	const char *at = memchr(bytes, '\n', count);
 
@@ -155,8 +206,10 @@ static void open_request(struct request *request, const unsigned char *bytes, si
 	request->count = 0;
 	at = request->line;
 	const char *const end = request->line + request->line_bytes;
+	const char *const apart = incoming ? (const char *)bytes + incoming->head_bytes : NULL;
+	const void *const value = incoming ? incoming->fill.value : NULL;
 	struct word word;
-	for (; resp_next(&at, end, &word); request->count++)
+	for (; next_string(&at, end, apart, value, &word); request->count++)
 		if (request->count < REQUEST_WORDS)
 			request->words[request->count] = word;
 }
@@ -279,7 +332,7 @@ static enum step execute(struct session *session)
 		}
 		if (session->resume_at == SIZE_MAX)
 			session->resume_at = 0;
-		open_request(&request, bytes, count);
+		open_request(NULL, &request, bytes, count);
 		const struct command *command = find(session, &request);
 		const enum step step = command ? command->run(session, &request) : STEP_DONE;
 		if (step != STEP_DONE)
@@ -296,7 +349,7 @@ static enum step run(struct session *session, const unsigned char *bytes, size_t
 	struct resp_state *resp = session->resp;
 	struct request request;
 
-	open_request(&request, bytes, count);
+	open_request(session->incoming, &request, bytes, count);
 	const struct word *name = &request.words[0];
 	const bool is_exec = name->count == 4 && strncasecmp(name->bytes, "EXEC", 4) == 0;
 	const struct command *command = is_exec ? NULL : find(session, &request);

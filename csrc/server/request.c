@@ -97,24 +97,40 @@ uint64_t request_ttl_ns(struct session *session, int32_t seconds)
 	return left > 0 ? (uint64_t)left * NS_PER_SECOND : 0;
 }
 
-enum step request_value(struct session *session, struct request *request, size_t count, const unsigned char **value)
+static enum step skip_value(struct session *session, size_t whole)
 {
-	const size_t whole = count + 2;
+	session->refuses_value = false;
+	session->skip_bytes = whole;
+	return STEP_CLOSE;
+}
 
-	if (count > session->service->settings.max_value_bytes) {
-		session->skip_bytes = whole;
-		return STEP_CLOSE;
-	}
+enum step request_value(struct session *session, struct request *request, struct keyspace_key key, size_t count,
+			const unsigned char **value, bool *ends_well)
+{
+	struct service *service = session->service;
+	const bool is_apart = session->incoming; /* the command is whole, and its value lies in the cache's pages */
+	const size_t whole = (is_apart ? 0 : count) + 2;
+
+	if (count > service->settings.max_value_bytes)
+		return skip_value(session, whole);
 	if (request->rest_bytes < whole) {
-		if (session->refuses_value) {
-			session->refuses_value = false;
-			session->skip_bytes = whole;
-			return STEP_CLOSE;
+		if (session->refuses_value)
+			return skip_value(session, whole);
+		switch (session->is_authenticated ? incoming_begin(&service->keyspace, &service->budget, key, request->line,
+								   request->head_bytes, count, &session->incoming)
+						  : INCOMING_ELSEWHERE) {
+		case INCOMING_BEGUN:
+			return STEP_MORE;
+		case INCOMING_REFUSED:
+			COUNT(session->counts, buffers_refused);
+			return skip_value(session, whole);
+		case INCOMING_ELSEWHERE:
+			session->need_bytes = request->head_bytes + whole;
+			return STEP_MORE;
 		}
-		session->need_bytes = request->head_bytes + whole;
-		return STEP_MORE;
 	}
-	*value = request->rest;
+	*value = is_apart ? session->incoming->fill.value : request->rest;
+	*ends_well = memcmp(request->rest + whole - 2, "\r\n", 2) == 0;
 	request->used = request->head_bytes + whole;
 	return STEP_DONE;
 }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "server/incoming.h"
 #include "server/session.h"
 
 enum { REQUEST_WORDS = 24, REQUEST_LINE_BYTES = 2048 };
@@ -79,8 +80,15 @@ static inline void request_answer(struct session *session, const struct request 
 
 /*
  * A value that belongs to the command: count bytes and \r\n. STEP_DONE: *value is there, request->used is set. If the value
- * cannot be taken, STEP_CLOSE, and the session skips it: there is no memory for it now, or it is too large for ever.
+ * cannot be taken, STEP_CLOSE, and the session skips it: there is no memory for it now, or it is too large for ever. *ends_well: the
+ * \r\n is there. key: under which it is to be stored.
  */
-enum step request_value(struct session *session, struct request *request, size_t count, const unsigned char **value);
+enum step request_value(struct session *session, struct request *request, struct keyspace_key key, size_t count,
+			const unsigned char **value, bool *ends_well);
+/* For keyspace_put() of a command that is run once: where its value lies, if it came straight into the cache's pages; else NULL. */
+static inline struct cache_fill *request_fill(struct session *session)
+{
+	return session->incoming ? &session->incoming->fill : NULL;
+}
 
 #endif

@@ -250,6 +250,7 @@ enum step resp_set(struct session *session, struct request *request)
 	}
 	if (answers_old)
 		return set_and_answer_old(session, &words[1], &write);
+	write.fill = request_fill(session);
 	const enum keyspace_answer stored = keyspace_put(keys(session), key_of(&words[1]), &write, NULL);
 	if (is_stored(session, stored))
 		resp_ok(session);
@@ -262,7 +263,7 @@ enum step resp_setnx(struct session *session, struct request *request)
 {
 	const struct word *words = request->words;
 	const struct keyspace_write write = {.mode = KEYSPACE_ADD, .value = words[2].bytes, .value_bytes = words[2].count,
-					     .ttl_ns = KEYSPACE_NEVER};
+					     .ttl_ns = KEYSPACE_NEVER, .fill = request_fill(session)};
 
 	if (words[1].count > RESP_KEY_BYTES)
 		return fail(session, BAD_KEY);
@@ -275,7 +276,8 @@ enum step resp_setnx(struct session *session, struct request *request)
 enum step resp_setex(struct session *session, struct request *request)
 {
 	const struct word *words = request->words;
-	struct keyspace_write write = {.mode = KEYSPACE_SET, .value = words[3].bytes, .value_bytes = words[3].count};
+	struct keyspace_write write = {.mode = KEYSPACE_SET, .value = words[3].bytes, .value_bytes = words[3].count,
+				       .fill = request_fill(session)};
 	const bool in_seconds = is_word(&words[0], "SETEX");
 	int64_t time;
 

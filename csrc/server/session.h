@@ -19,6 +19,8 @@
 #include "server/output.h"
 #include "server/service.h"
 
+struct incoming;
+
 enum dialect { DIALECT_UNKNOWN = 0, DIALECT_TEXT = 1, DIALECT_META = 2, DIALECT_RESP = 4 };
 
 struct session {
@@ -29,6 +31,7 @@ struct session {
 	bool is_authenticated;
 	bool refuses_value;      /* the caller has no memory for the value under way: it is to be refused and skipped */
 	uint64_t skip_bytes;     /* of a value that is not wanted */
+	struct incoming *incoming; /* the command under way, if its value goes into the cache's pages as it comes; or NULL */
 	size_t need_bytes;       /* from the beginning of the command under way: nothing can be done with less */
 	size_t resume_at;        /* of the command under way: what comes before has been answered */
 	/* How long the last header of a reply was, as a guess for the next: reply.h */
@@ -49,6 +52,12 @@ enum taken {
 void session_init(struct session *session, struct service *service, struct counts *counts);
 void session_destroy(struct session *session);
 enum taken session_take(struct session *session, const unsigned char *bytes, size_t count, size_t *used);
+/*
+ * Where the next *room_bytes of a value go, or NULL: whoever reads them there from the socket saves a copy. session_filled() tells how
+ * many it were; what comes behind them goes to session_take().
+ */
+void *session_room(const struct session *session, size_t *room_bytes);
+void session_filled(struct session *session, size_t bytes);
 /* What the client is to be told without having asked: is there something, and, between two commands, writes it. */
 bool session_has_mail(const struct session *session);
 void session_send_mail(struct session *session);

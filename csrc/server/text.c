@@ -154,7 +154,7 @@ static void count_store(struct counts *counts, bool is_cas, enum keyspace_answer
 }
 
 /* Whoever has not shown a password yet shows it by storing it: that is memcached's way. */
-static enum step log_in(struct session *session, struct request *request, const unsigned char *value, size_t count);
+static enum step log_in(struct session *session, struct request *request, const unsigned char *value, size_t count, bool ends_well);
 
 enum step text_store(struct session *session, struct request *request)
 {
@@ -165,18 +165,19 @@ enum step text_store(struct session *session, struct request *request)
 	const unsigned char *value;
 	int32_t seconds, count;
 	uint64_t version = 0;
+	bool ends_well;
 
 	request->is_quiet = is_noreply(request);
 	if (key.count > KEYSPACE_KEY_BYTES || !word_unsigned_32(&words[2], &write.flags) || !word_signed_32(&words[3], &seconds) ||
 	    !word_signed_32(&words[4], &count) || (is_cas && !word_unsigned(&words[5], &version)) || count < 0 ||
 	    count > INT32_MAX - 2)
 		return answer(session, request, BAD_LINE);
-	const enum step step = request_value(session, request, (size_t)count, &value);
+	const enum step step = request_value(session, request, key, (size_t)count, &value, &ends_well);
 	if (step == STEP_MORE)
 		return step;
 	if (!session->is_authenticated) {
 		if (step == STEP_DONE)
-			return log_in(session, request, value, (size_t)count);
+			return log_in(session, request, value, (size_t)count, ends_well);
 		return fail(session, "CLIENT_ERROR authentication failure\r\n");
 	}
 	if (step == STEP_CLOSE) { /* the value is skipped, and what it was to replace must not stand in for it */
@@ -186,7 +187,7 @@ enum step text_store(struct session *session, struct request *request)
 			keyspace_delete(&session->service->keyspace, key, 0);
 		return answer(session, request, told(is_large ? KEYSPACE_TOO_LARGE : KEYSPACE_NO_MEMORY));
 	}
-	if (memcmp(value + count, "\r\n", 2) != 0)
+	if (!ends_well)
 		return answer(session, request, "CLIENT_ERROR bad data chunk\r\n");
 	if (word_is(verb, "add"))
 		write.mode = KEYSPACE_ADD;
@@ -198,6 +199,7 @@ enum step text_store(struct session *session, struct request *request)
 		write.mode = KEYSPACE_PREPEND;
 	write.value = value;
 	write.value_bytes = (size_t)count;
+	write.fill = request_fill(session);
 	write.ttl_ns = request_ttl_ns(session, seconds);
 	enum keyspace_answer stored;
 	if (is_cas && version == 0) { /* none has it */
@@ -211,14 +213,14 @@ enum step text_store(struct session *session, struct request *request)
 	return answer(session, request, told(stored));
 }
 
-static enum step log_in(struct session *session, struct request *request, const unsigned char *value, size_t count)
+static enum step log_in(struct session *session, struct request *request, const unsigned char *value, size_t count, bool ends_well)
 {
 	COUNT(session->counts, auth_cmds);
 	if (!word_is(&request->words[0], "set")) {
 		request->used = request->head_bytes;
 		return fail(session, "CLIENT_ERROR unauthenticated\r\n");
 	}
-	if (memcmp(value + count, "\r\n", 2) != 0)
+	if (!ends_well)
 		return fail(session, "CLIENT_ERROR bad data chunk\r\n");
 	const char *space = memchr(value, ' ', count);
 	const size_t name_bytes = space ? (size_t)(space - (const char *)value) : 0;

@@ -226,7 +226,7 @@ struct worker *worker_start(struct service *service, unsigned number)
 		goto err_poll;
 	if (epoll_ctl(worker->poll, EPOLL_CTL_ADD, worker->wake, &event) != 0)
 		goto err_wake;
-	if (!workbench_init(&worker->bench, &service->budget, worker->counts)) {
+	if (!workbench_init(&worker->bench, &service->budget, worker->counts, service->settings.threads)) {
 		errno = ENOMEM;
 		goto err_wake;
 	}

@@ -12,7 +12,7 @@
 #include "prim.h"
 #include "server/session.h"
 
-enum { MAX_VALUE_BYTES = 4096 };
+enum { MAX_VALUE_BYTES = 8192 };
 
 static struct service service;
 static struct counts counts;

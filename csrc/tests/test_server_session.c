@@ -2,103 +2,11 @@
  * test_server_session.c - memcached's and Redis' protocols without a socket: whatever pieces the bytes of a conversation arrive in, the
  * same replies leave. Hostile bytes neither crash it nor make it ask for memory without bound.
  */
-#include <stdlib.h>
-#include <string.h>
+#include "server_client.h"
 
-#include "cache.h"
-#include "check.h"
-#include "prim.h"
-#include "server/session.h"
+enum { GARBAGE_ROUNDS = 20000 };
 
-enum { REPLIES_BYTES = 1 << 20, LONGEST_BYTES = 1 << 16, GARBAGE_ROUNDS = 20000 };
-
-/* The first member is what the session writes to; flush() takes it all, as a fast reader does. */
-struct client {
-	struct output output;
-	bool is_slow; /* takes nothing */
-	size_t got;
-	char replies[REPLIES_BYTES];
-};
-
-static struct service service;
-static struct counts counts;
 static struct client client;
-
-static void flush(struct output *output)
-{
-	struct client *of = (struct client *)output;
-
-	if (of->is_slow)
-		return;
-	REQUIRE(of->got + output->used < REPLIES_BYTES);
-	CHECK_EQ(output->first, 0);
-	memcpy(of->replies + of->got, output->bytes, output->used);
-	of->got += output->used;
-	of->replies[of->got] = '\0';
-	output->used = 0;
-}
-
-static void set_up(void)
-{
-	const struct cache_config config = {.backing = PRIM_LAZYFREE};
-	struct cache *cache;
-
-	service.budget.limit_bytes = 64 << 20;
-	service.settings = (struct settings){.max_value_bytes = 1 << 20, .max_request_bytes = 4 << 20, .allows_flush = true};
-	service.counts = &counts;
-	service.count_sets = 1;
-	service.stop_descriptor = -1;
-	REQUIRE(cache_create(&config, &cache) == DRP_OK);
-	REQUIRE(keyspace_init(&service.keyspace, cache, service.settings.max_value_bytes) == DRP_OK);
-	REQUIRE(output_init(&client.output, &service.budget, flush));
-}
-
-static void tear_down(void)
-{
-	output_destroy(&client.output);
-	CHECK_EQ(service.budget.used_bytes, 0);
-	cache_unref(service.keyspace.cache);
-	keyspace_destroy(&service.keyspace);
-}
-
-static void begin(struct session *session)
-{
-	session_init(session, &service, &counts);
-	session->out = &client.output;
-	client.got = 0;
-	client.is_slow = false;
-	client.replies[0] = '\0';
-	client.output.used = 0;
-	REQUIRE(keyspace_clear(&service.keyspace) == KEYSPACE_DONE);
-}
-
-/* Feeds bytes in pieces of the given length, as a connection does: what was not used comes again, with more behind it. */
-static enum taken feed(struct session *session, const char *bytes, size_t count, size_t piece)
-{
-	static unsigned char held[LONGEST_BYTES];
-	size_t there = 0;
-	enum taken taken = TAKEN;
-
-	for (size_t at = 0; at < count && taken == TAKEN;) {
-		const size_t more = count - at < piece ? count - at : piece;
-		size_t used;
-		REQUIRE(there + more <= sizeof(held));
-		memcpy(held + there, bytes + at, more);
-		there += more;
-		at += more;
-		/* At the end of the memory that it may read, so that the sanitizer sees what reads on. */
-		unsigned char *copy = malloc(there);
-		REQUIRE(copy);
-		memcpy(copy, held, there);
-		taken = session_take(session, copy, there, &used);
-		free(copy);
-		REQUIRE(used <= there);
-		memmove(held, held + used, there - used);
-		there -= used;
-	}
-	flush(&client.output);
-	return taken;
-}
 
 static const char conversation[] =
 	"set a 5 0 3\r\nabc\r\nget a\r\ngets nope a\r\nset b 0 0 0\r\n\r\nget a b\r\nadd a 0 0 1\r\nx\r\nappend a 0 0 2\r\nde\r\n"
@@ -133,8 +41,8 @@ static void replies_do_not_depend_on_the_pieces(size_t piece)
 {
 	struct session session;
 
-	begin(&session);
-	CHECK_EQ(feed(&session, conversation, sizeof(conversation) - 1, piece), TAKEN);
+	begin(&client, &session);
+	CHECK_EQ(feed(&client, &session, conversation, sizeof(conversation) - 1, piece), TAKEN);
 	hide_version(client.replies);
 	if (!CHECK(strcmp(client.replies, expected) == 0))
 		for (char *line = strtok(client.replies, "\n"); line; line = strtok(NULL, "\n"))
@@ -169,8 +77,8 @@ static void all_pieces_of_resp(void)
 {
 	for (size_t piece = 1; piece < sizeof(resp_conversation) && check_failures() == 0; piece++) {
 		struct session session;
-		begin(&session);
-		CHECK_EQ(feed(&session, resp_conversation, sizeof(resp_conversation) - 1, piece), TAKEN);
+		begin(&client, &session);
+		CHECK_EQ(feed(&client, &session, resp_conversation, sizeof(resp_conversation) - 1, piece), TAKEN);
 		char *id = strstr(client.replies, "$2\r\nid\r\n:");
 		REQUIRE(id);
 		id += strlen("$2\r\nid\r\n:");
@@ -191,7 +99,7 @@ static void strings_without_memory_are_refused(void)
 	struct session session;
 	size_t used;
 
-	begin(&session);
+	begin(&client, &session);
 	CHECK_EQ(session_take(&session, (const unsigned char *)start, sizeof(start) - 1, &used), TAKEN);
 	CHECK_EQ(used, 0);
 	CHECK_EQ(session.need_bytes, sizeof(start) - 1 - 3 + 102);
@@ -208,18 +116,18 @@ static void strings_without_memory_are_refused(void)
 /* Nobody can make it hold more of a conversation than one command may have. */
 static void a_line_without_an_end_is_given_up(void)
 {
-	static char line[LONGEST_BYTES / 2];
+	static char line[1 << 15];
 	struct session session;
 	size_t used;
 
-	begin(&session);
+	begin(&client, &session);
 	memset(line, 'a', sizeof(line));
 	CHECK_EQ(session_take(&session, (unsigned char *)line, 2048, &used), TAKEN);
 	CHECK_EQ(used, 0);
 	CHECK_EQ(session_take(&session, (unsigned char *)line, 2049, &used), TAKEN_CLOSE);
 	session_destroy(&session);
 
-	begin(&session);
+	begin(&client, &session);
 	memcpy(line, "get ", 4); /* many keys may be long, but not without bound */
 	CHECK_EQ(session_take(&session, (unsigned char *)line, sizeof(line), &used), TAKEN);
 	service.settings.max_request_bytes = sizeof(line) - 1;
@@ -235,8 +143,8 @@ static void other_protocols_are_hung_up_on(void)
 	struct session session;
 
 	for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++) {
-		begin(&session);
-		CHECK_EQ(feed(&session, starts[i], strlen(starts[i]), 100), TAKEN_CLOSE);
+		begin(&client, &session);
+		CHECK_EQ(feed(&client, &session, starts[i], strlen(starts[i]), 100), TAKEN_CLOSE);
 		CHECK_EQ(client.got, 0);
 		session_destroy(&session);
 	}
@@ -249,12 +157,12 @@ static void a_slow_reader_waits(void)
 	struct session session;
 	size_t used, blocked = 0;
 
-	begin(&session);
+	begin(&client, &session);
 	memset(value, 'v', sizeof(value));
 	const int head = sprintf(command, "set k 0 0 %zu\r\n", sizeof(value));
 	memcpy(command + head, value, sizeof(value));
 	memcpy(command + head + sizeof(value), "\r\n", 2);
-	CHECK_EQ(feed(&session, command, (size_t)head + sizeof(value) + 2, sizeof(command)), TAKEN);
+	CHECK_EQ(feed(&client, &session, command, (size_t)head + sizeof(value) + 2, sizeof(command)), TAKEN);
 	client.got = 0;
 	client.is_slow = true;
 	static const char get[] = "get k k k k k k k k\r\n";
@@ -283,7 +191,7 @@ static void a_value_without_memory_is_refused(void)
 	struct session session;
 	size_t used;
 
-	begin(&session);
+	begin(&client, &session);
 	CHECK_EQ(session_take(&session, (const unsigned char *)start, sizeof(start) - 1, &used), TAKEN);
 	CHECK_EQ(used, 0);
 	CHECK_EQ(session.need_bytes, strlen("set a 0 0 100\r\n") + 102);
@@ -314,7 +222,7 @@ static void garbage_is_survived(void)
 		struct session session;
 		char bytes[1024];
 		size_t count = 0;
-		begin(&session);
+		begin(&client, &session);
 		for (int i = 0; i < 30; i++) {
 			const char *word = words[rand_r(&seed) % (sizeof(words) / sizeof(words[0]))];
 			const char *ends = round % 2 ? "" : rand_r(&seed) % 4 ? " " : "\r\n"; /* the strings of RESP have theirs */
@@ -325,7 +233,7 @@ static void garbage_is_survived(void)
 			if (rand_r(&seed) % (round % 2 ? 64 : 8) == 0)
 				bytes[count++] = (char)(rand_r(&seed) % 256);
 		}
-		feed(&session, bytes, count, 1 + (size_t)rand_r(&seed) % 100);
+		feed(&client, &session, bytes, count, 1 + (size_t)rand_r(&seed) % 100);
 		CHECK(session.need_bytes <= (4 << 20));
 		session_destroy(&session);
 	}
@@ -333,7 +241,7 @@ static void garbage_is_survived(void)
 
 int main(void)
 {
-	set_up();
+	set_up(&client);
 	RUN(all_pieces);
 	RUN(all_pieces_of_resp);
 	RUN(strings_without_memory_are_refused);
@@ -342,6 +250,6 @@ int main(void)
 	RUN(a_slow_reader_waits);
 	RUN(a_value_without_memory_is_refused);
 	RUN(garbage_is_survived);
-	tear_down();
+	tear_down(&client);
 	return check_done();
 }
