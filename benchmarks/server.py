@@ -5,9 +5,9 @@
 
 All servers of a cell run at the same time, and one burst asks one of them: in each round every server has its turn, in
 another order each time, so that what else the machine does meets them alike. A burst has 16 connections; nine of ten
-commands get. Printed are the medians of the rounds, of commands a second and of processor time that a command takes in the
-server, and the ratios to the peer: ours by memcached's text protocol beside memcached, ours by RESP beside Redis, which
-has one thread. Bias: written by those who wrote droppable.
+commands get. Printed are the medians of the rounds, of commands a second and of processor time that a command takes in
+the server, and the ratios to the peer: ours by memcached's text protocol beside memcached, ours by RESP beside Redis,
+which has one thread. Bias: written by those who wrote droppable.
 """
 
 import argparse
