@@ -99,11 +99,8 @@ enum keyspace_answer keyspace_peek(struct keyspace *keyspace, struct keyspace_ke
 /* The same without the value. */
 enum keyspace_answer keyspace_look(struct keyspace *keyspace, struct keyspace_key key, struct keyspace_item *item);
 
-/*
- * A value that the caller writes where it is to lie (cache_fill.h), and then stores under that key by keyspace_put(), or gives up by
- * cache_set_abort(). Where the value has to be joined with another, it is copied from there. KEYSPACE_NOT_STORED: a value of that
- * length is to be written to other memory; KEYSPACE_NO_MEMORY. Nothing changes until it is stored.
- */
+/* A value that the caller writes where it is to lie (cache_fill.h), and then stores under that key by keyspace_put(), or gives up
+ * by cache_set_abort(). KEYSPACE_NOT_STORED: one of that length is to be written elsewhere; KEYSPACE_NO_MEMORY. Changes nothing. */
 enum keyspace_answer keyspace_begin(struct keyspace *keyspace, struct keyspace_key key, size_t value_bytes, struct cache_fill *fill);
 /* *version, if not NULL: of what is stored now. */
 enum keyspace_answer keyspace_put(struct keyspace *keyspace, struct keyspace_key key, const struct keyspace_write *write, uint64_t *version);
