@@ -8,7 +8,8 @@
 #   make mutants    puts faults into a copy of the C core, to see whether its tests notice them: half an hour
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
-#   make memcached-suite  memcached's own tests, against the server      tools/fuzz_server.sh  libFuzzer on its parsers
+#   make server-suites  tests of memcached, Redis and their clients, against the server; writes docs/server-suites.md
+#   tools/fuzz_server.sh  libFuzzer on the server's parsers
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
 #   make docs       the documentation, as a site in build/site
@@ -36,7 +37,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench memcached-suite kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs clean
 
 # Set-up
 
@@ -63,6 +64,10 @@ $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/requirements.stamp
 	@touch $@
 
 $(VENV)/adapters.stamp: requirements/adapters.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/server-suites.stamp: requirements/server-suites.txt $(VENV)/requirements.stamp
 	@$(BIN)/python -m pip install --quiet -r $<
 	@touch $@
 
@@ -148,9 +153,10 @@ demo: build
 bench: build $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-# memcached's own black-box tests, from Debian's source package
-memcached-suite: build
-	@tools/memcached_suite.sh
+# What others test memcached, Redis and their clients with: fetched, run against the server, and against the real ones.
+# make server-suites ARGS=memccapable: only this one.
+server-suites: build $(VENV)/server-suites.stamp
+	$(BIN)/python tools/server_suites.py $(ARGS)
 
 kernels: build
 	$(MAKE) -C tests/kernels $(ARGS)

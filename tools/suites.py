@@ -132,7 +132,11 @@ class Result:
 def fetch_sources(collection: Collection) -> Path:
     """The folder with the unpacked sources of the collection's projects; fetched if they are not there yet."""
     fetched_for = [suite for suite in SUITES if suite.of is collection and suite.project != "CPython"]
-    pins = sorted({f"{suite.project}=={suite.version()}" for suite in fetched_for})
+    return fetch_pins(sorted({f"{suite.project}=={suite.version()}" for suite in fetched_for}))
+
+
+def fetch_pins(pins: list[str]) -> Path:
+    """The folder with the unpacked source distributions of these projects, `name==version` each."""
     folder = FETCHED / hashlib.sha256("\n".join(pins).encode()).hexdigest()[:16]
     if folder.exists():
         return folder

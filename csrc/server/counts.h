@@ -15,11 +15,12 @@
 #define SERVER_COUNTS(X)                                                                                                \
 	X(cmd_get) X(cmd_set) X(cmd_flush) X(cmd_touch) X(cmd_meta) X(get_hits) X(get_misses) X(delete_misses)          \
 	X(delete_hits) X(incr_misses) X(incr_hits) X(decr_misses) X(decr_hits) X(cas_misses) X(cas_hits) X(cas_badval)  \
-	X(touch_hits) X(touch_misses) X(auth_cmds) X(auth_errors) X(bytes_read) X(bytes_written)
+	X(touch_hits) X(touch_misses) X(store_too_large) X(store_no_memory) X(auth_cmds) X(auth_errors) X(bytes_read)          \
+	X(bytes_written)
 
 /* Beyond those: names of our own, behind them. */
 #define SERVER_OWN_COUNTS(X)                                                                                            \
-	X(commands) X(conn_yields) X(idle_kicks) X(protocol_errors) X(buffers_refused) X(values_too_large) X(store_no_memory)
+	X(commands) X(conn_yields) X(idle_kicks) X(protocol_errors) X(buffers_refused)
 
 struct counts {
 #define X(name) _Atomic uint64_t name;

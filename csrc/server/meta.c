@@ -364,7 +364,7 @@ enum step meta_set(struct session *session, struct request *request)
 		if (write.mode == KEYSPACE_SET)
 			keyspace_delete(keyspace, flags.key, 0);
 		if ((size_t)count > session->service->settings.max_value_bytes) {
-			COUNT(session->counts, values_too_large);
+			COUNT(session->counts, store_too_large);
 			return fail(session, "SERVER_ERROR object too large for cache\r\n");
 		}
 		COUNT(session->counts, store_no_memory);
@@ -391,6 +391,8 @@ enum step meta_set(struct session *session, struct request *request)
 								  : "SERVER_ERROR out of memory storing object\r\n");
 	if (flags.is_quiet && stored == KEYSPACE_DONE)
 		return STEP_DONE;
+	if (stored != KEYSPACE_DONE)
+		item.version = 0; /* that of the value that was not stored: memcached does not tell that of the one that is there */
 
 	char line[REPLY_HEADER_MOST], *at = put_text(line, letters_of(stored), 2);
 	for (unsigned i = 3; i < request->count; i++) {

@@ -140,7 +140,7 @@ static enum step scan(struct session *session, const unsigned char *bytes, size_
 		if (read > 0 && (length < 0 || length > INT32_MAX))
 			return lose(session, "ERR Protocol error: invalid bulk length");
 		if (read > 0 && (size_t)length > settings->max_value_bytes) {
-			COUNT(session->counts, values_too_large);
+			COUNT(session->counts, store_too_large);
 			return begin_discard(session, bytes, count, taken, "ERR the value is larger than the server's --max-value");
 		}
 		const size_t here = lies_apart(session, end) ? 0 : (size_t)length;

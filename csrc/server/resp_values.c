@@ -179,7 +179,7 @@ static bool is_stored(struct session *session, enum keyspace_answer stored)
 {
 	COUNT(session->counts, cmd_set);
 	if (stored == KEYSPACE_TOO_LARGE) {
-		COUNT(session->counts, values_too_large);
+		COUNT(session->counts, store_too_large);
 		resp_error(session, "ERR the value is larger than the server's --max-value");
 	} else if (stored == KEYSPACE_NO_MEMORY) {
 		COUNT(session->counts, store_no_memory);

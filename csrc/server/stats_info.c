@@ -13,8 +13,8 @@ typedef unsigned long long count_t;
 
 static void write_server(FILE *out, struct service *service)
 {
-	fprintf(out, "# Server\r\nredis_version:%s\r\ndroppable_version:%s\r\nredis_mode:standalone\r\nos:Linux\r\n", SERVICE_SPEAKS_REDIS,
-		SERVICE_VERSION);
+	fprintf(out, "# Server\r\nredis_version:%s\r\ndroppable_version:%s\r\nredis_mode:standalone\r\nos:Linux\r\narch_bits:%zu\r\n",
+		SERVICE_SPEAKS_REDIS, SERVICE_VERSION, 8 * sizeof(void *));
 	fprintf(out, "process_id:%ld\r\ntcp_port:0\r\nuptime_in_seconds:%lld\r\n\r\n", (long)getpid(),
 		(long long)(keyspace_time(&service->keyspace) - service->started_seconds));
 	fprintf(out, "# Clients\r\nconnected_clients:%llu\r\nmaxclients:%u\r\nblocked_clients:0\r\n",
@@ -69,7 +69,7 @@ bool stats_info(struct service *service, char **text, size_t *count)
 	if (getrusage(RUSAGE_SELF, &usage) != 0)
 		usage = (struct rusage){0};
 	fprintf(out, "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n# CPU\r\n");
-	fprintf(out, "used_cpu_sys:%ld.%06ld\r\nused_cpu_user:%ld.%06ld\r\n\r\n", (long)usage.ru_stime.tv_sec, (long)usage.ru_stime.tv_usec,
+	fprintf(out, "used_cpu_sys:%ld.%06ld\r\nused_cpu_user:%ld.%06ld\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n\r\n", (long)usage.ru_stime.tv_sec, (long)usage.ru_stime.tv_usec,
 		(long)usage.ru_utime.tv_sec, (long)usage.ru_utime.tv_usec);
 	fprintf(out, "# Keyspace\r\ndb0:keys=%llu,expires=0,avg_ttl=0\r\n", (count_t)cache.entries);
 	const bool is_broken = ferror(out) != 0;

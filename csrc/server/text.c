@@ -146,7 +146,7 @@ static void count_store(struct counts *counts, bool is_cas, enum keyspace_answer
 	if (stored == KEYSPACE_NO_MEMORY)
 		COUNT(counts, store_no_memory);
 	if (stored == KEYSPACE_TOO_LARGE)
-		COUNT(counts, values_too_large);
+		COUNT(counts, store_too_large);
 	if (is_cas)
 		count_add(stored == KEYSPACE_DONE	   ? &counts->cas_hits
 			  : stored == KEYSPACE_EXISTS ? &counts->cas_badval
@@ -326,9 +326,16 @@ enum step text_version(struct session *session, struct request *request)
 	return answer(session, request, "VERSION " SERVICE_SPEAKS_MEMCACHED " droppable " SERVICE_VERSION "\r\n");
 }
 
+/* memcached takes a second word and does not look at it. */
 enum step text_verbosity(struct session *session, struct request *request)
 {
+	uint32_t level;
+
+	if (request->count > 3)
+		return fail(session, "ERROR\r\n");
 	request->is_quiet = is_noreply(request);
+	if (request->count > (request->is_quiet ? 2u : 1u) && !word_unsigned_32(&request->words[1], &level))
+		return answer(session, request, BAD_LINE);
 	return answer(session, request, "OK\r\n");
 }
 

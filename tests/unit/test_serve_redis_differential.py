@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,22 +120,27 @@ def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     process.wait(20)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_answers_are_those_of_redis(redis_socket: Path, server_socket: Path, seed: int) -> None:
+def compare(redis_server: Path, ours: Path, seed: int, rounds: int) -> None:
+    """Asks both servers the same, so often, and compares: for the test, and for tools/server_differential.py."""
     chance = random.Random(seed)
-    theirs, ours = Peer(redis_socket), Peer(server_socket)
-    for peer in (theirs, ours):
+    peers = Peer(redis_server), Peer(ours)
+    for peer in peers:
         peer.ask(encoded(b"FLUSHDB"))
-    log: list[list[bytes]] = []
+    log: deque[list[bytes]] = deque(maxlen=14)
     try:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             log.append(one_command(chance))
             command = encoded(*log[-1])
-            expected, answer = theirs.ask(command), ours.ask(command)
-            history = "\n".join(repr([word[:40] for word in words]) for words in log[-14:])
+            expected, answer = (peer.ask(command) for peer in peers)
+            history = "\n".join(repr([word[:40] for word in words]) for words in log)
             if log[-1][0] in (b"TTL", b"EXPIRETIME"):  # the two may be asked on both sides of a whole second
                 expected, answer = expected[:2], answer[:2]
             assert answer == expected, f"after\n{history}\nRedis: {expected[:500]!r}\nwe: {answer[:500]!r}"
     finally:
-        theirs.close()
-        ours.close()
+        for peer in peers:
+            peer.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_are_those_of_redis(redis_socket: Path, server_socket: Path, seed: int) -> None:
+    compare(redis_socket, server_socket, seed, ROUNDS)
