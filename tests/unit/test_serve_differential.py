@@ -229,7 +229,7 @@ def compare(memcached: Path, ours: Path, seed: int, rounds: int) -> None:
     chance = random.Random(seed)
     peers = Peer(memcached), Peer(ours)
     for peer in peers:
-        peer.ask(b"flush_all\r\n")
+        peer.ask(b"set a 0 0 1\r\na\r\n" * 10 + b"flush_all\r\n")  # so that no version is 7 or less any more
     log: deque[bytes] = deque(maxlen=12)
     try:
         for _ in range(rounds):
