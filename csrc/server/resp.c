@@ -229,7 +229,7 @@ static enum step track(struct session *session, const struct request *request)
 			i++;
 			options.prefixes[options.prefix_count++] = (struct keyspace_key){words[i].bytes, words[i].count};
 		} else {
-			return fail(session, "ERR CLIENT TRACKING takes BCAST, PREFIX and NOLOOP here");
+			return fail(session, "ERR CLIENT TRACKING takes BCAST, PREFIX and NOLOOP here. REDIRECT, OPTIN and OPTOUT are not there");
 		}
 	}
 	if (options.prefix_count > 0 && !options.broadcasts)
@@ -331,13 +331,39 @@ enum step resp_command(struct session *session, struct request *request)
 	return STEP_DONE;
 }
 
+/* CONFIG GET * or a name: what exporters ask for. */
+static void write_config(struct session *session, const struct word *pattern)
+{
+	const struct { const char *name; uint64_t value; } settings[] = {
+		{"databases", 1},
+		{"maxclients", session->service->settings.most_connections},
+		{"maxmemory", stats_limit_bytes()},
+	};
+	enum { SETTINGS = sizeof(settings) / sizeof(settings[0]) };
+	bool is_told[SETTINGS];
+	size_t count = 0;
+	char text[24];
+
+	for (size_t i = 0; i < SETTINGS; i++) {
+		is_told[i] = word_is(pattern, "*") || is_word(pattern, settings[i].name);
+		count += is_told[i];
+	}
+	resp_map(session, count);
+	for (size_t i = 0; i < SETTINGS; i++) {
+		if (!is_told[i])
+			continue;
+		put_words(session, settings[i].name);
+		resp_string(session, text, (size_t)(put_number(text, settings[i].value) - text));
+	}
+}
+
 enum step resp_config(struct session *session, struct request *request)
 {
 	if (is_word(&request->words[1], "RESETSTAT")) {
 		stats_reset(session->service);
 		resp_ok(session);
-	} else if (is_word(&request->words[1], "GET")) {
-		resp_map(session, 0);
+	} else if (is_word(&request->words[1], "GET") && request->count == 3) {
+		write_config(session, &request->words[2]);
 	} else {
 		return fail(session, "ERR the server is configured by its command line alone");
 	}

@@ -55,8 +55,7 @@ static void stat_time(struct output *out, const char *name, struct timeval time)
 	output_format(out, "STAT %s %ld.%06ld\r\n", name, (long)time.tv_sec, (long)time.tv_usec);
 }
 
-/* What the memory cgroup, or the machine, lets us have: what memcached calls the size that it was given. */
-static uint64_t limit_bytes(void)
+uint64_t stats_limit_bytes(void)
 {
 	struct prim_headroom headroom;
 
@@ -111,7 +110,7 @@ void stats_write_general(struct service *service, struct output *out)
 			stat(out, names[field], sums[field]);
 	stat(out, "get_expired", cache.misses[MISS_EXPIRED]);
 	stat(out, "get_flushed", 0);
-	stat(out, "limit_maxbytes", limit_bytes());
+	stat(out, "limit_maxbytes", stats_limit_bytes());
 	stat(out, "accepting_conns", 1);
 	stat(out, "threads", service->settings.threads);
 	stat(out, "bytes", cache.bytes);
@@ -129,7 +128,7 @@ void stats_write_settings(struct service *service, struct output *out)
 {
 	const struct settings *settings = &service->settings;
 
-	stat(out, "maxbytes", limit_bytes());
+	stat(out, "maxbytes", stats_limit_bytes());
 	stat(out, "maxconns", settings->most_connections);
 	stat(out, "num_threads", settings->threads);
 	stat(out, "item_size_max", settings->max_value_bytes);

@@ -18,6 +18,8 @@ bool stats_info(struct service *service, char **text, size_t *count);
 /* Counts begin at 0 again, but for those of this moment. */
 void stats_reset(struct service *service);
 
+/* What the memory cgroup, or the machine, lets us have: what memcached calls the size that it was given. */
+uint64_t stats_limit_bytes(void);
 /* All workers' together, since the last reset: in the order of struct counts. */
 void stats_add_up(struct service *service, uint64_t sums[COUNTS_FIELDS]);
 
