@@ -45,6 +45,8 @@ static int read_head(const unsigned char *bytes, size_t count, size_t at, char k
 		return -1;
 	if (i + 1 >= count)
 		return 0;
+	if (is_negative && value == 0)
+		return -1; /* resp_next() reads a length that passed here as digits alone, and would read the sign as one */
 	*number = is_negative ? -(int64_t)value : (int64_t)value;
 	*end = i + 2;
 	return 1;

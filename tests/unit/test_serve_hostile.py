@@ -173,3 +173,11 @@ except PermissionError:
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (asked.stdout, asked.stderr) == ("refused\n", "")
+
+
+@pytest.mark.parametrize("command", [b"*1\r\n$-0\r\n\r\n", b"*-0\r\n", b"*2\r\n$3\r\nGET\r\n$-0\r\n\r\n"])
+def test_a_length_of_minus_nothing_is_no_length(start_server: StartServer, command: bytes) -> None:
+    server = start_server()
+    answer = ask(server.path, command, b"\r\n")
+    assert answer.startswith(b"-ERR Protocol error")
+    assert ask(server.path, b"*1\r\n$4\r\nPING\r\n", b"\r\n") == b"+PONG\r\n"
