@@ -23,6 +23,7 @@ from droppable._named import named as named
 from droppable._namespace import Namespace as Namespace
 from droppable._reducers import register_reducer as register_reducer
 from droppable._stats import CacheStats as CacheStats
+from droppable._stats import TierStats as TierStats
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
 from droppable.lowlevel import Dropped as Dropped
@@ -46,6 +47,6 @@ else:
 __all__ = [
     "INSTANCE", "NEVER", "Backing", "Cache", "CacheInfo", "CacheStats", "ClosedError", "Dropped", "DroppableError",
     "Feature", "Features", "Memo", "Namespace", "RefusedError", "Region", "RegionBlock", "RegionCensus", "Serializer",
-    "UnpicklableError", "UnsupportedError", "ValueTooLargeError", "View", "cache", "caches", "features", "named",
-    "register_reducer",
+    "TierStats", "UnpicklableError", "UnsupportedError", "ValueTooLargeError", "View", "cache", "caches", "features",
+    "named", "register_reducer",
 ]  # fmt: skip

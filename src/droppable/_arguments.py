@@ -32,6 +32,9 @@ Backing: TypeAlias = Literal["auto", "lazyfree", "droppable"]
 Fork: TypeAlias = Literal["wipe", "share"]
 """What a forked child finds: see `Cache`."""
 
+Write: TypeAlias = Literal["through", "behind"]
+"""When a value reaches the lower tier: see `Cache`."""
+
 _A_TIME: Final = "seconds (a number), a timedelta, or droppable.NEVER"
 _A_SIZE: Final = "a size of more than 0 bytes (a number, or text such as '64M' or '1.5G'), or None"
 _A_FUNCTION: Final = "a function"

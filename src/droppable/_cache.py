@@ -1,7 +1,7 @@
 """`droppable.Cache`: a mapping whose memory the kernel may take back at any moment."""
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
 
@@ -10,6 +10,7 @@ from droppable._arguments import (
     Backing,
     Fork,
     Seconds,
+    Write,
     read_choice,
     read_factory,
     read_function,
@@ -22,8 +23,11 @@ from droppable._flight import MISSING, Flights, keeping_for
 from droppable._live import forget, full_name, remember
 from droppable._mapping import K, LiveMapping, V
 from droppable._namespace import Namespace, prefix_of
-from droppable._stats import CacheStats
-from droppable.lowlevel import ClosedError, CoreCache, EncodedKey, Layout
+from droppable._stats import CacheStats, TierStats
+from droppable.lowlevel import ClosedError, CoreCache, EncodedKey, Layout, UnsupportedError
+
+if TYPE_CHECKING:
+    from droppable._tiers import TieredCore
 
 T = TypeVar("T")
 
@@ -80,6 +84,10 @@ class Cache(CoreCache, LiveMapping[K, V]):
             value itself. A backstop: most waits that could never end are noticed much earlier.
         linger_seconds: how long a coroutine's computation goes on after the last caller who waited for it was
             cancelled; 0: it is cancelled with that caller.
+        below: a slower mapping (diskcache, a client of Redis, any other): where this cache misses, it is asked before a
+            value is computed, and whatever is stored or deleted here is stored or deleted there. See the chapter on
+            tiers.
+        write: "through": a value is written to `below` before the call returns; "behind": by a thread, soon after.
         layout: sizes inside, for tests and small machines; see `droppable.lowlevel.Layout`.
 
     Raises:
@@ -90,7 +98,15 @@ class Cache(CoreCache, LiveMapping[K, V]):
 
     _pop_cursor = 0
     _name: str | None = None
+    _tier: object = None  # of a cache with below=
     _options: Mapping[str, Any] = {}  # of a cache that was asked for by name
+
+    def __new__(cls, *arguments: Any, below: Any = None, **options: Any) -> Self:
+        if below is not None:
+            from droppable._tiers import tiered
+
+            cls = tiered(cls)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -102,6 +118,8 @@ class Cache(CoreCache, LiveMapping[K, V]):
         fork: Fork = "wipe",
         wait_seconds: Seconds = 30.0,
         linger_seconds: Seconds = 1.0,
+        below: MutableMapping[K, V] | None = None,
+        write: Write = "through",
         layout: Layout | None = None,
     ) -> None:
         core_backing = read_choice("backing", backing, _BACKINGS)
@@ -114,6 +132,7 @@ class Cache(CoreCache, LiveMapping[K, V]):
         layout = layout or Layout()
         read_serializer(serializer)
         encode, decode = _values.coder(serializer)
+        is_disabled = os.environ.get(DISABLE, "") not in ("", "0")
         super().__init__(
             backing=core_backing,
             share_on_fork=shares_on_fork,
@@ -125,10 +144,14 @@ class Cache(CoreCache, LiveMapping[K, V]):
             encode=encode,
             decode=decode,
             unloadable=_values.unloadable,
-            disabled=os.environ.get(DISABLE, "") not in ("", "0"),
+            disabled=is_disabled,
         )
         self._max_bytes = bound_bytes
         self._flights = flights
+        if below is not None:
+            cast("TieredCore", self)._begin_tiers(below, write, ttl, is_disabled)
+        elif write != "through":
+            raise ValueError(f"write={write!r} says when values reach the lower tier, and there is none: give below=")
         remember(self)
 
     @property
@@ -234,6 +257,19 @@ class Cache(CoreCache, LiveMapping[K, V]):
             lost_seconds=counts.pop("lost_ns") / 1e9,
             **counts,
         )
+
+    def tier_stats(self) -> TierStats:
+        """What the lower tier of a cache with `below=` was asked for, and how often it failed.
+
+        Raises:
+            UnsupportedError: this cache has no lower tier.
+        """
+        self._check_open()
+        raise UnsupportedError("tier_stats: this cache has no lower tier; it is made with Cache(below=...)")
+
+    def flush(self) -> None:
+        """Writes to the lower tier what waits for that. Without one there is nothing to do."""
+        self._check_open()
 
     def close(self) -> None:
         """As `clear()`, and for good: every later call raises ClosedError. May be called again."""

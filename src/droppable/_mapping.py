@@ -205,13 +205,17 @@ class LiveMapping(MutableMapping[K, V]):
             raise TypeError(f"the value of {key!r} is neither bytes nor an array; use get()")
         return View(buffer)
 
+    def _once(self, key: K) -> K:
+        """A key for several calls: what it is made of may change."""
+        return cast("K", EncodedKey(key))
+
     def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
         """The value of key; if it is not there, default is stored first. One of several threads stores.
 
         Returns:
             What is there, as `get` gives it; default itself where it could not be kept (no memory, or gone already).
         """
-        encoded = cast("K", EncodedKey(key))  # once: what the key is made of may change
+        encoded = self._once(key)
         for _ in range(_SETDEFAULT_TRIES):
             value = self.get(encoded, MISSING)
             if value is not MISSING:

@@ -244,6 +244,11 @@ def cache(
 def _check_shared(cache: object, **own: Any) -> None:
     if not isinstance(cache, (Cache, Namespace)):
         raise TypeError(f"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {cache!r}")
+    if isinstance(cache, Cache) and cache._tier is not None:
+        raise TypeError(
+            "cache must have no lower tier (below=), which would not know the keys of functions: call its "
+            f"get_or_create() instead; you gave {cache!r}"
+        )
     for name, value in own.items():
         if value is not _OWN[name] and (type(value) is not type(_OWN[name]) or value != _OWN[name]):
             raise TypeError(f"{name} is said where the cache is made that you gave as cache=")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, Final, TypedDict, Unpack
 
-from droppable._arguments import NEVER, Backing, Fork, Seconds, read_seconds, read_size
+from droppable._arguments import NEVER, Backing, Fork, Seconds, Write, read_seconds, read_size
 from droppable._cache import Cache, Serializer
 from droppable._live import find_or_name
 from droppable.lowlevel import Layout
@@ -20,6 +21,8 @@ class CacheOptions(TypedDict, total=False):
     fork: Fork
     wait_seconds: Seconds
     linger_seconds: Seconds
+    below: MutableMapping[Any, Any] | None
+    write: Write
     layout: Layout | None
 
 
@@ -31,6 +34,8 @@ _DEFAULTS: Final[CacheOptions] = {
     "fork": "wipe",
     "wait_seconds": 30.0,
     "linger_seconds": 1.0,
+    "below": None,
+    "write": "through",
     "layout": None,
 }
 _TIMES: Final = frozenset({"ttl", "wait_seconds", "linger_seconds"})

@@ -140,3 +140,26 @@ CacheStats.__doc__ = """Counts since the cache was made; `entries` and what ends
 
     Attributes:
 """ + "".join(f"        {row.field}: {row.text}\n" for row in COUNTS)
+
+
+@dataclass(frozen=True, slots=True)
+class TierStats:
+    """Counts since the cache was made; `pending` and `distrusted` are of this moment.
+
+    Attributes:
+        fetched: look-ups that missed the cache and found a value in the lower tier.
+        absent: look-ups that missed both.
+        written: values that the lower tier took.
+        deleted: deletes that the lower tier took.
+        failures: calls of the lower tier that raised.
+        pending: values that wait to be written.
+        distrusted: keys of which the lower tier may have an older value, because a call failed. It is not read.
+    """
+
+    fetched: int
+    absent: int
+    written: int
+    deleted: int
+    failures: int
+    pending: int
+    distrusted: int

@@ -21,6 +21,7 @@ PAGES = [
     "docs/model.md",
     "docs/random.md",
     "docs/regions.md",
+    "docs/tiers.md",
     "docs/tutorial.md",
 ]
 

@@ -29,6 +29,7 @@ EXPORTS = {
     "RegionBlock",
     "RegionCensus",
     "Serializer",
+    "TierStats",
     "UnpicklableError",
     "UnsupportedError",
     "ValueTooLargeError",

@@ -1,0 +1,366 @@
+"""The calls of a cache with a lower tier. Each change of a key is made in both, within `Tier.changing()`.
+
+What `transform` computes is stored only if nothing of the stripe was changed since the old value was read.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+
+from droppable._arguments import Seconds, Write, read_choice, read_factory, read_function, read_seconds
+from droppable._flight import MISSING, Flights, keeping_for
+from droppable._flight.keeping import Keeping
+from droppable._tiers.tier import WRITES, Tier
+from droppable.lowlevel import CoreCache, EncodedKey, RefusedError, UnsupportedError, ValueTooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from droppable._stats import TierStats
+    from droppable.lowlevel import Lease
+
+_TRIES: Final = 100
+_STORES: Final = 1  # flags of `_keep()`, as in binding/lease.c
+_WRITABLE: Final = 2
+
+
+def _left_seconds(expires_at: float | None) -> float:
+    return math.inf if expires_at is None else max(expires_at - time.time(), 1e-9)
+
+
+class _Store:
+    """What a flight sees of the cache: what it computes is stored in both tiers, what it fetched in the cache alone."""
+
+    __slots__ = ("_cache", "_key", "_ttl", "is_fetched", "left_seconds", "waits")
+
+    def __init__(self, cache: TieredCore, key: Any, ttl: Seconds | None, waits: bool) -> None:
+        self._cache = cache
+        self._key = key
+        self._ttl = ttl
+        self.waits = waits  # to be written later, because an event loop must not wait for the lower tier
+        self.is_fetched = False
+        self.left_seconds: float | None = None
+
+    def ttl_of(self, value: object) -> Seconds | None:
+        return self.left_seconds if self.is_fetched else self._ttl
+
+    def __contains__(self, encoded: Any, /) -> bool:
+        return CoreCache.__contains__(self._cache, encoded)
+
+    def get(self, encoded: object, default: Any = None, *, copy: bool = False) -> Any:
+        return CoreCache.get(self._cache, encoded, default, copy=copy)
+
+    def discard(self, encoded: object, /) -> bool:
+        return self._cache.discard(self._key)
+
+    def _lease(self, encoded: object, /) -> Lease:
+        return self._cache._lease(encoded)
+
+    def _keep(
+        self, lease: Lease, encoded: EncodedKey, value: Any, ttl: Seconds | None, cost_seconds: float, flags: int, /
+    ) -> tuple[Any, Any, Exception | None]:
+        cache = self._cache
+        if self.is_fetched or not flags & _STORES:
+            return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
+        with cache._tier.changing(encoded, self._key):
+            if not lease.stale:
+                cache._tier.write(encoded, self._key, value, cache._expires_at(ttl), self.waits)
+            return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
+
+
+class TieredCore(CoreCache):
+    """What `Cache(below=...)` has in front of `Cache`."""
+
+    _flights: Flights
+
+    def _begin_tiers(
+        self, below: MutableMapping[Any, Any], write: Write, ttl: Seconds | None, is_disabled: bool
+    ) -> None:
+        self._tier = Tier(below, read_choice("write", write, WRITES), not is_disabled)
+        self._ttl_seconds = math.inf if ttl is None else read_seconds("ttl", ttl)
+        weakref.finalize(self, self._tier.flush)  # also where nobody closes the cache, and at the interpreter's end
+
+    def _expires_at(self, ttl: Seconds | None) -> float | None:
+        seconds = self._ttl_seconds if ttl is None else read_seconds("ttl", ttl)
+        return None if math.isinf(seconds) else time.time() + seconds
+
+    def _expires_as_now(self, encoded: EncodedKey, key: Any) -> float | None:
+        """When what is there now expires."""
+        try:
+            left_seconds = CoreCache.expires_in(self, encoded)
+        except KeyError:  # dropped already
+            value, left = self._tier.fetch(encoded, key)
+            if value is MISSING or left is None:
+                return self._expires_at(None)
+            left_seconds = left
+        return None if math.isinf(left_seconds) else time.time() + left_seconds
+
+    def _promote(self, encoded: EncodedKey, key: Any, copy: bool = False) -> Any:
+        """A value of the lower tier, which the cache has from now on, as from a hit; MISSING."""
+        lease = self._lease(encoded)  # first: what is changed from here on is newer than what is fetched
+        began = time.perf_counter()
+        value, left_seconds = self._tier.fetch(encoded, key)
+        if value is MISSING:
+            return MISSING
+        flags = _STORES | _WRITABLE if copy else _STORES
+        return self._keep(lease, encoded, value, left_seconds, time.perf_counter() - began, flags)[0]
+
+    def _get(self, encoded: EncodedKey, key: Any, copy: bool = False) -> Any:
+        value = CoreCache.get(self, encoded, MISSING, copy=copy)
+        return self._promote(encoded, key, copy) if value is MISSING else value
+
+    def tier_stats(self) -> TierStats:
+        """What the lower tier was asked for, and how often it failed."""
+        len(self)  # raises ClosedError
+        return self._tier.stats()
+
+    def flush(self) -> None:
+        """Writes to the lower tier what waits for that: with write="behind", and what coroutines computed."""
+        len(self)
+        self._tier.flush()
+
+    def close(self) -> None:
+        """Writes what waits, then closes the cache. The lower tier stays as it is."""
+        self._tier.flush()
+        super().close()
+
+    def _once(self, key: Any) -> Any:
+        return key  # the lower tier knows it as it is
+
+    # The calls of a cache
+
+    def get(self, key: Any, default: Any = None, *, copy: bool = False) -> Any:
+        encoded = EncodedKey(key)
+        value = CoreCache.get(self, encoded, MISSING, copy=copy)
+        if value is MISSING:
+            value = self._promote(encoded, key, copy)
+        return default if value is MISSING else value
+
+    def __getitem__(self, key: Any, /) -> Any:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: Any, /) -> bool:
+        encoded = EncodedKey(key)
+        return CoreCache.__contains__(self, encoded) or self._promote(encoded, key) is not MISSING
+
+    def _raw(self, key: Any, /) -> tuple[int, Any] | None:
+        raw = CoreCache._raw(self, key)
+        if raw is None and self.get(key, MISSING) is not MISSING:
+            raw = CoreCache._raw(self, key)
+        return raw
+
+    def expires_in(self, key: Any, /) -> float:
+        encoded = EncodedKey(key)
+        for _ in range(_TRIES):
+            try:
+                return CoreCache.expires_in(self, encoded)
+            except KeyError:
+                if self._promote(encoded, key) is MISSING:
+                    raise
+        raise KeyError(key)
+
+    def get_many(self, keys: Iterable[Any], /) -> dict[Any, Any]:
+        wanted = list(keys)
+        found = CoreCache.get_many(self, wanted)
+        if len(found) < len(wanted):
+            for key in wanted:
+                if key not in found and (value := self.get(key, MISSING)) is not MISSING:
+                    found[key] = value
+        return found
+
+    def set(self, key: Any, value: Any, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool:
+        encoded = EncodedKey(key)
+        with self._tier.changing(encoded, key):
+            return self._set(encoded, key, value, self._expires_at(ttl), ttl, cost)
+
+    def _set(
+        self, encoded: EncodedKey, key: Any, value: Any, expires_at: float | None, ttl: Seconds | None,
+        cost: Seconds | None = None,
+    ) -> bool:  # fmt: skip
+        """Within `_changing()`. Whether one of the tiers has it."""
+        is_below = self._tier.write(encoded, key, value, expires_at)
+        try:
+            return CoreCache.set(self, encoded, value, ttl, cost) or is_below
+        except ValueTooLargeError:
+            CoreCache.discard(self, encoded)
+            if is_below:
+                return True
+            raise
+        except Exception:
+            self._tier.delete(encoded, key)
+            CoreCache.discard(self, encoded)
+            raise
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        self.set(key, value)
+
+    def set_many(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], ttl: Seconds | None = None) -> list[Any]:
+        pairs = items.items() if isinstance(items, Mapping) else items
+        return [key for key, value in pairs if not self.set(key, value, ttl)]
+
+    def add(self, key: Any, value: Any, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool:
+        encoded = EncodedKey(key)
+        with self._tier.changing(encoded, key):
+            if self._get(encoded, key) is not MISSING:
+                return False
+            added = CoreCache.add(self, encoded, value, ttl, cost)
+            if added:
+                self._tier.write(encoded, key, value, self._expires_at(ttl))
+            return added
+
+    def touch(self, key: Any, ttl: Seconds | None) -> bool:
+        encoded = EncodedKey(key)
+        with self._tier.changing(encoded, key):
+            value = self._get(encoded, key)
+            if value is MISSING:
+                return False
+            self._tier.write(encoded, key, value, self._expires_at(ttl))
+            CoreCache.touch(self, encoded, ttl)  # or it was dropped a moment ago: the lower tier has it
+            return True
+
+    def incr(self, key: Any, delta: int = 1, initial: int | None = None) -> int:
+        encoded = EncodedKey(key)
+        with self._tier.changing(encoded, key):
+            present = self._get(encoded, key)
+            expires_at = self._expires_at(None) if present is MISSING else self._expires_as_now(encoded, key)
+            for _ in range(_TRIES):
+                try:
+                    total = CoreCache.incr(self, encoded, delta, None if present is not MISSING else initial)
+                except KeyError:
+                    if present is MISSING:
+                        raise
+                    CoreCache.set(self, encoded, present, _left_seconds(expires_at))  # it was dropped a moment ago
+                else:
+                    self._tier.write(encoded, key, total, expires_at)
+                    return total
+        raise RefusedError(f"incr: there is no memory for the value of {key!r}; it stays as it was")
+
+    def transform(
+        self, key: Any, function: Callable[[Any], Any], default: Any = MISSING, ttl: Seconds | None = None
+    ) -> Any:
+        encoded = EncodedKey(key)
+        read_function("function", function)
+        stripe = self._tier.stripe(encoded)
+        for _ in range(_TRIES):
+            version = stripe.version
+            old = self._get(encoded, key, copy=True)
+            if old is MISSING and default is MISSING:
+                raise KeyError(key)
+            new = function(default if old is MISSING else old)
+            with self._tier.changing(encoded, key):
+                if stripe.version is not version:
+                    continue
+                expires_at = (
+                    self._expires_at(ttl) if ttl is not None or old is MISSING else self._expires_as_now(encoded, key)
+                )
+                self._set(encoded, key, new, expires_at, _left_seconds(expires_at))
+                value = CoreCache.get(self, encoded, MISSING)
+                return new if value is MISSING else value
+        raise RuntimeError(f"transform: {key!r} was changed by others {_TRIES} times in a row; try again")
+
+    def pop(self, key: Any, /, default: Any = MISSING) -> Any:
+        encoded = EncodedKey(key)
+        with self._tier.changing(encoded, key):
+            value = self._get(encoded, key)
+            self._tier.delete(encoded, key)
+            CoreCache.discard(self, encoded)
+        if value is not MISSING:
+            return value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def discard(self, key: Any, /) -> bool:
+        encoded = EncodedKey(key)
+        with self._tier.changing(encoded, key):
+            was_below = self._tier.delete(encoded, key)
+            return CoreCache.discard(self, encoded) or was_below
+
+    def delete(self, key: Any, /) -> bool:
+        return self.discard(key)
+
+    def __delitem__(self, key: Any, /) -> None:
+        if not self.discard(key):
+            raise KeyError(key)
+
+    def delete_many(self, keys: Iterable[Any], /) -> int:
+        return sum(self.discard(key) for key in keys)
+
+    def _delete_prefix(self, prefix: str | bytes, scope: bytes | None, /) -> int:
+        size = len(prefix)
+        below = [key for key in self._tier.all_keys() if type(key) is type(prefix) and key[:size] == prefix]
+        return self.delete_many(below) + CoreCache._delete_prefix(self, prefix, scope)
+
+    def clear(self) -> None:
+        self._tier.clear(functools.partial(CoreCache.clear, self))
+
+    def namespace(self, name: object) -> NoReturn:
+        raise UnsupportedError(
+            "namespace: a cache with a lower tier has none, for the lower tier knows keys and no namespaces; "
+            "make a cache of its own for each, or put the name into the keys"
+        )
+
+    def get_or_create(
+        self, key: Any, factory: Callable[[], Any], ttl: Seconds | None = None, *, copy: bool = False
+    ) -> Any:
+        encoded = EncodedKey(key)
+        value = CoreCache.get(self, encoded, MISSING, copy=copy)
+        if value is not MISSING:
+            return value
+        read_factory(factory)
+        keeping_for(ttl, copy)
+        store = _Store(self, key, ttl, waits=False)
+
+        @functools.wraps(factory)
+        def produce() -> Any:
+            value, store.left_seconds = self._tier.fetch(encoded, key)
+            store.is_fetched = value is not MISSING
+            return value if store.is_fetched else factory()
+
+        return self._flights.do(cast("Any", store), encoded, produce, Keeping(store.ttl_of, copy=copy))
+
+    async def aget_or_create(
+        self, key: object, factory: Callable[[], Awaitable[Any]], ttl: Seconds | None = None, *, copy: bool = False
+    ) -> Any:
+        encoded = EncodedKey(key)
+        value = CoreCache.get(self, encoded, MISSING, copy=copy)
+        if value is not MISSING:
+            return value
+        read_function("factory", factory)
+        import asyncio
+
+        from droppable._flight import tasks
+
+        store = _Store(self, key, ttl, waits=True)
+
+        @functools.wraps(factory)
+        async def produce() -> Any:
+            value, store.left_seconds = await asyncio.to_thread(self._tier.fetch, encoded, key)
+            store.is_fetched = value is not MISSING
+            return value if store.is_fetched else await factory()
+
+        result = await tasks.do(self._flights, cast("Any", store), encoded, produce, Keeping(store.ttl_of, copy=copy))
+        if self._tier.is_late(encoded):
+            await asyncio.to_thread(self._tier.write_waiting, encoded)
+        return result
+
+
+_classes: dict[type, type] = {}
+
+
+def tiered(kind: type) -> type:
+    """The class of caches that have a lower tier, derived from kind; one for each kind."""
+    made = _classes.get(kind)
+    if made is None:
+        name = "TieredCache" if kind.__module__ == "droppable._cache" else kind.__name__
+        made = type(name, (TieredCore, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        made = _classes.setdefault(kind, made)
+    return made
