@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dis
 import functools
+import gc
 import itertools
 import os
 import signal
@@ -39,6 +40,13 @@ pytestmark = [
 ]
 FOLDER = str(Path(droppable._flight.__file__).parent)
 TRACES_OPCODES = sys.version_info < (3, 12)  # later ones have sys.monitoring, and 3.12.1 does not trace opcodes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_rubbish() -> Iterator[None]:
+    """What is left is collected while the above is ignored, and not in the middle of another module's test."""
+    yield
+    gc.collect()
 
 
 class Boom(BaseException):
