@@ -21,7 +21,7 @@ if ! [ -e "$root/complete" ]; then
 fi
 
 # The tools that `make` pins, but for what has no 32-bit build or is not needed to build and test.
-grep -E '^(meson|meson-python|pyproject-metadata|packaging|pytest|iniconfig|pluggy|hypothesis|sortedcontainers|cachetools|Pygments)==' \
+grep -E '^(meson|meson-python|pyproject-metadata|packaging|pytest|iniconfig|pluggy|hypothesis|sortedcontainers|cachetools|Pygments|pymemcache|redis|async-timeout)==' \
 	"$top/requirements/dev.txt" >"$root/requirements"
 if ! cmp -s "$root/requirements" "$root/wheels/requirements"; then
 	rm -rf "$root/wheels" "$root/venv"

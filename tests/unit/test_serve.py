@@ -22,6 +22,12 @@ from pymemcache.exceptions import MemcacheServerError
 from droppable.cli._serve import server_program
 
 StartServer = Callable[..., Any]
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 WAIT_SECONDS = 20
 
 
@@ -349,9 +355,9 @@ def test_sockets_of_systemd_are_taken_over(tmp_path: Path) -> None:
         listening.listen()
         told.bind(str(tmp_path / "notify"))
         told.settimeout(WAIT_SECONDS)
-        script = f"exec 3<&{listening.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec {program}"
         process = subprocess.Popen(
-            ["bash", "-c", script], pass_fds=[listening.fileno()], stdout=subprocess.PIPE,
+            [sys.executable, "-c", AS_SYSTEMD, str(listening.fileno()), program],
+            pass_fds=[listening.fileno()], stdout=subprocess.PIPE,
             env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
         )  # fmt: skip
         assert told.recv(100) == b"READY=1"
