@@ -54,11 +54,12 @@ static const char help[] =
 	"  --threads N           that serve connections (default: one for each processor, at most 4)\n"
 	"  --connections N       at most (default: 1024)\n"
 	"  --max-value SIZE      of one value (default: 1M); sizes are bytes, or numbers with K, M or G\n"
-	"  --buffers SIZE        of all connections together, at most (default: 64M)\n"
+	"  --buffers SIZE        of all connections together, at most (default: an eighth of\n"
+	"                        the memory limit, at least 4M and at most 64M)\n"
 	"  --idle-seconds N      close connections that say nothing for so long; 0: never (default: 0)\n"
 	"  --stall-seconds N     close those that stop in the middle of a command or a reply (default: 60)\n"
 	"  --ready-fd N          write a line to that descriptor, and close it, once connections are taken\n"
-	"  --no-flush            refuse flush_all and FLUSHDB\n"
+	"  --no-flush            refuse flush_all, FLUSHDB and FLUSHALL\n"
 	"  --allow-shutdown      clients may stop the server\n"
 	"  --allow-clock         clients may move the clock forward: for tests\n"
 	"  --version, --help\n";
@@ -190,7 +191,7 @@ bool options_read(struct options *options, int argc, char **argv, int *status)
 	*options = (struct options){
 		.mode = 0600, .ready_descriptor = -1,
 		.settings = {
-			.max_value_bytes = 1 << 20, .buffers_bytes = 64 << 20, .most_connections = 1024, .stall_seconds = 60,
+			.max_value_bytes = 1 << 20, .most_connections = 1024, .stall_seconds = 60,
 			.threads = processors < 1 ? 1 : processors < THREADS_BY_DEFAULT ? (unsigned)processors : THREADS_BY_DEFAULT,
 			.allows_flush = true,
 		},

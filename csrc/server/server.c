@@ -24,9 +24,11 @@
 #include "server/listener.h"
 #include "server/output.h"
 #include "server/password.h"
+#include "server/stats.h"
 #include "server/tracking.h"
 #include "server/worker.h"
 
+enum { BUFFERS_SHARE = 8, BUFFERS_LEAST_BYTES = 4 << 20, BUFFERS_MOST_BYTES = 64 << 20 };
 enum {
 	LISTENERS_MOST = OPTIONS_LISTEN_MOST + 16,
 	FIRST_HANDED_OVER = 3,     /* systemd's convention */
@@ -136,6 +138,17 @@ static bool watch(struct server *server, int descriptor, const void *what)
 	return epoll_ctl(server->poll, EPOLL_CTL_ADD, descriptor, &event) == 0;
 }
 
+/* Buffers cannot be dropped, so where memory is short they must leave room for the cache. */
+static size_t buffers_bytes(const struct settings *settings)
+{
+	if (settings->buffers_bytes > 0)
+		return settings->buffers_bytes;
+	const uint64_t share = stats_limit_bytes() / BUFFERS_SHARE;
+	if (share < BUFFERS_LEAST_BYTES)
+		return BUFFERS_LEAST_BYTES;
+	return share < BUFFERS_MOST_BYTES ? (size_t)share : BUFFERS_MOST_BYTES;
+}
+
 static bool make_service(struct server *server)
 {
 	const struct cache_config config = {.backing = PRIM_LAZYFREE};
@@ -144,7 +157,7 @@ static bool make_service(struct server *server)
 
 	service->settings = server->options->settings;
 	service->passwords = server->passwords;
-	service->budget.limit_bytes = service->settings.buffers_bytes + service->settings.threads * (size_t)OUTPUT_BYTES;
+	service->budget.limit_bytes = buffers_bytes(&service->settings) + service->settings.threads * (size_t)OUTPUT_BYTES;
 	service->count_sets = service->settings.threads;
 	service->counts = aligned_alloc(_Alignof(struct counts), service->count_sets * sizeof(struct counts));
 	if (!service->counts) {

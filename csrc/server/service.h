@@ -23,15 +23,14 @@
 struct passwords;
 struct tracking;
 
-#define SERVICE_VERSION "0.1.0"
-/* Clients read these to know which commands there are. */
+/* SERVICE_VERSION is the project's, and comes from meson.build. Clients read these to know which commands there are. */
 #define SERVICE_SPEAKS_MEMCACHED "1.6.18"
 #define SERVICE_SPEAKS_REDIS "7.4.0"
 
 struct settings {
 	size_t max_value_bytes;
 	size_t max_request_bytes; /* one command with all its values */
-	size_t buffers_bytes;     /* of all connections together */
+	size_t buffers_bytes; /* 0: a share of the memory limit */     /* of all connections together */
 	unsigned threads, most_connections;
 	unsigned idle_seconds;    /* a connection that says nothing is closed after; 0: never */
 	unsigned stall_seconds;   /* one that stops in the middle of a command or of a reply; 0: never */

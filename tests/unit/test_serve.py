@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheServerError
 
+import droppable
 from droppable.cli._serve import server_program
 
 StartServer = Callable[..., Any]
@@ -448,3 +450,22 @@ def test_errors_reach_pymemcache(client: Client) -> None:
     with pytest.raises(MemcacheServerError, match="too large"):
         client.set("large", b"x" * ((1 << 20) + 1), noreply=False)
     assert client.get("large") is None
+
+
+def test_the_version_is_the_packages(server_socket: Path) -> None:
+    assert stats(server_socket)["droppable_version"] == droppable.__version__
+    program = server_program()
+    assert program is not None
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert told == f"droppable-server {droppable.__version__}\n"
+
+
+@pytest.mark.parametrize("limit, buffers_mb", [("64M", 8), ("16M", 4)])
+def test_buffers_are_a_share_of_the_memory_limit(
+    start_server: StartServer, memory_cgroup: Callable[[int], Any], limit: str, buffers_mb: int
+) -> None:
+    memory_cgroup(16 << 20)  # skips where there can be none
+    told = ask(start_server("--memory", limit).path, b"stats settings\r\n", b"END\r\n")
+    found = re.search(rb"STAT buffers (\d+)\r\n", told)
+    assert found is not None
+    assert buffers_mb << 20 <= int(found[1]) < (buffers_mb + 1) << 20

@@ -28,9 +28,10 @@ FAILED, NOT_RUNNABLE, NOT_FOUND = 125, 126, 127
 """Our own exit statuses, as env(1) and timeout(1) use them."""
 
 
-def run(memory_bytes: int, swap_bytes: int, command: Sequence[str]) -> int:
+def run(memory_bytes: int, swap_bytes: int, command: Sequence[str], hands_over: Sequence[int] = ()) -> int:
     """Runs the command to its end; returns its exit status, or 128 + N if signal N ended it.
 
+    hands_over: descriptors that are closed here once the command has them, because somebody waits for their end.
     Whether the report could be written does not matter for the status. Where standard error is closed there is none.
     """
     path, status = _find(os.fsencode(command[0]))
@@ -47,7 +48,9 @@ def run(memory_bytes: int, swap_bytes: int, command: Sequence[str]) -> int:
         else:
             with group:
                 dropped_before = _lazyfreed_pages(group)
-                start = _Start(path, [os.fsencode(word) for word in command], environment, mask_before, ignored)
+                start = _Start(
+                    path, [os.fsencode(word) for word in command], environment, mask_before, ignored, hands_over
+                )
                 status, why_not = _attend(group, start, waited)
                 report = why_not or _report(group, status, _lazyfreed_pages(group) - dropped_before)
             _say(report)
@@ -116,13 +119,20 @@ class _Start:
     """How the command is started: in a child of this process, which has one thread, so that any code may run there."""
 
     def __init__(
-        self, path: bytes, arguments: list[bytes], environment: list[bytes], mask: set[int], ignores_sigchld: bool
+        self,
+        path: bytes,
+        arguments: list[bytes],
+        environment: list[bytes],
+        mask: set[int],
+        ignores_sigchld: bool,
+        hands_over: Sequence[int],
     ) -> None:
         self.path = path
         self.arguments = arguments
         self.environment = environment
         self._mask = mask
         self._ignores_sigchld = ignores_sigchld
+        self._hands_over = hands_over
 
     def in_group(self, group: MemoryCgroup) -> tuple[int, int]:
         """Starts it, from its first allocation in the group. Returns its pid and the error of exec, or 0."""
@@ -130,7 +140,8 @@ class _Start:
         pid = os.fork()
         if pid == 0:
             self._become(group, writer)
-        os.close(writer)
+        for descriptor in (writer, *self._hands_over):
+            os.close(descriptor)
         with os.fdopen(reader, "rb") as pipe:
             error = pipe.read()
         return pid, int(error or b"0")

@@ -12,10 +12,9 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from droppable._arguments import parse_size
-from droppable.cli._run import run
+from droppable.cli._run import NOT_FOUND, run
 
 PROGRAM = "droppable-server"
-NOT_FOUND = 127
 
 
 def server_program() -> Path | None:
@@ -37,7 +36,10 @@ def serve(argv: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="droppable serve", add_help=False, allow_abbrev=False)
     parser.add_argument("--memory")
+    parser.add_argument("--ready-fd")
     arguments, options = parser.parse_known_args(argv)
+    if arguments.ready_fd is not None:
+        options += ["--ready-fd", arguments.ready_fd]
     program = server_program()
     if program is None:
         print(f"droppable serve: {PROGRAM} was not installed with this package", file=sys.stderr)
@@ -53,4 +55,6 @@ def serve(argv: Sequence[str]) -> int:
         parser.error(f"argument --memory: {error}")
     if memory_bytes == 0:
         parser.error("--memory must be more than 0")
-    return run(memory_bytes, 0, [str(program), *options])
+    ready = arguments.ready_fd or ""
+    is_open = ready.isdecimal() and os.path.exists(f"/proc/self/fd/{ready}")
+    return run(memory_bytes, 0, [str(program), *options], [int(ready)] if is_open else ())
