@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -168,7 +169,14 @@ def _draw_until_quit(screen: Any, pid: int | None, report: dict[str, Any], inter
         curses.curs_set(0)
     chosen = 0
     due = time.monotonic() + interval_seconds
-    while True:
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupts.append(number)  # an exception can be lost, where a finaliser runs at that moment
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    while not interrupts:
         chosen = max(0, min(chosen, len(report["processes"]) - 1))
         _draw(screen, report, chosen)
         screen.timeout(max(1, round(1000 * (due - time.monotonic()))))
