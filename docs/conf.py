@@ -1,11 +1,10 @@
 """How Sphinx builds the documentation: `make docs`."""
 
 project = "droppable"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["adr/0000-template.md"]
 html_theme = "furo"
 myst_enable_extensions = ["colon_fence"]
-myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
 # Names of fields ("dropped") are in several classes, and lowlevel mentions what droppable re-exports.

@@ -1,14 +1,15 @@
-"""Draws docs/model.md from the model: `python docs/diagrams.py` rewrites its generated parts, `--check` only compares.
+"""Draws docs/model.md from the model: `python docs/diagrams.py` rewrites what is generated, `--check` only compares.
 
-A generated part stands between <!-- NAME --> and <!-- end NAME -->. The state diagrams are found, not written: every
-sequence of calls up to a length is played on one page of a small machine, and each step that changes what the page is
-becomes an arrow. The replay tables are played on the traces below, the same in every run.
+A generated part stands between <!-- NAME --> and <!-- end NAME -->; pictures are in docs/images. The state diagrams are
+found, not written: every sequence of calls up to a length is played on one page of a small machine, and each step that
+changes what the page is becomes an arrow. The replay tables are played on the traces below, the same in every run.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import random
 import re
 import sys
@@ -56,15 +57,73 @@ def transitions(flags: frozenset[Flag]) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def diagram(flags: frozenset[Flag]) -> str:
+# A state has a place (the middle of its box), and each pair of states one curve: two that go to and fro bend apart.
+PLACES = {
+    "absent": (95, 95),
+    "clean, may go": (625, 70),
+    "dirty, stays": (400, 175),
+    "dirty, may go": (400, 175),
+    "zero page": (95, 300),
+    "on swap": (450, 320),
+}
+COLOURS = {"clean, may go": "#d8efd8", "dirty, may go": "#f6e3c4", "dirty, stays": "#f3d3d3"}
+WIDTH, HEIGHT = 720, 370
+BOX_WIDTH, BOX_HEIGHT = 150, 44
+BEND = 26
+BENDS = {("on swap", "absent"): -45, ("clean, may go", "absent"): 40, ("zero page", "dirty, stays"): -20}
+
+
+def curve(before: str, after: str) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Begin, control point and end of the arrow, from the edge of one box to the edge of the other."""
+    (x0, y0), (x1, y1) = PLACES[before], PLACES[after]
+    bend = 2 * BENDS.get((before, after), BEND) / math.hypot(x1 - x0, y1 - y0)
+    control = ((x0 + x1) / 2 + bend * (y0 - y1), (y0 + y1) / 2 + bend * (x1 - x0))
+
+    def edge(x: float, y: float) -> tuple[float, float]:
+        along_x, along_y = control[0] - x, control[1] - y
+        share = min(
+            (BOX_WIDTH / 2 + 3) / abs(along_x) if along_x else math.inf,
+            (BOX_HEIGHT / 2 + 3) / abs(along_y) if along_y else math.inf,
+        )
+        return x + along_x * share, y + along_y * share
+
+    return edge(x0, y0), control, edge(x1, y1)
+
+
+def diagram(title: str, flags: frozenset[Flag]) -> str:
+    """An SVG picture of the states and of what moves a page from one to another."""
     found = transitions(flags)
-    names = {state: re.sub(r"\W+", "_", state) for pair in found for state in pair}
-    lines = ["```mermaid", "stateDiagram-v2"]
-    lines += [f'    state "{state}" as {name}' for state, name in sorted(names.items())]
-    lines += ["    [*] --> absent: map"]
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}"'
+        ' font-family="sans-serif" font-size="14">',
+        f"<title>{title}</title>",
+        '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8"'
+        ' orient="auto-start-reverse"><path d="M0 0 10 5 0 10z" fill="#345"/></marker></defs>',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="#fff"/>',
+    ]
+    labels = []
     for (before, after), calls in sorted(found.items()):
-        lines.append(f"    {names[before]} --> {names[after]}: {', '.join(call for call in CALLS if call in calls)}")
-    return "\n".join([*lines, "```"])
+        (x0, y0), (cx, cy), (x1, y1) = curve(before, after)
+        lines.append(
+            f'<path d="M{x0:.0f} {y0:.0f}Q{cx:.0f} {cy:.0f} {x1:.0f} {y1:.0f}" fill="none" stroke="#345"'
+            ' stroke-width="1.5" marker-end="url(#head)"/>'
+        )
+        x, y = (x0 + 2 * cx + x1) / 4, (y0 + 2 * cy + y1) / 4
+        labels.append(
+            f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle" fill="#234" stroke="#fff" stroke-width="5"'
+            f' paint-order="stroke">{", ".join(call for call in CALLS if call in calls)}</text>'
+        )
+    for state in sorted({state for pair in found for state in pair}):
+        x, y = PLACES[state]
+        colour = {"clean, may go": "#d8efd8", "dirty, may go": "#f6e3c4", "dirty, stays": "#f3d3d3"}.get(
+            state, "#e8edf2"
+        )
+        lines.append(
+            f'<rect x="{x - BOX_WIDTH // 2}" y="{y - BOX_HEIGHT // 2}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}"'
+            f' rx="10" fill="{colour}" stroke="#345"/>'
+            f'<text x="{x}" y="{y + 5}" text-anchor="middle" fill="#000">{state}</text>'
+        )
+    return "\n".join([*lines, *labels, "</svg>", ""])
 
 
 # Three caches on one host
@@ -139,29 +198,35 @@ def table() -> str:
 # The document
 
 
-def generated(text: str) -> str:
-    """The document with its generated parts made anew."""
-    parts = {f"states of {name}": diagram(flags) for name, flags in BACKINGS.items()} | {"three caches": table()}
+def generated() -> dict[Path, str]:
+    """What each generated file holds, made anew: the pictures, and the document with its generated parts."""
+    files = {}
+    parts = {"three caches": table()}
+    for name, flags in BACKINGS.items():
+        title = f"States of a page of {name} memory"
+        files[DOCUMENT.parent / "images" / f"states_{name}.svg"] = diagram(title, flags)
+        parts[f"states of {name}"] = f"![{title}](images/states_{name}.svg)"
+    text = DOCUMENT.read_text()
     for name, part in parts.items():
         begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), flags=re.DOTALL)
         text, count = pattern.subn(lambda _: f"{begin}\n{part}\n{end}", text)  # noqa: B023
         if count != 1:
             raise ValueError(f"{DOCUMENT} has {count} parts named {name}")
-    return text
+    return {**files, DOCUMENT: text}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; 1 where the document is not current")
+    parser.add_argument("--check", action="store_true", help="change nothing; 1 where a file is not current")
     check = parser.parse_args().check
-    old = DOCUMENT.read_text()
-    new = generated(old)
-    if not check:
-        DOCUMENT.write_text(new)
-    elif new != old:
-        print(f"{DOCUMENT} is not what the model draws now: run python docs/diagrams.py", file=sys.stderr)
-    return int(check and new != old)
+    old = {path: text for path, text in generated().items() if not path.exists() or path.read_text() != text}
+    for path, text in old.items():
+        if check:
+            print(f"{path} is not what the model draws now: run python docs/diagrams.py", file=sys.stderr)
+        else:
+            path.write_text(text)
+    return int(check and bool(old))
 
 
 if __name__ == "__main__":
