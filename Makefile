@@ -37,7 +37,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs clean
+.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs site clean
 
 # Set-up
 
@@ -68,6 +68,10 @@ $(VENV)/adapters.stamp: requirements/adapters.txt $(VENV)/requirements.stamp
 	@touch $@
 
 $(VENV)/server-suites.stamp: requirements/server-suites.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/site.stamp: requirements/site.txt $(VENV)/docs.stamp
 	@$(BIN)/python -m pip install --quiet -r $<
 	@touch $@
 
@@ -172,6 +176,10 @@ kernels-ci: build
 docs: build $(VENV)/docs.stamp
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
 	@echo "the documentation is in build/site/index.html"
+
+# The site in a browser, at two widths, with screenshots. Debian: apt-get install chromium chromium-driver
+site: docs $(VENV)/site.stamp
+	$(BIN)/python tools/site_check.py $(ARGS)
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
