@@ -7,6 +7,7 @@ from droppable._arguments import NEVER as NEVER
 from droppable._arguments import Backing as Backing
 from droppable._cache import Cache as Cache
 from droppable._cache import Serializer as Serializer
+from droppable._chunked import ChunkedArray as ChunkedArray
 from droppable._features import Feature as Feature
 from droppable._features import Features as Features
 from droppable._features import features as features
@@ -23,6 +24,7 @@ from droppable._named import named as named
 from droppable._namespace import Namespace as Namespace
 from droppable._reducers import register_reducer as register_reducer
 from droppable._stats import CacheStats as CacheStats
+from droppable._stats import ChunkedArrayStats as ChunkedArrayStats
 from droppable._stats import TierStats as TierStats
 from droppable.lowlevel import ClosedError as ClosedError
 from droppable.lowlevel import DroppableError as DroppableError
@@ -45,8 +47,8 @@ else:
     from droppable._lazy import __getattr__ as __getattr__
 
 __all__ = [
-    "INSTANCE", "NEVER", "Backing", "Cache", "CacheInfo", "CacheStats", "ClosedError", "Dropped", "DroppableError",
-    "Feature", "Features", "Memo", "Namespace", "RefusedError", "Region", "RegionBlock", "RegionCensus", "Serializer",
-    "TierStats", "UnpicklableError", "UnsupportedError", "ValueTooLargeError", "View", "cache", "caches", "features",
-    "named", "register_reducer",
+    "INSTANCE", "NEVER", "Backing", "Cache", "CacheInfo", "CacheStats", "ChunkedArray", "ChunkedArrayStats",
+    "ClosedError", "Dropped", "DroppableError", "Feature", "Features", "Memo", "Namespace", "RefusedError", "Region",
+    "RegionBlock", "RegionCensus", "Serializer", "TierStats", "UnpicklableError", "UnsupportedError",
+    "ValueTooLargeError", "View", "cache", "caches", "features", "named", "register_reducer",
 ]  # fmt: skip

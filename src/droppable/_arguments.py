@@ -48,6 +48,7 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "jitter": "a fraction from 0 to 1",
     "factory": f"{_A_FUNCTION} without arguments",
     "function": _A_FUNCTION,
+    "fill": f"{_A_FUNCTION} of a tuple of slices",
     "keep": f"{_A_FUNCTION} of the result",
     "key": f"{_A_FUNCTION} of the arguments",
     "name": "a str, or None",

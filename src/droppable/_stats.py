@@ -143,6 +143,23 @@ CacheStats.__doc__ = """Counts since the cache was made; `entries` and what ends
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkedArrayStats:
+    """Counts since the array was made.
+
+    Attributes:
+        chunks: how many the array has.
+        computed: calls of `fill` that gave a chunk.
+        computed_again: those of them for a chunk that had been computed before: it was lost, or could not be kept.
+        fill_seconds: how long `fill` took, in all of these calls.
+    """
+
+    chunks: int
+    computed: int
+    computed_again: int
+    fill_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TierStats:
     """Counts since the cache was made; `pending` and `distrusted` are of this moment.
 

@@ -15,6 +15,7 @@ PAGES = [
     "README.md",
     "docs/cache.md",
     "docs/changes.md",
+    "docs/chunked-arrays.md",
     "docs/index.md",
     "docs/metrics.md",
     "docs/migration.md",

@@ -16,6 +16,8 @@ EXPORTS = {
     "CacheInfo",
     "INSTANCE",
     "CacheStats",
+    "ChunkedArray",
+    "ChunkedArrayStats",
     "ClosedError",
     "Dropped",
     "DroppableError",

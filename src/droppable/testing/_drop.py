@@ -8,10 +8,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from droppable import Cache, Memo, Namespace, Region
+from droppable import Cache, ChunkedArray, Memo, Namespace, Region
 from droppable.lowlevel import Mapping, page_size_bytes
 
-Target: TypeAlias = Cache | Namespace | Memo[..., Any] | Mapping | Region
+Target: TypeAlias = Cache | Namespace | Memo[..., Any] | ChunkedArray | Mapping | Region
 
 _RESIDENT: Final = 1
 _TRIES: Final = 8
@@ -47,8 +47,8 @@ def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> Drop
     a cache once, for a region while pages are kept: a page can wait in one's batch, out of reach of the others.
 
     Args:
-        target: a `Cache` or a `Namespace` (all of its cache), a function decorated with `@droppable.cache`,
-            a `Region`, or a `lowlevel.Mapping`.
+        target: a `Cache`, a `Namespace` or a `ChunkedArray` (all of its cache), a function decorated with
+            `@droppable.cache`, a `Region`, or a `lowlevel.Mapping`.
         fraction: how likely each page is chosen: 0.0 none, 1.0 all.
         seed: chooses the pages; None: chosen at random, and told in the report.
 
@@ -87,7 +87,7 @@ def settle(target: Target) -> None:
         _cache_of(target)._settle()
 
 
-def advance_clock(target: Cache | Namespace | Memo[..., Any], seconds: float) -> None:
+def advance_clock(target: Cache | Namespace | Memo[..., Any] | ChunkedArray, seconds: float) -> None:
     """Moves one cache's clock forward, so that entries with a ttl expire now. There is no way back.
 
     Raises:
@@ -98,12 +98,13 @@ def advance_clock(target: Cache | Namespace | Memo[..., Any], seconds: float) ->
 
 
 def _cache_of(target: object) -> Cache:
-    if isinstance(target, Memo | Namespace):
+    if isinstance(target, Memo | Namespace | ChunkedArray):
         return target.cache
     if isinstance(target, Cache):
         return target
     raise TypeError(
-        "give a droppable.Cache or Region, a function decorated with @droppable.cache, or a lowlevel.Mapping; "
+        "give a droppable.Cache, ChunkedArray or Region, a function decorated with @droppable.cache, or a "
+        "lowlevel.Mapping; "
         f"you gave {type(target).__qualname__}"
     )
 
