@@ -111,6 +111,17 @@ SUITES = [
             "PyMemcacheCacheTests": "Django's own backend for memcached, with `droppable serve`",
         },
     ),
+    *of_library("cachelib", "tests/common.py, has.py, clear.py", {"cachelib": "`DroppableCache`"}),
+    *of_library("Flask-Caching", "tests/test_backend_cache.py", {"Flask-Caching": "`DroppableCache`"}),
+    *of_library("dogpile.cache", "dogpile/testing/fixtures.py", {"dogpile.cache": "`DroppableBackend`"}),
+    *of_library("requests-cache", "tests/integration", {"requests-cache": "`DroppableCache`, `DroppableStorage`"}),
+    *of_library("zarr", "zarr/testing/store.py", {"StoreTests": "`DroppableStore`"}),
+    *of_library(
+        "zarr",
+        "tests/test_experimental/test_cache_store.py",
+        {"TestCacheStore": "zarr's `CacheStore`, with a `DroppableStore` for each `MemoryStore`"},
+    ),
+    *of_library("aiocache", "tests/acceptance", {"aiocache": "`DroppableCache`"}),
 ]
 
 

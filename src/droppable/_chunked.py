@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -97,7 +97,7 @@ class ChunkedArray:
         self._fill = fill
         self._owns_cache = cache is None
         self._entries: Any = Cache() if cache is None else cache
-        self._name = secrets.token_bytes(16) if name is None else name
+        self._name = os.urandom(16) if name is None else name
         self._lock = threading.Lock()  # of what follows
         self._was_computed = bytearray((self._chunk_count + 7) // 8)
         self._computed = 0

@@ -4,7 +4,11 @@ As tests/suites/worker.py, whose lines of JSON it writes. The libraries are thos
 tests are used.
 """
 
+import contextlib
 import importlib
+import io
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,9 +18,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
+OURS = TESTS / "adapters" / "suites"
 sys.path.insert(0, str(TESTS / "suites"))
 
+from reporting import Reporter  # noqa: E402
 from worker import CANNOT_BE_HAD, Reporting  # noqa: E402
 
 
@@ -91,6 +99,51 @@ def run_django_on_server(sources: Path, backend: str, scheme: str, name: str) ->
             server.terminate()
 
 
+def run_pytest(folder: Path, tests: list[str], *options: str) -> None:
+    """These tests, with the library's own folder of tests as the working directory and first in the path."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    argv = ["-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "ignore"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = pytest.main([*argv, *options, *tests], plugins=[Reporter()])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        sys.exit(f"pytest ended with {status!r}: {said.getvalue()[-2000:]}")
+
+
+def run_requests_cache(sources: Path) -> None:
+    os.environ["USE_PYTEST_HTTPBIN"] = "true"  # a web server in the process, in the place of one at port 8080
+    run_ours(sources, "requests_cache", ".", "-p", "tests.conftest")
+
+
+def run_ours(sources: Path, project: str, folder: str = "tests", *options: str) -> None:
+    """Our few lines, which derive from the classes of tests that the library has for its backends."""
+    run_pytest(source_of(sources, project) / folder, [str(OURS / f"{project}_suite.py")], *options)
+
+
+OF_MEMORY = "not redis and not memcached"
+
+
+def run_aiocache(sources: Path) -> None:
+    """Aiocache's acceptance tests choose a cache by a fixture, which is replaced in a copy of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(source_of(sources, "aiocache") / "tests", f"{folder}/tests")
+        conftest = Path(folder, "tests", "acceptance", "conftest.py")
+        conftest.write_text(conftest.read_text() + (OURS / "aiocache_conftest.py").read_text())
+        run_pytest(Path(folder), ["tests/acceptance"], "-o", "asyncio_mode=auto", "-m", OF_MEMORY, "-k", OF_MEMORY)
+
+
+def run_zarr_above(sources: Path) -> None:
+    """Zarr's tests of its CacheStore, with droppable's store in the place of each MemoryStore."""
+    import zarr.storage
+
+    from droppable.adapters.zarr import DroppableStore
+
+    zarr.storage.MemoryStore = DroppableStore  # type: ignore[misc, assignment]
+    run_pytest(
+        source_of(sources, "zarr") / "tests", ["test_experimental/test_cache_store.py"], "-o", "asyncio_mode=auto"
+    )
+
+
 DJANGO = {"BACKEND": "droppable.adapters.django.DroppableCache"}
 
 SUITES: dict[str, Callable[[Path], None]] = {
@@ -98,6 +151,13 @@ SUITES: dict[str, Callable[[Path], None]] = {
     "PyMemcacheCacheTests": lambda sources: run_django_on_server(
         sources, "memcached.PyMemcacheCache", "unix:", "PyMemcacheCacheTests"
     ),
+    "cachelib": lambda sources: run_ours(sources, "cachelib"),
+    "Flask-Caching": lambda sources: run_ours(sources, "flask_caching"),
+    "dogpile.cache": lambda sources: run_ours(sources, "dogpile"),
+    "requests-cache": run_requests_cache,
+    "aiocache": run_aiocache,
+    "StoreTests": lambda sources: run_ours(sources, "zarr", "tests", "-o", "asyncio_mode=auto"),
+    "TestCacheStore": run_zarr_above,
     "RedisCacheTests": lambda sources: run_django_on_server(sources, "redis.RedisCache", "unix://", "RedisCacheTests"),
 }
 

@@ -8,7 +8,6 @@ and the reason on standard output.
 import contextlib
 import functools
 import io
-import json
 import os
 import re
 import subprocess
@@ -17,13 +16,13 @@ import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 SUITES_FOLDER = Path(__file__).parent
 sys.path[:0] = [str(SUITES_FOLDER), str(SUITES_FOLDER.parent / "adapters")]
 
+from reporting import Reporter, tell  # noqa: E402
 from servers import NotInstalledError, Server, program, running  # noqa: E402
 from worker import CANNOT_BE_HAD  # noqa: E402
 
@@ -31,13 +30,6 @@ CHOSEN = tomllib.loads((SUITES_FOLDER / "chosen.toml").read_text())
 FILES_AT_ONCE = 6
 LIMIT_SECONDS = 90
 """Of one file of memcached's tests. The longest takes about fifteen."""
-
-
-def tell(test: str, outcome: str, error: str = "") -> None:
-    record = {"test": test, "outcome": outcome, **({"error": error} if error else {})}
-    assert sys.__stdout__ is not None
-    sys.__stdout__.write(json.dumps(record) + "\n")  # at once: threads write too
-    sys.__stdout__.flush()
 
 
 # memcached's own tests: Perl, each file starts its own servers
@@ -93,26 +85,6 @@ def run_memccapable(kind: str, sources: Path) -> None:
 
 
 # Tests of clients: pytest
-
-
-class Reporter:
-    """Tells of each test, as a plugin of pytest."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, tuple[str, str]] = {}
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        name = report.nodeid.split("::", 1)[-1]
-        said = getattr(getattr(report.longrepr, "reprcrash", None), "message", str(report.longrepr))
-        words = " ".join(str(said).split())[:200]
-        if report.failed:
-            self._told[name] = ("failed", words)
-        elif report.skipped:
-            self._told.setdefault(name, ("skipped", re.sub(r"^\(.*?, \d+, '(.*)'\)$", r"\1", words)))
-        elif report.when == "call":
-            self._told.setdefault(name, ("passed", ""))
-        if report.when == "teardown":
-            tell(name, *self._told[name])
 
 
 def run_pytest(kind: str, sources: Path, tests: list[str], options: Callable[[Server], list[str]]) -> None:
