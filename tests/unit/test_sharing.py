@@ -45,7 +45,7 @@ def swap(dtype: Any) -> None:
 
 def names_of(dtype: Any) -> str:
     """All that tells two dtypes apart, in words; their pickles also differ in what they share inside."""
-    told = [repr(dtype), str(dtype.metadata), str(dtype.isalignedstruct), str(sorted(dict(dtype.fields or {})))]
+    told = [repr(dtype), str(dtype.metadata or None), str(dtype.isalignedstruct), str(sorted(dict(dtype.fields or {})))]
     told += [names_of(dtype[name]) for name in dtype.names or ()]
     return " ".join(told + ([names_of(dtype.base)] if dtype.subdtype else []))
 
