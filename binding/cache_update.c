@@ -128,7 +128,7 @@ static int add_once(CacheObject *self, PyObject *key_object, const struct key *k
 	if (found < 0)
 		return -1;
 	if (found == 0 && initial == Py_None) {
-		PyErr_SetObject(PyExc_KeyError, key_object);
+		core_raise_absent(key_object, "incr(): nothing is stored for this key; initial= says where to begin");
 		return -1;
 	}
 	if (found > 0 && !PyLong_CheckExact(present)) {
@@ -224,7 +224,8 @@ static int transform_once(CacheObject *self, const struct key *key, struct trans
 	how.lease = lease_of(transform->lease);
 	const int found = cache_object_find_about(self, key, NULL, &old);
 	if (found == 0 && !transform->fallback)
-		PyErr_SetObject(PyExc_KeyError, transform->key_object);
+		core_raise_absent(transform->key_object,
+				  "transform(): nothing is stored for this key; default= says what to begin with");
 	if (found < 0 || (found == 0 && !transform->fallback))
 		return -1;
 	if (found > 0) { /* what was dropped since was not there to be changed, nor is its expiry to be kept */

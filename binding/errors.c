@@ -2,7 +2,7 @@
  * errors.c - the one table from the C core's status codes to Python exceptions, and their classes.
  *
  *   DroppableError
- *     ClosedError (ValueError)         your code closed it before
+ *     ClosedError (ValueError)         your code called close() on it before
  *     ValueTooLargeError (ValueError)  your value can never fit
  *     UnsupportedError (OSError)       this kernel does not offer it
  *     RefusedError (MemoryError)       no room now
@@ -109,6 +109,19 @@ void core_raise_unsupported(const char *what, const char *why)
 	Py_XDECREF(class);
 }
 
+void core_raise_absent(PyObject *key, const char *note)
+{
+	PyErr_SetObject(PyExc_KeyError, key);
+	PyObject *type, *error, *traceback;
+	PyErr_Fetch(&type, &error, &traceback);
+	PyErr_NormalizeException(&type, &error, &traceback);
+	PyObject *none = error ? PyObject_CallMethod(error, "add_note", "s", note) : NULL;
+	if (!none)
+		PyErr_Clear(); /* the error itself matters more than its note */
+	Py_XDECREF(none);
+	PyErr_Restore(type, error, traceback);
+}
+
 PyObject *core_raise(int status, const char *what)
 {
 	int saved_errno = errno;
@@ -133,7 +146,7 @@ PyObject *core_raise(int status, const char *what)
 		PyErr_SetString(PyExc_ValueError, what);
 		break;
 	case DRP_CLOSED:
-		raise_class(CLOSED, "%s: your code closed it before", what);
+		raise_class(CLOSED, "%s is closed: your code called close() before; make another one", what);
 		break;
 	case DRP_FAULT:
 		raise_class(DROPPED, "%s", what);

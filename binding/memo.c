@@ -521,6 +521,16 @@ static PyMemberDef memo_members[] = {
 	{NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *memo_repr(PyObject *self)
+{
+	PyObject *module = PyObject_GetAttrString(self, "__module__");
+	PyObject *name = module ? PyObject_GetAttrString(self, "__qualname__") : NULL;
+	PyObject *text = name ? PyUnicode_FromFormat("<droppable.Memo of %S.%S>", module, name) : NULL;
+	Py_XDECREF(name);
+	Py_XDECREF(module);
+	return text;
+}
+
 static PyGetSetDef memo_attributes[] = {
 	{"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
 	{NULL, NULL, NULL, NULL, NULL},
@@ -537,6 +547,7 @@ static PyType_Slot memo_slots[] = {
 	{Py_tp_new, memo_new},
 	{Py_tp_call, PyVectorcall_Call},
 	{Py_tp_dealloc, memo_dealloc},
+	{Py_tp_repr, memo_repr},
 	{Py_tp_traverse, memo_traverse},
 	{Py_tp_clear, memo_clear},
 	{Py_tp_descr_get, memo_descr_get},

@@ -49,6 +49,10 @@ struct core_state *core_of_type(PyTypeObject *type);
 
 /* Sets the Python exception that belongs to a negative enum drp_status, with the caller's words; returns NULL. */
 PyObject *core_raise(int status, const char *what);
+
+/* Raises KeyError for key, with a note that says what the call could have been given. */
+void core_raise_absent(PyObject *key, const char *note);
+
 /* ClosedError for an object whose __init__() was never called; returns NULL. */
 PyObject *core_raise_unmade(const char *what);
 /* Dropped, with the byte ranges that went: a tuple of (start, stop). Returns NULL. */

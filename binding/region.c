@@ -55,13 +55,16 @@ static struct raw_region *as_raw(PyObject *self)
 	return (struct raw_region *)self;
 }
 
-static int index_of(const char *what, const char *const *names, const char *name)
+/* Which of the names was given; where none was, fallback. -1 with an error set, whatever type was given. */
+static int index_of(const char *what, const char *const *names, PyObject *given, int fallback)
 {
+	if (!given)
+		return fallback;
 	for (int i = 0; names[i]; i++)
-		if (strcmp(names[i], name) == 0)
+		if (PyUnicode_Check(given) && PyUnicode_CompareWithASCIIString(given, names[i]) == 0)
 			return i;
-	PyErr_Format(PyExc_ValueError, "%s must not be '%s'; the choices are '%s', '%s'%s%s%s", what, name, names[0],
-		     names[1], names[2] ? ", '" : "", names[2] ? names[2] : "", names[2] ? "'" : "");
+	PyErr_Format(PyExc_ValueError, "%s must be '%s'%s%s%s or '%s'; you gave %R", what, names[0], names[2] ? ", '" : "",
+		     names[2] ? names[1] : "", names[2] ? "'" : "", names[2] ? names[2] : names[1], given);
 	return -1;
 }
 
@@ -114,15 +117,14 @@ static PyObject *raise_status(int status, const char *what, struct region_gone *
 static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = {"length", "on_drop", "backing", "fork", "name", NULL};
-	const char *on_drop = "zero", *backing = "auto", *fork_name = "wipe";
-	PyObject *name = Py_None, *length_object;
+	PyObject *name = Py_None, *length_object, *on_drop = NULL, *backing = NULL, *fork_name = NULL;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|sssO:Region", names, &length_object, &on_drop, &backing,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:Region", names, &length_object, &on_drop, &backing,
 					 &fork_name, &name))
 		return NULL;
-	int on_drop_index = index_of("on_drop", on_drop_names, on_drop);
-	int backing_index = on_drop_index < 0 ? -1 : index_of("backing", backing_names, backing);
-	int fork_index = backing_index < 0 ? -1 : index_of("fork", fork_names, fork_name);
+	int on_drop_index = index_of("on_drop", on_drop_names, on_drop, 0);
+	int backing_index = on_drop_index < 0 ? -1 : index_of("backing", backing_names, backing, 2);
+	int fork_index = backing_index < 0 ? -1 : index_of("fork", fork_names, fork_name, 0);
 	if (fork_index < 0)
 		return NULL;
 	if (name != Py_None && !PyUnicode_Check(name))
@@ -160,7 +162,8 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	int status = region_open((size_t)length, &self->options, &self->region);
 	if (status != DRP_OK) {
 		char what[160];
-		snprintf(what, sizeof(what), "Region(on_drop='%s', backing='%s', fork='%s')", on_drop, backing, fork_name);
+		snprintf(what, sizeof(what), "Region(on_drop='%s', backing='%s', fork='%s')", on_drop_names[on_drop_index],
+			 backing_names[backing_index], fork_names[fork_index]);
 		if (status == DRP_UNSUPPORTED && backing_index == PRIM_DROPPABLE && (on_drop_index == REGION_SIGNAL || fork_index == 1))
 			core_raise_unsupported(what, "no kernel offers this for droppable memory; give backing='lazyfree'");
 		else
@@ -485,13 +488,13 @@ static PyObject *raw_hold(PyObject *self, PyObject *args)
 	struct raw_region *raw = as_raw(self);
 	struct region_gone gone = {0};
 	struct byte_range range;
-	const char *kind_name;
+	PyObject *kind_name;
 	Py_ssize_t start, stop;
 	int status = DRP_OK;
 
-	if (!PyArg_ParseTuple(args, "snn:hold", &kind_name, &start, &stop))
+	if (!PyArg_ParseTuple(args, "Onn:hold", &kind_name, &start, &stop))
 		return NULL;
-	int kind = index_of("kind", hold_names, kind_name);
+	int kind = index_of("kind", hold_names, kind_name, 0);
 	if (kind < 0 || !raw_enter(raw))
 		return NULL;
 	if (range_check(raw, "Region", start, stop, false, &range) < 0)

@@ -57,6 +57,17 @@ _MUST_BE: Final[Mapping[str, str]] = {
 }
 """What each parameter must be. A time says its range; that it is a time is said where something else was given."""
 
+_A_BOUND: Final = "Give max_bytes='64M' for a bound in bytes, or nothing: the memory that is free is the bound"
+_OTHER_NAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("maxsize", "size", "sizelimit", "capacity", "maxentries", "maxmemory"), _A_BOUND),
+    **dict.fromkeys(("timeout", "expire", "expires", "expiration", "defaulttimeout"), "Give ttl= in seconds"),
+    "typed": "Arguments are always told apart by type and value",
+    "lock": "All calls are safe from several threads already",
+    "path": "The cache is in memory. For a lower tier on disk give below=",
+    "directory": "The cache is in memory. For a lower tier on disk give below=",
+}
+"""What other caches call a thing, without underscores, and what to do here."""
+
 _POWERS: Final[Mapping[str, int]] = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _MOST_BYTES: Final = 1 << 62
 CO_COROUTINE: Final = 0x80
@@ -155,6 +166,13 @@ def read_factory(factory: Callable[[], Any]) -> None:
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
     if flags & CO_COROUTINE or hasattr(function, "_is_coroutine_mark"):
         raise TypeError(f"factory must be no coroutine function: use aget_or_create(); you gave {factory!r}")
+
+
+def refuse_unknown(whose: str, given: Mapping[str, object]) -> NoReturn:
+    """Raises TypeError for arguments that there are not; what others call so is told by our name."""
+    name = next(iter(given))
+    ours = _OTHER_NAMES.get(name.replace("_", ""))
+    raise TypeError(f"{whose} has no argument {name}=" + (f". {ours}" if ours else ""))
 
 
 def parse_size(text: str) -> int:

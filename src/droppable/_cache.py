@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Never, Protocol, Self, TypeVar, cast, overload
 
 from droppable import _values
 from droppable._arguments import (
@@ -18,6 +18,7 @@ from droppable._arguments import (
     read_serializer,
     read_size,
     read_wait,
+    refuse_unknown,
 )
 from droppable._flight import MISSING, Flights, keeping_for
 from droppable._live import forget, full_name, remember
@@ -101,13 +102,6 @@ class Cache(CoreCache, LiveMapping[K, V]):
     _tier: object = None  # of a cache with below=
     _options: Mapping[str, Any] = {}  # of a cache that was asked for by name
 
-    def __new__(cls, *arguments: Any, below: Any = None, **options: Any) -> Self:
-        if below is not None:
-            from droppable._tiers import tiered
-
-            cls = tiered(cls)
-        return super().__new__(cls)
-
     def __init__(
         self,
         max_bytes: int | float | str | None = None,
@@ -121,7 +115,10 @@ class Cache(CoreCache, LiveMapping[K, V]):
         below: MutableMapping[K, V] | None = None,
         write: Write = "through",
         layout: Layout | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            refuse_unknown("Cache()", unknown)
         core_backing = read_choice("backing", backing, _BACKINGS)
         shares_on_fork = read_choice("fork", fork, _FORKS)
         if shares_on_fork and backing == "droppable":
@@ -149,6 +146,9 @@ class Cache(CoreCache, LiveMapping[K, V]):
         self._max_bytes = bound_bytes
         self._flights = flights
         if below is not None:
+            from droppable._tiers import tiered
+
+            self.__class__ = tiered(type(self))  # so that a cache without a lower tier need not ask whether it has one
             cast("TieredCore", self)._begin_tiers(below, write, ttl, is_disabled)
         elif write != "through":
             raise ValueError(f"write={write!r} says when values reach the lower tier, and there is none: give below=")

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Never, ParamSpec, Protocol, TypeVar, overload
 
 from droppable import _memo_signature as signature
-from droppable._arguments import Backing, Fork, Seconds, read_fraction, read_function, read_instance, read_seconds
+from droppable._arguments import (
+    Backing,
+    Fork,
+    Seconds,
+    read_fraction,
+    read_function,
+    read_instance,
+    read_seconds,
+    refuse_unknown,
+)
 from droppable._cache import Cache, Serializer
 from droppable._memo_keeper import AsyncKeeper, Keeper, Options
 from droppable._memo_self import SELF_VALUE, SelfKey, read_self_key
@@ -164,6 +173,7 @@ def cache(
     wait_seconds: Seconds = 30.0,
     linger_seconds: Seconds = 1.0,
     name: str | None = None,
+    **unknown: Never,
 ) -> Any:
     """Keeps a function's results, for as long as nobody needs the memory more: `@droppable.cache`.
 
@@ -195,6 +205,7 @@ def cache(
         wait_seconds: as for `Cache`.
         linger_seconds: as for `Cache`.
         name: of the function, in messages; None: that of its module and its own.
+        **unknown: nothing: names that other caches have are told from ours by an error.
 
     Returns:
         A `Memo`: the function with `cache_info()`, `cache_clear()`, `cache_key()`, `cache_parameters()`,
@@ -205,6 +216,13 @@ def cache(
             contradict one another. As `Cache`. Calls raise TypeError for arguments of which no key can be made: it
             names the argument.
     """
+    if unknown:
+        refuse_unknown("@droppable.cache", unknown)
+    if isinstance(function, int):
+        raise TypeError(
+            "@droppable.cache takes no number of entries: write it without arguments, or with max_bytes='64M' for a "
+            f"bound in bytes; you gave {function!r}"
+        )
     read_instance("name", name, str)
     given = named(cache) if isinstance(cache, str) else cache
     if given is not None:

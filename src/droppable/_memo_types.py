@@ -38,6 +38,10 @@ class CacheInfo(_FourFields):
     def __getnewargs__(self) -> tuple[Any, ...]:  # for copies and pickles
         return (*self, self.dropped)
 
+    def _replace(self, /, **fields: Any) -> Self:
+        dropped = fields.pop("dropped", self.dropped)
+        return type(self)(*super()._replace(**fields), dropped=dropped)
+
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, dropped={self.dropped})"
 

@@ -454,7 +454,7 @@ class TestBadInput:
             lambda: drop(cache),
         ]
         for number, call in enumerate(calls):
-            with pytest.raises(ClosedError, match="your code closed it before"):
+            with pytest.raises(ClosedError, match="is closed: your code called close"):
                 pytest.fail(f"call {number} gave {call()!r}")
         assert issubclass(ClosedError, DroppableError | ValueError)
         assert cache._counts()["entries"] == 0

@@ -83,7 +83,7 @@ def test_the_methods_are_found() -> None:
 def test_it_raises(cache: Cache, name: str) -> None:
     cache["k"] = 1
     cache.close()
-    with pytest.raises(ClosedError, match="your code closed it before"):
+    with pytest.raises(ClosedError, match="is closed: your code called close"):
         call(cache, name)
 
 

@@ -454,8 +454,8 @@ class TestWhatIsRefused:
             droppable.cache(classmethod(int))  # type: ignore[call-overload]
 
     def test_what_is_no_function(self) -> None:
-        with pytest.raises(TypeError, match="decorates functions; you gave 128"):
-            droppable.cache(128)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="decorates functions; you gave '128'"):
+            droppable.cache("128")  # type: ignore[call-overload]
 
 
 class TestLikeAFunction:

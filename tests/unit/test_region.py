@@ -68,9 +68,9 @@ def test_lengths_that_cannot_be(length: int, error: type[Exception], words: str)
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"on_drop": "exception"}, "'zero', 'raise', 'signal'"),
-        ({"backing": "plain"}, "'lazyfree', 'droppable', 'auto'"),
-        ({"fork": "keep"}, "'wipe', 'share'"),
+        ({"on_drop": "exception"}, "'zero', 'raise' or 'signal'"),
+        ({"backing": "plain"}, "'lazyfree', 'droppable' or 'auto'"),
+        ({"fork": "keep"}, "'wipe' or 'share'"),
     ],
 )
 def test_words_that_are_none(options: dict[str, Any], words: str) -> None:

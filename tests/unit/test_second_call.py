@@ -482,7 +482,7 @@ class TestCoroutines:
             made.append(later())
             return made[-1]
 
-        with pytest.raises(TypeError, match=r"factory gave a coroutine: use aget_or_create\(\)"):
+        with pytest.raises(TypeError, match=r"factory gave a coroutine, .* Use aget_or_create\(\)"):
             cache.get_or_create("k", factory)
         assert made[0].cr_frame is None  # closed: nothing warns that it was never awaited
         assert "k" not in cache

@@ -430,6 +430,15 @@ def test_on_a_terminal(columns: int, lines: int, keys: bytes, stranger: Any) -> 
     assert b"Traceback" not in rest
 
 
+def test_ctrl_c_takes_no_key_that_was_seen(stranger: Any) -> None:
+    """Else it hangs once in a hundred times, where a key was typed at the same moment: it would wait for that key."""
+    terminal = Terminal(80, 24, str(stranger.pid))
+    terminal.wait_for(lambda rows: any("cgroup" in row for row in rows))
+    assert termios.tcgetattr(terminal.theirs)[3] & termios.NOFLSH
+    terminal.type(b"\x1b[B" * 10 + b"\x03")
+    assert terminal.end() == 0
+
+
 def test_a_process_that_ends_ends_the_view() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         terminal = Terminal(80, 24, str(process.pid), "--interval", "0.1")

@@ -91,7 +91,10 @@ def keep(
     """
     if type(value) is CoroutineType:
         value.close()
-        raise TypeError(f"{_name(factory, keeping)} gave a coroutine: use aget_or_create() for coroutine functions")
+        instead = "Decorate a function made by `async def`" if keeping.name else "Use aget_or_create()"
+        raise TypeError(
+            f"{_name(factory, keeping)} gave a coroutine, which can be awaited only once: nothing to keep. {instead}"
+        )
     if keeping is DEFAULT:  # what most callers say, without calls
         ttl, flags = None, _STORES | _SHARED if others else _STORES
     else:

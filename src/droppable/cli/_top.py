@@ -167,6 +167,7 @@ def _draw_until_quit(screen: Any, pid: int | None, report: dict[str, Any], inter
         curses.use_default_colors()
     with suppress(curses.error):  # a terminal that cannot hide it
         curses.curs_set(0)
+    _keep_keys_at_interrupt()
     chosen = 0
     due = time.monotonic() + interval_seconds
     interrupts: list[int] = []
@@ -192,6 +193,23 @@ def _draw_until_quit(screen: Any, pid: int | None, report: dict[str, Any], inter
         if time.monotonic() >= due:
             report = read_report(pid, report)
             due = time.monotonic() + interval_seconds
+
+
+def _keep_keys_at_interrupt() -> None:
+    """Asks the terminal not to forget the keys that were typed and not read when Ctrl-C comes.
+
+    If it did, curses could hang: it has seen that there is a key, and waits for it after the signal came and the key was
+    forgotten. curses sets the terminal back to what it was at the end.
+    """
+    import curses
+    import termios
+
+    terminal = sys.stdin.fileno()
+    with suppress(termios.error):  # the keys come from no terminal
+        settings = termios.tcgetattr(terminal)
+        settings[3] |= termios.NOFLSH
+        termios.tcsetattr(terminal, termios.TCSANOW, settings)
+        curses.def_prog_mode()  # for when the program comes back from Ctrl-Z
 
 
 def _draw(screen: Any, report: dict[str, Any], chosen: int) -> None:

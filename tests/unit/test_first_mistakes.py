@@ -1,0 +1,111 @@
+"""What a newcomer writes first, out of habit from other caches: the error says what to write here."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+import droppable
+
+
+@pytest.mark.parametrize(
+    ("argument", "advice"),
+    [
+        ("maxsize", "Give max_bytes='64M'"),
+        ("max_size", "Give max_bytes='64M'"),
+        ("size_limit", "Give max_bytes='64M'"),
+        ("timeout", "Give ttl= in seconds"),
+        ("expire", "Give ttl= in seconds"),
+        ("typed", "told apart by type and value"),
+        ("directory", "give below="),
+    ],
+)
+def test_names_of_other_caches(argument: str, advice: str) -> None:
+    options: dict[str, Any] = {argument: 100}
+    with pytest.raises(TypeError, match=rf"Cache\(\) has no argument {argument}=\. .*{advice}"):
+        droppable.Cache(**options)
+    with pytest.raises(TypeError, match=rf"@droppable\.cache has no argument {argument}=\. .*{advice}"):
+        droppable.cache(**options)
+
+
+def test_a_name_that_nobody_knows() -> None:
+    options: dict[str, Any] = {"colour": 3}
+    with pytest.raises(TypeError, match=r"^Cache\(\) has no argument colour=$"):
+        droppable.Cache(**options)
+
+
+def test_a_number_of_entries() -> None:
+    decorate: Any = droppable.cache
+    with pytest.raises(TypeError, match=r"takes no number of entries: .*max_bytes='64M'.*; you gave 128"):
+        decorate(128)
+
+
+def test_a_count_that_is_not_there_says_how_to_begin() -> None:
+    with droppable.Cache[str, int](max_bytes="1M") as cache:
+        with pytest.raises(KeyError) as raised:
+            cache.incr("count")
+        assert raised.value.args == ("count",)
+        assert "initial= says where to begin" in raised.value.__notes__[0]
+        with pytest.raises(KeyError) as raised:
+            cache.transform("count", abs)
+        assert raised.value.args == ("count",)
+        assert "default= says what to begin with" in raised.value.__notes__[0]
+
+
+def test_a_closed_cache_says_what_to_do() -> None:
+    cache = droppable.Cache[str, int]()
+    cache.close()
+    with pytest.raises(droppable.ClosedError, match=r"this cache is closed: .*close\(\) before; make another one"):
+        cache.get("key")
+
+
+@pytest.mark.parametrize("parameter", ["on_drop", "backing", "fork"])
+@pytest.mark.parametrize("given", ["nothing of that", 3, [], None])
+def test_choices_of_a_region(parameter: str, given: object) -> None:
+    options: dict[str, Any] = {parameter: given}
+    with pytest.raises(ValueError, match=rf"{parameter} must be '.*' or '.*'; you gave ") as raised:
+        droppable.Region(4096, **options)
+    assert str(raised.value).endswith(repr(given))
+
+
+def test_a_coroutine_as_a_result() -> None:
+    async def compute() -> int:
+        return 1
+
+    @droppable.cache
+    def ask() -> Any:
+        return compute()
+
+    with pytest.raises(TypeError, match=r"gave a coroutine.*Decorate a function made by `async def`"):
+        ask()
+
+
+@droppable.cache
+def double(number: int) -> int:
+    return 2 * number
+
+
+def test_a_decorated_function_says_which_it_is() -> None:
+    assert repr(double) == f"<droppable.Memo of {__name__}.double>"
+    info = double.cache_info()
+    assert info._replace(hits=3, dropped=2) == (3, info.misses, info.maxsize, info.currsize)
+    assert info._replace(dropped=2).dropped == 2
+    assert pickle.loads(pickle.dumps(info._replace(dropped=5))).dropped == 5
+
+
+def test_signatures_that_help_shows() -> None:
+    assert list(inspect.signature(droppable.Cache).parameters)[:4] == ["max_bytes", "ttl", "backing", "serializer"]
+    assert list(inspect.signature(droppable.Region).parameters) == ["length", "on_drop", "backing", "fork", "name"]
+
+
+def test_a_derived_class_gives_its_lower_tier_itself() -> None:
+    class Mine(droppable.Cache[str, str]):
+        def __init__(self) -> None:
+            super().__init__(below={"key": "below"})
+
+    with Mine() as cache:
+        assert cache.get("key") == "below"
+        assert isinstance(cache, Mine)
