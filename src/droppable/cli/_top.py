@@ -198,8 +198,8 @@ def _draw_until_quit(screen: Any, pid: int | None, report: dict[str, Any], inter
 def _keep_keys_at_interrupt() -> None:
     """Asks the terminal not to forget the keys that were typed and not read when Ctrl-C comes.
 
-    If it did, curses could hang: it has seen that there is a key, and waits for it after the signal came and the key was
-    forgotten. curses sets the terminal back to what it was at the end.
+    If it did, curses could hang: it has seen that there is a key, and waits for it when the signal has come and the key
+    is forgotten. curses sets the terminal back to what it was at the end.
     """
     import curses
     import termios
