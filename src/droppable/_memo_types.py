@@ -40,7 +40,8 @@ class CacheInfo(_FourFields):
 
     def _replace(self, /, **fields: Any) -> Self:
         dropped = fields.pop("dropped", self.dropped)
-        return type(self)(*super()._replace(**fields), dropped=dropped)
+        hits, misses, maxsize, currsize = super()._replace(**fields)
+        return type(self)(hits, misses, maxsize, currsize, dropped)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, dropped={self.dropped})"
