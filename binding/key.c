@@ -169,23 +169,7 @@ __attribute__((always_inline)) static inline int finish(struct key *key, int res
 	return result == 0 && key->bytes - key->start > KEY_LONGEST_BYTES ? key_digest(key, key->start) : result;
 }
 
-int key_encode(struct core_state *core, struct key *key, PyObject *object)
-{
-	return key_encode_scoped(core, key, object, SCOPE_NONE);
-}
-
-int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object, uint64_t scope)
-{
-	begin(core, key, scope);
-	int result = PyTuple_CheckExact(object) ? encode_native(key, object, 0) : append_leaf(key, object);
-	if (result == 1 && Py_IS_TYPE(object, core->encoded_key_type))
-		return key_append_encoded(key, object);
-	if (result == 1)
-		result = key_encode_tree(key, object);
-	return finish(key, result);
-}
-
-size_t key_encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room)
+__attribute__((always_inline)) static inline size_t encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room)
 {
 	const size_t start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
 	const void *data;
@@ -215,6 +199,32 @@ size_t key_encode_short(PyObject *object, uint64_t scope, unsigned char *into, s
 	__asm__("" : "+r"(bytes)); /* the compiler forgets the bound: knowing it, it copies by rep movs, three times as long */
 	memcpy(into + start + 1, data, bytes);
 	return start + 1 + bytes;
+}
+
+int key_encode(struct core_state *core, struct key *key, PyObject *object)
+{
+	return key_encode_scoped(core, key, object, SCOPE_NONE);
+}
+
+int key_encode_scoped(struct core_state *core, struct key *key, PyObject *object, uint64_t scope)
+{
+	begin(core, key, scope);
+	const size_t short_bytes = encode_short(object, scope, key->inline_data, sizeof(key->inline_data));
+	if (short_bytes) { /* nearly all: a part of this function, and no call for the copy */
+		key->bytes = short_bytes;
+		return 0;
+	}
+	int result = PyTuple_CheckExact(object) ? encode_native(key, object, 0) : append_leaf(key, object);
+	if (result == 1 && Py_IS_TYPE(object, core->encoded_key_type))
+		return key_append_encoded(key, object);
+	if (result == 1)
+		result = key_encode_tree(key, object);
+	return finish(key, result);
+}
+
+size_t key_encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room)
+{
+	return encode_short(object, scope, into, room);
 }
 
 void key_free(struct key *key)
