@@ -35,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Whatever a build reads. A file that comes or goes changes its directory, so directories count too.
 SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE) \
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
-PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo tools)
+PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
 .PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs site clean
 

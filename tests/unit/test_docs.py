@@ -22,6 +22,7 @@ PAGES = [
     "docs/model.md",
     "docs/random.md",
     "docs/regions.md",
+    "docs/replay.md",
     "docs/tiers.md",
     "docs/tutorial.md",
 ]

@@ -5,14 +5,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 from droppable._arguments import parse_size
 from droppable.cli._doctor import doctor
+from droppable.cli._replay import replay
 from droppable.cli._run import FAILED, run
 from droppable.cli._serve import serve
 from droppable.cli._top import top
 from droppable.lowlevel import page_size_bytes
+
+_MEMORIES = "64M,128M,256M,512M"
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -30,6 +34,13 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = sorted({_size(word) for word in text.split(",") if word})
+    if not sizes or sizes[0] <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes: write them as in {_MEMORIES}")
+    return sizes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +71,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--swap", type=_size, default=0, metavar="SIZE", help="swap beyond that (default: 0)")
     run_parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="what to run")
 
+    about = "what a cache would save, with more and more memory"
+    replay_parser = commands.add_parser(
+        "replay",
+        help=f"{about}, of the requests in a file",
+        description=f"Tells {about}: plays the requests in a file on a real cache, and on other policies.",
+        epilog='The file has a request a line: "KEY", "KEY SIZE" or "KEY SIZE SECONDS", where SECONDS is what '
+        "computing the value takes; or it is a table with the columns key, size and seconds, separated by commas, "
+        "named in its first line; or an access log of Apache or nginx, whose lines may end with the request's seconds.",
+    )
+    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file")
+    replay_parser.add_argument(
+        "--memory", type=_sizes, default=_sizes(_MEMORIES), metavar="SIZES", help=f"to try (default: {_MEMORIES})"
+    )
+    replay_parser.add_argument(
+        "--size", type=_size, default=4096, metavar="SIZE", help="of a value whose size is not given (default: 4K)"
+    )
+    replay_parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it too (.svg, .png; needs matplotlib)")
+    replay_parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
     commands.add_parser("serve", help="one cache for all processes of this host, for clients of memcached and Redis")
 
     about = "which processes have memory that the kernel may take, and their caches"
@@ -78,9 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.version:
         return _printed(lambda: print(f"droppable {version('droppable')}"))
     if arguments.name is None:
-        parser.error("a COMMAND is missing: doctor, run, serve or top")
+        parser.error("a COMMAND is missing: doctor, replay, run, serve or top")
     if arguments.name == "doctor":
         return _printed(lambda: doctor(as_json=arguments.json))
+    if arguments.name == "replay":
+        asked = arguments
+        return _printed(lambda: replay(asked.trace, asked.memory, asked.size, asked.json, asked.plot))
     if arguments.name == "top":
         if arguments.pid is not None and arguments.pid < 1:
             top_parser.error(f"PID must be 1 or more; you gave {arguments.pid}")
