@@ -37,7 +37,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs site clean
+.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
 
 # Set-up
 
@@ -65,6 +65,11 @@ $(VENV)/bench.stamp: requirements/bench.txt $(VENV)/requirements.stamp
 
 $(VENV)/adapters.stamp: requirements/adapters.txt $(VENV)/requirements.stamp
 	@$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/release.stamp: requirements/release.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m venv $(VENV)/release
+	@$(VENV)/release/bin/pip install --quiet -r $<
 	@touch $@
 
 $(VENV)/server-suites.stamp: requirements/server-suites.txt $(VENV)/requirements.stamp
@@ -180,6 +185,10 @@ docs: build $(VENV)/docs.stamp
 # The site in a browser, at two widths, with screenshots. Debian: apt-get install chromium chromium-driver
 site: docs $(VENV)/site.stamp
 	$(BIN)/python tools/site_check.py $(ARGS)
+
+# What a package index gets: an sdist and wheels, repaired, each tried alone. make dist URL=https://where.the.project/lives
+dist: $(VENV)/release.stamp
+	$(VENV)/release/bin/python tools/release.py $(if $(URL),$(URL),$(error give URL=, where the project lives: README's links begin with it))
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

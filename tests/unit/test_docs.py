@@ -1,7 +1,10 @@
 """The examples of README and of the pages in docs/ run in their order, as the pages say; what a page names is there."""
 
 import code
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +19,8 @@ PAGES = [
     "docs/cache.md",
     "docs/changes.md",
     "docs/chunked-arrays.md",
+    "docs/howto-code.md",
+    "docs/howto-web.md",
     "docs/index.md",
     "docs/metrics.md",
     "docs/migration.md",
@@ -28,6 +33,7 @@ PAGES = [
 ]
 
 ALL_PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in TOP.glob("docs/*.md"))]
+NO_CGROUP = 125  # the status of `droppable run`
 COUNT = r"`(?:stats\(\)\.)?((?:misses|window|yielded|pinned|stored|mapped)_\w+)`"
 
 
@@ -52,6 +58,28 @@ def test_the_examples_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks:
         exec(compile(block, page, "exec"), module.__dict__)
+
+
+COMMANDS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in sorted(TOP.glob("docs/*.md"))
+    for number, block in enumerate(re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE))
+]
+
+
+@pytest.mark.parametrize("commands", COMMANDS)
+def test_the_commands_run(commands: str) -> None:
+    folder = Path(sys.executable).parent
+    if shutil.which("droppable", path=str(folder)) is None:
+        pytest.skip(f"the command droppable is not in {folder}")
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
+    ran = subprocess.run(
+        ["sh", "-ec", commands], cwd=TOP, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    if ran.returncode == NO_CGROUP and "droppable run" in commands:
+        pytest.skip(ran.stderr.strip().splitlines()[-1])
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout
 
 
 class Typist(code.InteractiveConsole):
