@@ -12,7 +12,8 @@
 #   tools/fuzz_server.sh  libFuzzer on the server's parsers
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
-#   make docs       the documentation, as a site in build/site
+#   make docs       the documentation, as a site in build/site          make site    the same, looked at in a browser
+#   make dist URL=https://...  what a package index gets: sdist and wheels, each tried alone
 #
 #   make build      the package, installed in .venv          make lint     ruff, mypy, stubtest
 #   make c-test     the C core's tests, in each build        make pytest   the Python tests (ARGS="-k name")

@@ -1,14 +1,14 @@
 """Builds what a package index gets, and tries it: `make dist URL=https://where.the.project/lives`.
 
-    build/release/source       this commit's files, with links that an index can follow, and the project's addresses
-    build/release/dist         the sdist, and a wheel for each Python that is found here, repaired to its manylinux tag
+    build/release/source    this commit's files, with links that an index can follow, and the project's addresses
+    build/release/dist      the sdist, and a wheel for each Python that is found here, repaired to its manylinux tag
 
-Each wheel is installed alone into a bare environment of its Python, where the README's first program and the command run
-as a user would run them. A Python that is too old must refuse the sdist and build nothing. Exit status 1: something is
-not as it should be.
+Each wheel is installed alone into a bare environment of its Python, where the README's first program and the command
+run as a user would run them. A Python that is too old must refuse the sdist and build nothing. Exit status 1: something
+is not as it should be.
 
-The wheels are one for each version: the binding reads the insides of str, bytes and int objects, and keeps to no limited
-API (docs/adr/0022-one-wheel-for-each-python.md).
+The wheels are one for each version: the binding reads the insides of str, bytes and int objects, and keeps to no
+limited API (docs/adr/0022-one-wheel-for-each-python.md).
 """
 
 import argparse
@@ -28,7 +28,9 @@ OLDEST = (3, 11)
 
 def run(*command: str | Path, cwd: Path = TOP) -> str:
     """What the command printed. Its errors end this program, with what it said."""
-    ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=cwd, check=False)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    words = [str(word) for word in command]
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=False, env=environment)
     if ran.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{ran.stdout}\n{ran.stderr}")
     return str(ran.stdout)
@@ -48,7 +50,7 @@ def pythons() -> dict[str, Path]:
 
 
 def prepare(url: str) -> None:
-    """The files of this commit, as an index needs them: links of the README are whole, and the project has addresses."""
+    """The files of this commit as an index needs them: the README's links are whole, and the project has addresses."""
     shutil.rmtree(RELEASE, ignore_errors=True)
     SOURCE.mkdir(parents=True)
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=TOP, capture_output=True, check=True).stdout
