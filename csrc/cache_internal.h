@@ -43,6 +43,7 @@ struct shard {
 	uint64_t span_cap_bytes, span_cap_until_ns; /* address space that there turned out to be, until then; 0: enough */
 	uint64_t in_vain_until_ns; /* until then no others make room for a mapping of its own: it gained nothing */
 	bool making_space, evicting, evicting_thin, closed;
+	bool marks_due; /* appended to since, a log may have a batch to mark: shard_mark() */
 	uint64_t evicting_serial; /* of the segment that is emptied to keep max_bytes */
 	uint64_t held_bytes;      /* as last added to the cache's */
 	uint64_t newest_place;    /* of the entry that all this is for, and that stays; 0: none */

@@ -293,7 +293,8 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 			update->new_place = name_of(shard, place);
 		shard->counts.sets++;
 		cost_note_store(shard, store->hash, store->entry.cost_ns);
-		shard_mark(shard, false);
+		if (shard->marks_due)
+			shard_mark(shard, false);
 		shard_evict(cache, shard, place);
 		if (segment)
 			shard_audit(cache, shard, 1);

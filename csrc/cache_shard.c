@@ -505,6 +505,13 @@ static bool landed(struct segment *segment, size_t start, size_t end, const stru
 	return true;
 }
 
+/* What mark_entries() would find: asked at each append, so that a store need not look through all logs. */
+static void note_appended(struct shard *shard, const struct segment *head)
+{
+	if (head->used - head->marked + shard->unmarked_extent_bytes[head->part] >= head->length / MARK_SHARE)
+		shard->marks_due = true;
+}
+
 static int mark_entries(struct shard *shard, struct segment *head, bool all)
 {
 	const size_t marked = head->marked, unmarked = head->used - marked;
@@ -512,7 +519,7 @@ static int mark_entries(struct shard *shard, struct segment *head, bool all)
 	size_t *extent_bytes = &shard->unmarked_extent_bytes[head->part];
 
 	if (!all && unmarked + *extent_bytes < batch)
-		return DRP_OK;
+		return DRP_OK; /* and it was not this log that was due: note_appended() */
 	const int status = arena_mark(head, all);
 	if (head->marked == marked && !all)
 		return status;
@@ -639,6 +646,7 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		entry_write(head->base, start, arena_stamp(head->number), entry, parts, part_count);
 		probation_note_appended(shard, head, end - head->used);
 		arena_note_appended(&shard->arena, head, end);
+		note_appended(shard, head);
 		if (in_order && prim_cpu() != cpu && !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
 		add_bytes(shard, head, end - start);
@@ -686,6 +694,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 taken:
 	segment->users++;
 	shard->unmarked_extent_bytes[part] += length;
+	shard->marks_due = true; /* perhaps: whose entries lead to it, shard_mark() sees */
 	add_bytes(shard, segment, length);
 	*extent = (struct entry_extent){.segment = segment->serial, .value_bytes = bytes, .page = (uint16_t)first};
 	*out = segment;
@@ -694,6 +703,7 @@ taken:
 
 void shard_mark(struct shard *shard, bool all)
 {
+	shard->marks_due = false; /* a log that cannot be marked now is due again with the next entry */
 	for (int part = 0; part < ARENA_PARTS; part++) {
 		const struct arena_log *log = &shard->arena.logs[part];
 		for (unsigned life = 0; life < log->lives; life++)

@@ -70,6 +70,7 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 /* Pages for a value; the segment has one user more. *resident: they were written before; to be touched after the mark. */
 int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part part, uint64_t hash, size_t bytes,
 		      struct segment **segment, struct entry_extent *extent, bool *resident);
+/* Marks the logs of which a whole batch was appended: to be called if shard->marks_due. all: also what is less. */
 void shard_mark(struct shard *shard, bool all);
 
 #endif

@@ -52,7 +52,8 @@ static int move(struct cache *cache, struct shard *shard, struct found *found, c
 	if (cache->config.max_bytes || part == ARENA_PROBATION)
 		index_set_hot(&shard->index, &found->cursor); /* it was used */
 	probation_judge(cache, shard, stored_bytes);
-	shard_mark(shard, false);
+	if (shard->marks_due)
+		shard_mark(shard, false);
 	shard_evict(cache, shard, found->cursor.place);
 	if (shard->emptied)
 		shard_retire_emptied(cache, shard);
