@@ -144,6 +144,17 @@ static int read_copy(PyObject *object)
 	return object ? PyObject_IsTrue(object) : 0;
 }
 
+/* The calls by which the tiers themselves look here have the key encoded, and ask below by themselves. */
+static bool asks_below(const CacheObject *self, PyObject *key)
+{
+	return self->has_below && !Py_IS_TYPE(key, self->core->encoded_key_type);
+}
+
+static PyObject *ask_below(CacheObject *self, PyObject *key, PyObject *fallback, bool copy)
+{
+	return PyObject_CallMethod((PyObject *)self, "_missed", "OOO", key, fallback, copy ? Py_True : Py_False);
+}
+
 static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
 {
 	static const char *const names[] = {"key", "default", "copy"};
@@ -158,6 +169,8 @@ static PyObject *cache_object_get(CacheObject *self, PyObject *const *arguments,
 		return NULL;
 	}
 	int found = look_up(self, slots[0], copy ? FIND_COPY : FIND_VALUE, &result);
+	if (found == 0 && asks_below(self, slots[0]))
+		return ask_below(self, slots[0], slots[1] ? slots[1] : Py_None, copy);
 	if (found == 0)
 		return Py_NewRef(slots[1] ? slots[1] : Py_None);
 	return found > 0 ? result : NULL;
@@ -167,6 +180,14 @@ static PyObject *cache_object_getitem(CacheObject *self, PyObject *key)
 {
 	PyObject *result;
 	int found = look_up(self, key, FIND_VALUE, &result);
+	if (found == 0 && asks_below(self, key)) {
+		result = ask_below(self, key, (PyObject *)self, false); /* no cache has itself as a value */
+		found = result != NULL && result != (PyObject *)self;
+		if (result == (PyObject *)self)
+			Py_DECREF(result);
+		else if (!result)
+			return NULL;
+	}
 	if (found == 0)
 		PyErr_SetObject(PyExc_KeyError, key);
 	return found > 0 ? result : NULL;
@@ -550,17 +571,17 @@ static PyObject *cache_object_new(PyTypeObject *type, PyObject *arguments, PyObj
 static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"backing", "share_on_fork", "max_bytes", "ttl", "shards", "segment_bytes", "span_bytes",
-				"encode", "decode", "unloadable", "disabled", NULL};
+				"encode", "decode", "unloadable", "disabled", "has_below", NULL};
 	struct cache_config config = {0};
 	PyObject *max_bytes, *ttl, *shards_object, *segment_object, *span_bytes, *encode, *decode, *unloadable;
 	uint64_t shards, segment_bytes, default_ttl_ns;
 	struct cache *cache;
-	int backing, share_on_fork, is_disabled;
+	int backing, share_on_fork, is_disabled, has_below;
 	bool made = false;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOOOp", names, &backing, &share_on_fork, &max_bytes,
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "$ipOOOOOOOOpp", names, &backing, &share_on_fork, &max_bytes,
 					 &ttl, &shards_object, &segment_object, &span_bytes, &encode, &decode, &unloadable,
-					 &is_disabled))
+					 &is_disabled, &has_below))
 		return -1;
 	if (read_ttl(ttl, 0, &default_ttl_ns) < 0 ||
 	    read_unsigned(max_bytes, "max_bytes", UINT64_MAX, &config.max_bytes) < 0 ||
@@ -597,6 +618,7 @@ static int cache_object_init(CacheObject *self, PyObject *arguments, PyObject *k
 	self->default_ttl_ns = default_ttl_ns;
 	self->max_bytes = config.max_bytes;
 	self->is_disabled = is_disabled;
+	self->has_below = has_below;
 	self->encode = encode == Py_None ? NULL : Py_NewRef(encode);
 	self->decode = Py_NewRef(decode);
 	self->unloadable = Py_NewRef(unloadable);

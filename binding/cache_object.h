@@ -34,6 +34,7 @@ typedef struct {
 	PyObject *module; /* whose state core is */
 	atomic_bool made, closed;
 	bool is_disabled; /* DROPPABLE_DISABLE: what is set is accepted and counted, and not kept */
+	bool has_below; /* a lower tier, which is asked for what is not here: TieredCore._missed() */
 	_Atomic(unsigned long long) accepted;
 } CacheObject;
 

@@ -142,6 +142,7 @@ class Cache(CoreCache, LiveMapping[K, V]):
             decode=decode,
             unloadable=_values.unloadable,
             disabled=is_disabled,
+            has_below=below is not None,
         )
         self._max_bytes = bound_bytes
         self._flights = flights

@@ -83,7 +83,7 @@ def test_a_value_that_was_dropped_is_fetched(cache: Any, below: dict[Any, Any]) 
     assert drop(cache).dropped_pages > 0
     assert cache["k"] == [1, 2]
     assert cache.tier_stats().fetched == 1
-    assert CoreCache.get(cache, "k") == [1, 2]  # and the cache has it again
+    assert CoreCache.get(cache, EncodedKey("k")) == [1, 2]  # and the cache has it again
 
 
 def test_what_lay_there_before_is_found(below: dict[Any, Any]) -> None:
@@ -447,7 +447,7 @@ def test_a_value_that_was_deleted_while_it_was_fetched_is_not_kept() -> None:
 
     lower.fails = delete_meanwhile
     assert cache.get("k") == "old"  # as it was when the read began
-    assert CoreCache.get(cache, "k") is None
+    assert CoreCache.get(cache, EncodedKey("k")) is None
 
 
 class Nested:

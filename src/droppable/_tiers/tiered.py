@@ -134,18 +134,10 @@ class TieredCore(CoreCache):
 
     # The calls of a cache
 
-    def get(self, key: Any, default: Any = None, *, copy: bool = False) -> Any:
-        encoded = EncodedKey(key)
-        value = CoreCache.get(self, encoded, MISSING, copy=copy)
-        if value is MISSING:
-            value = self._promote(encoded, key, copy)
+    def _missed(self, key: Any, default: Any, copy: bool, /) -> Any:
+        """What `get()` and `[]` give for a key that is not here; they are in C, and a hit comes to no code of ours."""
+        value = self._promote(EncodedKey(key), key, copy)
         return default if value is MISSING else value
-
-    def __getitem__(self, key: Any, /) -> Any:
-        value = self.get(key, MISSING)
-        if value is MISSING:
-            raise KeyError(key)
-        return value
 
     def __contains__(self, key: Any, /) -> bool:
         encoded = EncodedKey(key)
