@@ -750,7 +750,7 @@ static PyMethodDef cache_methods[] = {
 static PyType_Slot cache_slots[] = {
 	{Py_tp_doc,
 	 "Cache(*, backing, share_on_fork, max_bytes, ttl, shards, segment_bytes, span_bytes, encode, decode, unloadable,"
-	 " disabled)\n--\n\n"
+	 " disabled, has_below)\n--\n\n"
 	 "The C core's cache. Use droppable.Cache."},
 	{Py_tp_new, cache_object_new},
 	{Py_tp_init, cache_object_init},
