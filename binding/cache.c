@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "arguments.h"
-#include "cache.h"
-#include "cache_lease.h"
+#include "cache/cache.h"
+#include "cache/lease.h"
 #include "cache_object.h"
 #include "key.h"
 #include "module.h"
@@ -21,8 +21,7 @@ static PyObject *raise_closed(void)
 	return core_raise(DRP_CLOSED, "this cache");
 }
 
-/* Calls that unmap or mark as much as there is, a third of a second for 4 GB: other threads run meanwhile. */
-static int without_gil(struct cache *cache, int (*call)(struct cache *))
+int cache_object_without_gil(struct cache *cache, int (*call)(struct cache *))
 {
 	int status;
 
@@ -366,46 +365,6 @@ static int cache_object_contains(CacheObject *self, PyObject *key_object)
 	return there < 0 ? -1 : there;
 }
 
-static PyObject *cache_object_counts(CacheObject *self, PyObject *unused)
-{
-	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
-	struct cache_stats stats = {0};
-
-	(void)unused;
-	if (cache) /* also of one that is closed: arrays that are held are counted still */
-		cache_read_stats(cache, &stats);
-	stats.sets += self->accepted;
-	stats.evicted += self->accepted;
-	return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}",
-			     "hits", (unsigned long long)stats.hits,
-			     "misses_absent", (unsigned long long)stats.misses[MISS_ABSENT],
-			     "misses_expired", (unsigned long long)stats.misses[MISS_EXPIRED],
-			     "misses_evicted", (unsigned long long)stats.misses[MISS_EVICTED],
-			     "misses_dropped", (unsigned long long)stats.misses[MISS_DROPPED],
-			     "misses_unloadable", (unsigned long long)stats.misses[MISS_REJECTED],
-			     "sets", (unsigned long long)stats.sets,
-			     "deletes", (unsigned long long)stats.deletes,
-			     "refused", (unsigned long long)stats.refused + atomic_load(&self->uncached),
-			     "unstorable_unpicklable",
-			     (unsigned long long)atomic_load(&self->unstorable[UNSTORABLE_UNPICKLABLE]),
-			     "unstorable_too_large",
-			     (unsigned long long)atomic_load(&self->unstorable[UNSTORABLE_TOO_LARGE]),
-			     "unstorable_refused", (unsigned long long)atomic_load(&self->unstorable[UNSTORABLE_REFUSED]),
-			     "evicted", (unsigned long long)stats.evicted,
-			     "expired", (unsigned long long)stats.expired,
-			     "replaced", (unsigned long long)stats.replaced,
-			     "cleared", (unsigned long long)stats.cleared,
-			     "dropped", (unsigned long long)stats.dropped,
-			     "entries", (unsigned long long)stats.entries,
-			     "bytes", (unsigned long long)stats.bytes,
-			     "mapped_bytes", (unsigned long long)stats.mapped_bytes,
-			     "pinned_bytes", (unsigned long long)stats.pinned_bytes,
-			     "window_bytes", (unsigned long long)stats.window_bytes,
-			     "index_lost_pages", (unsigned long long)stats.index_lost_pages,
-			     "yielded_bytes", (unsigned long long)stats.yielded_bytes,
-			     "saved_ns", (unsigned long long)stats.saved_ns, "lost_ns", (unsigned long long)stats.lost_ns);
-}
-
 static Py_ssize_t cache_object_length(CacheObject *self)
 {
 	struct cache *cache = cache_object_open(self);
@@ -485,7 +444,7 @@ static PyObject *cache_object_clear(CacheObject *self, PyObject *unused)
 	struct cache *cache = cache_object_core(self);
 	if (!cache)
 		return NULL;
-	if (without_gil(cache, cache_clear) == DRP_CLOSED)
+	if (cache_object_without_gil(cache, cache_clear) == DRP_CLOSED)
 		return raise_closed();
 	Py_RETURN_NONE;
 }
@@ -503,48 +462,7 @@ static PyObject *cache_object_close(CacheObject *self, PyObject *unused)
 	(void)unused;
 	atomic_store_explicit(&self->closed, true, memory_order_release);
 	if (cache)
-		without_gil(cache, close_core);
-	Py_RETURN_NONE;
-}
-
-static PyObject *cache_object_settle(CacheObject *self, PyObject *unused)
-{
-	(void)unused;
-	struct cache *cache = cache_object_core(self);
-	if (!cache)
-		return NULL;
-	if (without_gil(cache, cache_settle) == DRP_CLOSED)
-		return raise_closed();
-	Py_RETURN_NONE;
-}
-
-static PyObject *cache_object_drop(CacheObject *self, PyObject *arguments)
-{
-	struct cache *cache = cache_object_core(self);
-	struct cache_drop drop;
-	unsigned long long seed;
-	double share;
-	int status;
-
-	if (!cache || !PyArg_ParseTuple(arguments, "dK", &share, &seed))
-		return NULL;
-	Py_BEGIN_ALLOW_THREADS
-	status = cache_drop(cache, share, seed, &drop);
-	Py_END_ALLOW_THREADS
-	if (status != DRP_OK)
-		return core_raise(status, status == DRP_CLOSED ? "this cache" : "dropping pages on order");
-	return Py_BuildValue("KKK", (unsigned long long)drop.resident_pages, (unsigned long long)drop.chosen_pages,
-			     (unsigned long long)drop.dropped_pages);
-}
-
-static PyObject *cache_object_advance_clock(CacheObject *self, PyObject *argument)
-{
-	struct cache *cache = cache_object_open(self);
-	uint64_t ns;
-
-	if (!cache || read_seconds(argument, "seconds", &ns) < 0)
-		return NULL;
-	cache_advance_clock(cache, ns);
+		cache_object_without_gil(cache, close_core);
 	Py_RETURN_NONE;
 }
 
@@ -643,7 +561,7 @@ static int cache_object_tp_clear(CacheObject *self)
 	struct cache *cache = atomic_load_explicit(&self->cache, memory_order_acquire);
 
 	if (cache)
-		without_gil(cache, close_core);
+		cache_object_without_gil(cache, close_core);
 	Py_CLEAR(self->encode);
 	Py_CLEAR(self->decode);
 	Py_CLEAR(self->unloadable);
@@ -665,7 +583,7 @@ static void cache_object_dealloc(CacheObject *self)
 
 	PyObject_GC_UnTrack(self);
 	if (cache)
-		without_gil(cache, end_core);
+		cache_object_without_gil(cache, end_core);
 	Py_CLEAR(self->encode);
 	Py_CLEAR(self->decode);
 	Py_CLEAR(self->unloadable);
@@ -724,7 +642,6 @@ static PyMethodDef cache_methods[] = {
 	 "Stores what was computed under lease, and ends it: (own, copy, error). own is the caller's value, as from a hit;\n"
 	 "copy a Copy for those who waited, or None: they look into the cache; error says why it cannot be stored, or None.\n"
 	 "flags: 1: it is to be stored; 2: own is to be writable; 4: somebody waits."},
-	{"_counts", (PyCFunction)cache_object_counts, METH_NOARGS, "_counts($self, /)\n--\n\nStatistics as a dict."},
 	{"_walk", (PyCFunction)(void (*)(void))cache_object_walk, METH_FASTCALL,
 	 "_walk($self, cursor, scope=None, /)\n--\n\n"
 	 "(next cursor, list of keys), or None at the end. Begin with 0. Without a scope: keys that have none."},
@@ -738,12 +655,6 @@ static PyMethodDef cache_methods[] = {
 	 "_delete_prefix($self, prefix, scope, /)\n--\n\nHow many keys were deleted that begin so. scope may be None."},
 	{"_revoke", (PyCFunction)cache_object_revoke, METH_O,
 	 "_revoke($self, scope, /)\n--\n\nMakes the open leases of keys of this scope stale."},
-	{"_settle", (PyCFunction)cache_object_settle, METH_NOARGS,
-	 "_settle($self, /)\n--\n\nMarks everything that can be: the kernel may take all but what is pinned."},
-	{"_drop", (PyCFunction)cache_object_drop, METH_VARARGS,
-	 "_drop($self, share, seed, /)\n--\n\nReal drops: (resident, chosen, dropped) pages."},
-	{"_advance_clock", (PyCFunction)cache_object_advance_clock, METH_O,
-	 "_advance_clock($self, seconds, /)\n--\n\nMoves this cache's clock forward, for tests of expiry."},
 	{NULL, NULL, 0, NULL},
 };
 
@@ -796,7 +707,8 @@ int core_add_cache(PyObject *module)
 	PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &cache_spec, NULL);
 
 	core_of_module(module)->cache_type = type;
-	if (type && (add_methods(type, cache_update_methods) < 0 || add_methods(type, cache_many_methods) < 0))
+	if (type && (add_methods(type, cache_update_methods) < 0 || add_methods(type, cache_many_methods) < 0 ||
+		     add_methods(type, cache_told_methods) < 0))
 		return -1;
 	return type ? PyModule_AddObjectRef(module, "Cache", (PyObject *)type) : -1;
 }

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "arguments.h"
-#include "cache_lease.h"
-#include "cache_many.h"
+#include "cache/lease.h"
+#include "cache/many.h"
 #include "cache_object.h"
 #include "key.h"
 #include "module.h"

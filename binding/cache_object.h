@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "key.h"
 #include "module.h"
 #include "value.h"
@@ -78,8 +78,11 @@ PyObject *cache_object_revoke(CacheObject *self, PyObject *scope);
 
 /* A fast call with keywords, in a table of methods. */
 #define CORE_FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
-/* cache_update.c, cache_many.c: methods of Cache. */
-extern PyMethodDef cache_update_methods[], cache_many_methods[];
+/* Calls that unmap or mark as much as there is, a third of a second for 4 GB: other threads run meanwhile. */
+int cache_object_without_gil(struct cache *cache, int (*call)(struct cache *));
+
+/* cache_update.c, cache_many.c, cache_told.c: methods of Cache. */
+extern PyMethodDef cache_update_methods[], cache_many_methods[], cache_told_methods[];
 
 /* The same as cache_object_find(), and what is known of the entry; about may be NULL. */
 int cache_object_find_about(CacheObject *self, const struct key *key, struct cache_about *about, PyObject **result);

@@ -5,16 +5,16 @@
  *   pop()         get: value, place ------------------------ delete the entry at that place                       else again
  *   transform()   lease, get: value ---- function(value) -- store if nothing was stored or deleted since        else again
  *
- * A place names one entry for good (csrc/place.h), but an entry that was moved has another one: then it is done again, which costs
+ * A place names one entry for good (csrc/log/place.h), but an entry that was moved has another one: then it is done again, which costs
  * nothing for a sum, and would for a function of the caller's. No lock is held while Python code runs.
  */
 #include <math.h>
 #include <string.h>
 
 #include "arguments.h"
-#include "cache_lease.h"
+#include "cache/lease.h"
 #include "cache_object.h"
-#include "cache_update.h"
+#include "cache/update.h"
 #include "key.h"
 #include "module.h"
 #include "value.h"

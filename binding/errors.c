@@ -21,7 +21,7 @@
 
 #include "droppable.h"
 #include "module.h"
-#include "prim.h"
+#include "os/prim.h"
 
 enum { CLOSED, TOO_LARGE, UNSUPPORTED, REFUSED, DROPPED, UNPICKLABLE, CLASS_COUNT };
 

@@ -8,7 +8,7 @@
  *   'o' any other object: as 't', what src/droppable/_keys.py takes it apart into (its class and what it is made of)
  *   inside of 'o': 'l' list, 'e' set, 'd' dict (of 't' pairs), each as 't', the last two in ascending order; 'a' bytearray
  *   'D' 32 bytes: a keyed digest, for what would be longer than KEY_LONGEST_BYTES
- *   '@' 8 bytes, the number of a part of the cache (a scope: csrc/scope.h), then a key as above, or one with '@' again: the
+ *   '@' 8 bytes, the number of a part of the cache (a scope: csrc/cache/scope.h), then a key as above, or one with '@' again: the
  *       cell of a part within that part (src/droppable/_namespace.py)
  *
  * This form is canonical: it depends on types and values, never on which objects are the same one or in which order a set

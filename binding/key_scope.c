@@ -1,5 +1,5 @@
 /*
- * key_scope.c - keys of a part of a cache: a scope, 8 bytes, in front of the key. See key.h for the format and csrc/scope.h for
+ * key_scope.c - keys of a part of a cache: a scope, 8 bytes, in front of the key. See key.h for the format and csrc/cache/scope.h for
  * the numbers.
  *
  *   '@' 0123456789ABCDEF 's' "name"                            "name" in that part
@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "droppable.h"
-#include "scope.h"
+#include "cache/scope.h"
 
 bool key_in_scope(const unsigned char *data, size_t bytes, uint64_t scope, size_t *start)
 {

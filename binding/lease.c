@@ -11,7 +11,7 @@
  * Threads: a lease may be looked at by all, and is used by who computes.
  * Callers: src/droppable/_flight.
  */
-#include "cache_lease.h"
+#include "cache/lease.h"
 
 #include <string.h>
 

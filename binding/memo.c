@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "cache_update.h"
+#include "cache/update.h"
 #include "droppable.h"
 
 #include <structmember.h>

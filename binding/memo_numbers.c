@@ -14,7 +14,7 @@
  */
 #include "memo.h"
 
-#include "drp_assert.h"
+#include "os/drp_assert.h"
 
 struct slot {
 	PyObject *object; /* borrowed: its address is what counts; NULL: empty */

@@ -1,19 +1,19 @@
 /*
- * part.c - what namespaces ask of _core.Cache: the scope in a part's cell, and keys that begin alike. See csrc/cache_part.h.
+ * part.c - what namespaces ask of _core.Cache: the scope in a part's cell, and keys that begin alike. See csrc/cache/part.h.
  *
  *   _get_in(cell, key, default, copy) -> value     _scope(cell, mode) -> 8 bytes     _count(scope)     _delete_prefix(prefix, scope)     _revoke(scope)
  *
  * Callers: src/droppable/_namespace.py and _cache.py.
  */
-#include "cache_part.h"
+#include "cache/part.h"
 
 #include <string.h>
 
 #include "cache_object.h"
-#include "hash.h"
+#include "os/hash.h"
 #include "key.h"
 #include "module.h"
-#include "scope.h"
+#include "cache/scope.h"
 
 enum { MODE_LOOK, MODE_PEEK, MODE_MAKE, MODES }; /* as in _namespace.py */
 

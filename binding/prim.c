@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "droppable.h"
-#include "prim.h"
+#include "os/prim.h"
 
 enum { CLOSED = -1 };
 

@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-#include "prim.h"
-#include "probe.h"
+#include "os/prim.h"
+#include "os/probe.h"
 
 static const char *const probe_names[] = {
 	[PROBE_LAZYFREE] = "lazyfree",         [PROBE_DROPPABLE] = "droppable",
@@ -96,7 +96,7 @@ static PyMethodDef functions[] = {
 		"probe($module, name, /)\n--\n\n"
 		"Tries what the kernel does, by errno and by content, once a process: (available, finding, errno or 0).\n\n"
 		"name: lazyfree, droppable, page_out, cold, wipe_on_fork, exact_census or signal.\n"
-		"finding: works, unproven, call_failed, lost_at_once, never_dropped or no_fault (csrc/probe.h).")},
+		"finding: works, unproven, call_failed, lost_at_once, never_dropped or no_fault (csrc/os/probe.h).")},
 	{"headroom", headroom, METH_NOARGS, PyDoc_STR(
 		"headroom($module, /)\n--\n\n"
 		"How much this process could allocate before reclaim finds nothing, read from the kernel's files now.")},

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "droppable.h"
-#include "random.h"
+#include "random/random.h"
 
 enum {
 	DEFAULT_TOKEN_BYTES = 32,      /* as in secrets */

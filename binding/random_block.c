@@ -1,5 +1,5 @@
 /*
- * random_block.c - makes a numpy.random.BitGenerator draw from a block of csrc/random_block.h.
+ * random_block.c - makes a numpy.random.BitGenerator draw from a block of csrc/random/random_block.h.
  *
  * NumPy's generators take their numbers through a struct of C function pointers, which every BitGenerator shows in a
  * capsule. Its layout is part of NumPy's public C interface (numpy/random/bitgen.h) and is spelled out here, so that
@@ -13,7 +13,7 @@
 #include "module.h"
 
 #include "droppable.h"
-#include "random_block.h"
+#include "random/random_block.h"
 
 static const char bitgen_name[] = "BitGenerator"; /* NumPy's */
 static const char block_name[] = "droppable.random_block";

@@ -1,5 +1,5 @@
 /*
- * region.c - RawRegion and RegionHold: csrc/region.h as Python objects, the ground of droppable.Region.
+ * region.c - RawRegion and RegionHold: csrc/region/region.h as Python objects, the ground of droppable.Region.
  *
  * Lifetime, as in prim.c: users counts exported buffers, holds, and calls that run; closing and resizing win only by
  * moving it away from 0. A hold counts once while it is active, and once for each of its buffers.
@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "droppable.h"
-#include "region.h"
+#include "region/region.h"
 
 enum {
 	CLOSED = -1,

@@ -16,7 +16,7 @@
 #ifndef DRP_VALUE_H
 #define DRP_VALUE_H
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "module.h"
 
 enum value_kind { VALUE_BYTES, VALUE_ASCII, VALUE_STR, VALUE_PICKLE, VALUE_CODED, VALUE_ARRAY = VALUE_CODED };

@@ -3,7 +3,7 @@
 set -eu
 mkdir -p build/fuzz-server
 clang --version >/dev/null 2>&1 || { echo "SKIP: clang is not there (Debian and Ubuntu: apt-get install clang)"; exit 0; }
-sources=$(ls csrc/*.c csrc/server/*.c | grep -v '/main\.c$')
+sources=$(ls csrc/*/*.c | grep -v -e '/main\.c$' -e '^csrc/tests/')
 # shellcheck disable=SC2086
 clang -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -Icsrc -Icsrc/include '-DSERVICE_VERSION="fuzzed"' \
 	csrc/tests/fuzz_server.c $sources -pthread -o build/fuzz-server/fuzz

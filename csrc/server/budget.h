@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "drp_assert.h"
+#include "os/drp_assert.h"
 
 struct budget {
 	_Atomic size_t used_bytes;

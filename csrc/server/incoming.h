@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "cache_fill.h"
+#include "cache/fill.h"
 #include "server/budget.h"
 #include "server/keyspace.h"
 

@@ -11,11 +11,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "cache.h"
-#include "cache_fill.h"
-#include "cache_update.h"
-#include "drp_assert.h"
-#include "prim.h"
+#include "cache/cache.h"
+#include "cache/fill.h"
+#include "cache/update.h"
+#include "os/drp_assert.h"
+#include "os/prim.h"
 
 enum kind_bits { KIND_FLAGS = 1, KIND_MARKS = 2 };
 enum { META_MOST_BYTES = 8 + 4 + 1, STACK_VALUE_BYTES = 1024 };

@@ -99,7 +99,7 @@ enum keyspace_answer keyspace_peek(struct keyspace *keyspace, struct keyspace_ke
 /* The same without the value. */
 enum keyspace_answer keyspace_look(struct keyspace *keyspace, struct keyspace_key key, struct keyspace_item *item);
 
-/* A value that the caller writes where it is to lie (cache_fill.h), and then stores under that key by keyspace_put(), or gives up
+/* A value that the caller writes where it is to lie (cache/fill.h), and then stores under that key by keyspace_put(), or gives up
  * by cache_set_abort(). KEYSPACE_NOT_STORED: one of that length is to be written elsewhere; KEYSPACE_NO_MEMORY. Changes nothing. */
 enum keyspace_answer keyspace_begin(struct keyspace *keyspace, struct keyspace_key key, size_t value_bytes, struct cache_fill *fill);
 /* *version, if not NULL: of what is stored now. */

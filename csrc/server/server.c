@@ -19,8 +19,8 @@
 #include <unistd.h>
 #include <fcntl.h>
 
-#include "cache.h"
-#include "cache_tick.h"
+#include "cache/cache.h"
+#include "cache/tick.h"
 #include "server/listener.h"
 #include "server/output.h"
 #include "server/password.h"

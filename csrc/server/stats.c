@@ -4,8 +4,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "cache.h"
-#include "prim.h"
+#include "cache/cache.h"
+#include "os/prim.h"
 
 typedef unsigned long long count_t;
 

@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "prim.h"
+#include "os/prim.h"
 #include "server/connection.h"
 
 enum {

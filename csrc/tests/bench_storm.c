@@ -19,8 +19,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "cache.h"
-#include "cache_yield.h"
+#include "cache/cache.h"
+#include "policy/yield.h"
 
 enum { READERS = 2, KEYS = 1 << 14, MOST_WORDS = 2500, BATCH = 1024, READS_A_DROP = 32 * BATCH };
 

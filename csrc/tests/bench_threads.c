@@ -17,7 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 
 enum { THREADS_MAX = 64, LINE_BYTES = 128, VALUE_BYTES_MAX = 1 << 20, BATCH = 64 };
 

@@ -9,9 +9,9 @@
 #ifndef DRP_CACHE_CALLS_H
 #define DRP_CACHE_CALLS_H
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_window.h"
+#include "policy/window.h"
 #include "check.h"
 
 static void calls_drop_pages(struct cache *cache, uint64_t seed);

@@ -4,7 +4,7 @@
 #ifndef DRP_CACHE_ON_FAKE_H
 #define DRP_CACHE_ON_FAKE_H
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "check.h"
 #include "prim_fake.h"
 

@@ -9,7 +9,7 @@
 #ifndef DRP_CACHE_PAGES_H
 #define DRP_CACHE_PAGES_H
 
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "check.h"
 #ifdef PRIM_FAKE
 #include "prim_fake.h"

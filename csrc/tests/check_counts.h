@@ -15,9 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "check.h"
-#include "witness.h"
+#include "log/witness.h"
 
 struct counted { /* of one segment */
 	struct segment *segment;

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache.h"
-#include "prim.h"
+#include "cache/cache.h"
+#include "os/prim.h"
 #include "server/session.h"
 
 enum { MAX_VALUE_BYTES = 8192 };

@@ -5,8 +5,8 @@
 #define DRP_LEASE_CLIENT_H
 
 #include "cache_client.h"
-#include "cache_internal.h"
-#include "cache_lease.h"
+#include "store/internal.h"
+#include "cache/lease.h"
 #include "check.h"
 
 static struct client_sink sink;

@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "droppable.h"
-#include "prim.h"
-#include "prim_track.h"
+#include "os/prim.h"
+#include "os/prim_track.h"
 
 struct page {
 	bool marked, absent, seen;

@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "prim_headroom.h"
+#include "os/prim_headroom.h"
 
 #define FAKE_EVERY_PAGE SIZE_MAX
 

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "check.h"
-#include "prim.h"
+#include "os/prim.h"
 #include "server/session.h"
 
 enum { REPLIES_BYTES = 1 << 20, LONGEST_BYTES = 1 << 18 };

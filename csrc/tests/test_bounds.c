@@ -3,10 +3,10 @@
  * given back while a lock is held, what expired leaves without being asked for, and max_bytes bounds
  * what is resident, dead or alive.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"

@@ -2,7 +2,7 @@
  * test_cache.c - the cache on the kernel that runs: what each call promises, a long run against a model, and threads that
  * read, write, delete and pin while the kernel takes pages.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "cache_client.h"
-#include "cache_internal.h"
-#include "cache_yield.h"
-#include "cache_window.h"
+#include "store/internal.h"
+#include "policy/yield.h"
+#include "policy/window.h"
 #include "check.h"
 
 enum { SCALE = CHECK_LESS ? 1 : 4 };

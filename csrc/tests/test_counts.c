@@ -2,16 +2,16 @@
  * test_counts.c - counts never drift, on prim_fake: random calls, drops of any page at any step, numbers of 8 bits; and after
  * every call all is counted from scratch (check_counts.h). At the end each key is looked up: then len, walk and look-ups agree.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_move.h"
+#include "store/move.h"
 #include "cache_on_fake.h"
-#include "cache_update.h"
-#include "cache_yield.h"
+#include "cache/update.h"
+#include "policy/yield.h"
 #include "check.h"
 #include "check_counts.h"
-#include "hash.h"
+#include "os/hash.h"
 #include "prim_fake.h"
 
 enum { CALLS = CHECK_LESS ? 600 : 8000 };

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "check.h"
-#include "entry.h"
-#include "prim.h"
+#include "log/entry.h"
+#include "os/prim.h"
 #include "prim_fake.h"
 
 enum { PAGES = 80, STAMP = 0x1235a };

@@ -6,10 +6,10 @@
  *
  *   operation has S steps, the cache P pages: S x (P + 1) runs (each page alone, and all at once)
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_update.h"
+#include "cache/update.h"
 #include "check.h"
 #include "prim_fake.h"
 

@@ -2,16 +2,16 @@
  * test_fill.c - values that the caller writes where they are to lie, on prim_fake: whatever goes or fails on the way, a key gives
  * what was written, or misses, and nothing is left mapped or promised.
  */
-#include "cache_fill.h"
+#include "cache/fill.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
-#include "cache_room.h"
+#include "policy/room.h"
 #include "check.h"
 #include "check_counts.h"
 #include "lease_client.h"

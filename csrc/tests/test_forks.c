@@ -9,19 +9,21 @@
  *
  * Where a lock is held a fork waits, and its child sees what it would see at the next point.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cache_client.h"
-#include "cache_fork.h"
-#include "cache_internal.h"
+#include "cache/fork.h"
+#include "policy/unlock.h"
+#include "store/registry.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "cache_pages.h"
-#include "cache_update.h"
-#include "cache_window.h"
+#include "cache/update.h"
+#include "policy/window.h"
 #include "check.h"
 #include "prim_fake.h"
 

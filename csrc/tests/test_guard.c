@@ -17,7 +17,7 @@
 
 #include "check.h"
 #include "droppable.h"
-#include "guard.h"
+#include "os/guard.h"
 
 enum { THREADS = 4, ROUNDS = 2000, HANG_SECONDS = 60, HANDLER_EXIT = 77 };
 

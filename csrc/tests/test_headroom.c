@@ -7,7 +7,7 @@
  * Each case makes a tree of its own. Its machine has 64 GB with 32 GB free, so that the group decides, but where a case
  * says otherwise.
  */
-#include "prim_headroom.h"
+#include "os/prim_headroom.h"
 
 #include <dirent.h>
 #include <errno.h>

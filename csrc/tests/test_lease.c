@@ -2,14 +2,14 @@
  * test_lease.c - what makes a lease stale and what does not, that a stale one stores nothing, and that no list keeps what
  * ended, on prim_fake.
  */
-#include "cache_lease.h"
+#include "cache/lease.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "lease_client.h"

@@ -1,15 +1,15 @@
 /*
  * test_lease_threads.c - leases in several threads at once, on the kernel that runs: prim_fake.c serves one thread alone.
  */
-#include "cache_lease.h"
+#include "cache/lease.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "check.h"
 #include "lease_client.h"
 

@@ -5,7 +5,7 @@
  *   locked:   pages --prim_mark--> still dirty: what is stored from then on would be taken from others for good
  *   no maps:  [ segment ] [ segment ]: no third one, and the two are written again, also where both are heads of a log
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
 #include "cache_on_fake.h"

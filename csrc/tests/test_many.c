@@ -2,15 +2,15 @@
  * test_many.c - many look-ups at once give what one after the other would, on prim_fake: values of each layout, what is absent,
  * expired or dropped, drops at each step, and counts.
  */
-#include "cache_many.h"
+#include "cache/many.h"
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "check_counts.h"
-#include "hash.h"
+#include "os/hash.h"
 #include "prim_fake.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, KEYS = 40 };

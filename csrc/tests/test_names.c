@@ -5,11 +5,11 @@
  *   entry of A --extent--> segment 5, taken by the kernel, retired     ...     segment 5 again: B's
  *                 '----------------------- a miss, never these -------------------^
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_internal.h"
-#include "cache_move.h"
+#include "store/internal.h"
+#include "store/move.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "check_counts.h"

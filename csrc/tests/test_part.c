@@ -1,17 +1,17 @@
 /*
  * test_part.c - cells that say where a part of a cache is, and keys that begin alike, on prim_fake.
  */
-#include "cache_part.h"
+#include "cache/part.h"
 
 #include <string.h>
 
-#include "cache.h"
-#include "cache_internal.h"
-#include "cache_lease.h"
+#include "cache/cache.h"
+#include "store/internal.h"
+#include "cache/lease.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"
-#include "scope.h"
+#include "cache/scope.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, KEYS = 500 };
 

@@ -4,10 +4,10 @@
  *
  *   each round   new values come, are asked for, and so get to the main log; then some pages of it are dropped
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "prim_fake.h"

@@ -4,7 +4,7 @@
  * Drops are real: prim_page_out() makes the kernel reclaim the pages. It is best effort (a page that is referenced just
  * then is passed over), so page_out_all() repeats it until the census finds nothing resident, a bounded number of times.
  */
-#include "prim.h"
+#include "os/prim.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -3,9 +3,9 @@
  */
 #include <stdlib.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "check.h"
 
 enum { NEW_KEYS = 20000 };

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "droppable.h"
-#include "prim.h"
-#include "probe.h"
+#include "os/prim.h"
+#include "os/probe.h"
 
 static int lines_of(const char *path)
 {

@@ -3,7 +3,7 @@
  * a kernel that refuses do to it. On kernels without the vDSO's function the cases about states are skipped and the
  * others hold for the system call. What no case can see alone, that no block ever comes twice, is test_random_unique.c.
  */
-#include "../random.c"
+#include "random/random.c"
 
 #include <errno.h>
 #include <fcntl.h>

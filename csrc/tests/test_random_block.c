@@ -2,7 +2,7 @@
  * test_random_block.c - random_block.c from inside: every word is handed out once and wiped, a child of fork never sees
  * its parent's, and a kernel that refuses ends the process.
  */
-#include "../random_block.c"
+#include "random/random_block.c"
 
 #include <errno.h>
 #include <linux/filter.h>

@@ -15,7 +15,7 @@
  * whatever falls back to the system call. Then the array is sorted. Among 10^8 blocks of 128 random bits two are equal
  * with a chance of 10^-23. A block of zeros would be a dropped page handed out.
  */
-#include "../random.c"
+#include "random/random.c"
 
 #include <errno.h>
 #include <sched.h>

@@ -2,18 +2,18 @@
  * test_recovery.c - what memory pressure changed in a cache, and that nothing of it is left when it is over, on prim_fake.
  *
  *   the fake tells of a group with a limit of 100 MB: short of memory (nothing is free), or with half of it free
- *   FREE --drops are found while it is short--> SHORT --bytes come in while it is free--> FREE      (cache_probation.h)
+ *   FREE --drops are found while it is short--> SHORT --bytes come in while it is free--> FREE      (policy/probation.h)
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_internal.h"
-#include "cache_move.h"
+#include "store/internal.h"
+#include "store/move.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "droppable.h"
-#include "hash.h"
-#include "prim.h"
+#include "os/hash.h"
+#include "os/prim.h"
 #include "prim_fake.h"
 #include "set_and_get.h"
 

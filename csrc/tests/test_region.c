@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "region.h"
+#include "region/region.h"
 
 enum { STORM_ROUNDS = CHECK_LESS ? 30 : 300 };
 enum { PAGES = 32, MAX_TRIES = 100, REFILLS_SEEN = 1000 };

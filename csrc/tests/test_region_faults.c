@@ -12,7 +12,7 @@
  *
  *   operation has S steps, the region P pages: S x (P + 1) runs (each page alone, and all at once); and a run a call
  */
-#include "region.h"
+#include "region/region.h"
 
 #include <signal.h>
 #include <string.h>

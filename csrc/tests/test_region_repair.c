@@ -8,14 +8,14 @@
  * What happens inside a repair is done from the fake's look at purges: while the page that went is purged, and before its
  * new content is written.
  */
-#include "region.h"
+#include "region/region.h"
 
 #include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../region_holds.h"
+#include "region/region_holds.h"
 #include "check.h"
 #include "prim_fake.h"
 

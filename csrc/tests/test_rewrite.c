@@ -1,7 +1,7 @@
 /*
  * test_rewrite.c - pages of dead values are written again, on prim_fake: which, when, and never under a reader.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
 #include "cache_on_fake.h"

@@ -4,10 +4,10 @@
  *
  * The fake tells what headroom a test says, whatever is mapped; what is inserted does not change it.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "check_counts.h"

@@ -1,7 +1,7 @@
 /*
  * test_scope.c - no number comes twice: among threads, in a forked child and in its own children.
  */
-#include "scope.h"
+#include "cache/scope.h"
 
 #include <pthread.h>
 #include <stdlib.h>

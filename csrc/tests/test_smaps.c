@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "cache_calls.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_pages.h"
 
 enum { SEEDS = CHECK_LESS ? 1 : 3, CALLS_A_SEED = CHECK_LESS ? 150 : 600 };

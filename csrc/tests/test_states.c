@@ -9,16 +9,16 @@
 #include <string.h>
 
 #include "cache_client.h"
-#include "cache_fill.h"
-#include "cache_internal.h"
-#include "cache_move.h"
+#include "cache/fill.h"
+#include "store/internal.h"
+#include "store/move.h"
 #include "cache_on_fake.h"
-#include "cache_update.h"
-#include "cache_window.h"
+#include "cache/update.h"
+#include "policy/window.h"
 #include "check.h"
 #include "check_counts.h"
-#include "hash.h"
-#include "index_search.h"
+#include "os/hash.h"
+#include "store/index_search.h"
 #include "prim_fake.h"
 #include "set_and_get.h"
 

@@ -1,11 +1,11 @@
 /*
  * test_update.c - changes that depend on what is there, and new times to live, on prim_fake.
  */
-#include "cache_update.h"
+#include "cache/update.h"
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
+#include "store/internal.h"
 #include "cache_on_fake.h"
 #include "check.h"
 #include "check_counts.h"

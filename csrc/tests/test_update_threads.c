@@ -1,15 +1,15 @@
 /*
  * test_update_threads.c - compare and set in several threads at once, on the kernel that runs: they count up, and none is lost.
  */
-#include "cache_update.h"
+#include "cache/update.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "cache.h"
+#include "cache/cache.h"
 #include "cache_client.h"
-#include "cache_internal.h"
-#include "cache_lease.h"
+#include "store/internal.h"
+#include "cache/lease.h"
 #include "check.h"
 #include "check_counts.h"
 

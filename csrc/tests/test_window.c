@@ -4,7 +4,7 @@
  * The fake forgets which pages are marked when they are pinned, and drops none that is not marked: so a value that
  * outlives fake_drop() rests, and one that does not was given back.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
 #include "cache_on_fake.h"

@@ -5,11 +5,11 @@
  * and ordinary memory grows (told by what is reclaimable no more). The fake drops nothing by itself: what is missing
  * afterwards was given back.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include "cache_client.h"
 #include "cache_on_fake.h"
-#include "cache_yield.h"
+#include "policy/yield.h"
 #include "check.h"
 #include "prim_fake.h"
 

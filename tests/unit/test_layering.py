@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +124,76 @@ def test_imports_go_to_lower_steps(path: Path) -> None:
         )
 
 
+FLOORS = {
+    "os": (),
+    "log": ("os",),
+    "store": ("os", "log"),
+    "region": ("os", "log"),
+    "random": ("os", "log"),
+    "policy": ("os", "log", "store"),
+    "cache": ("os", "log", "store", "policy"),
+}
+"""The folders of the core, and what each may know of."""
+
+# What is left of a time without floors: the shard has the state of the policies in it, and calls them as entries come and
+# go. Nothing may be added, and what is mended is to be taken out of these two tables.
+INCLUDES_TO_MEND = {
+    ("store/internal.h", "cache/cache.h"),
+    ("store/internal.h", "cache/lease.h"),
+    ("store/internal.h", "policy/expire.h"),
+    ("store/internal.h", "policy/probation.h"),
+    ("store/shard.c", "policy/window.h"),
+}
+CALLS_TO_MEND = {
+    ("store/shard", "cache_account"),
+    ("store/shard", "expiry_life"),
+    ("store/shard", "expiry_note_appended"),
+    ("store/shard", "probation_look"),
+    ("store/shard", "probation_note_appended"),
+    ("store/shard", "probation_note_dropped"),
+    ("store/shard", "shard_make_space"),
+    ("store/shard", "window_empty"),
+    ("store/shard", "window_forget"),
+    ("store/shard", "window_let_go"),
+    ("store/shard", "window_retire"),
+}
+
+
+def test_a_file_of_the_core_includes_its_own_floor_and_those_below() -> None:
+    wrong = set()
+    for path in sources(*(f"csrc/{floor}" for floor in FLOORS)):
+        floor = path.parent.name
+        for target in c_imports(path):
+            other = target.parent.name
+            if other in FLOORS and other != floor and other not in FLOORS[floor]:
+                wrong.add((f"{floor}/{path.name}", f"{other}/{target.name}"))
+    assert wrong == INCLUDES_TO_MEND
+
+
+def test_a_function_of_the_core_calls_its_own_floor_and_those_below() -> None:
+    objects = sorted((ROOT / "build" / "core" / "csrc" / "libdroppable_core.a.p").glob("*.c.o"))
+    if not objects or shutil.which("nm") is None:
+        pytest.skip("there are no objects to read, or no nm: make c-test-core builds them")
+    defined: dict[str, str] = {}
+    wanted: dict[str, set[str]] = {}
+    for built in objects:
+        file = built.name.removesuffix(".c.o").replace("_", "/", 1)
+        if not (ROOT / "csrc" / f"{file}.c").exists():
+            continue  # of an older tree
+        symbols = subprocess.run(["nm", built], capture_output=True, text=True, check=True).stdout
+        found = [line.split()[-2:] for line in symbols.splitlines()]
+        wanted[file] = {name for kind, name in found if kind == "U"}
+        defined |= {name: file for kind, name in found if kind in "TDBR"}
+    wrong = set()
+    for file, names in wanted.items():
+        floor = file.split("/")[0]
+        for name in names & defined.keys():
+            other = defined[name].split("/")[0]
+            if other != floor and other not in FLOORS[floor]:
+                wrong.add((file, name))
+    assert wrong == CALLS_TO_MEND
+
+
 @pytest.mark.parametrize("path", sources(*MAPPED_FOLDERS), ids=relative)
 def test_files_are_small(path: Path) -> None:
     limit = MAX_INIT_LINES if path.name == "__init__.py" else MAX_LINES.get(path.suffix)
@@ -149,8 +221,8 @@ def test_only_the_binding_names_python_h() -> None:
 
 def test_only_prim_linux_maps_memory() -> None:
     assert files_with(r"\b(mmap|munmap|mremap|madvise|ioctl)\s*\(", "csrc", "binding") == {
-        "csrc/prim_linux.c",
-        "csrc/prim_linux_track.c",
+        "csrc/os/prim_linux.c",
+        "csrc/os/prim_linux_track.c",
     }
 
 
@@ -162,7 +234,7 @@ def test_no_status_of_the_system_is_thrown_away() -> None:
 
 
 def test_only_guard_handles_signals() -> None:
-    assert files_with(r"\b(sigaction|signal)\s*\(", "csrc", "binding") <= {"csrc/guard.c"}
+    assert files_with(r"\b(sigaction|signal)\s*\(", "csrc", "binding") <= {"csrc/os/guard.c"}
 
 
 def test_only_lowlevel_imports_the_binding() -> None:

@@ -23,7 +23,7 @@
 
 #include "check.h"
 #include "droppable.h"
-#include "prim.h"
+#include "os/prim.h"
 
 #define MIB ((size_t)1 << 20)
 

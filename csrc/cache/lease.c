@@ -1,0 +1,171 @@
+/*
+ * cache/lease.c - see cache/lease.h. All lists are under their shard's lock.
+ */
+#include "cache/lease.h"
+
+#include <string.h>
+
+#include "policy/unlock.h"
+#include "policy/cost.h"
+#include "cache/fork.h"
+#include "store/internal.h"
+#include "os/drp_assert.h"
+#include "os/hash.h"
+
+static struct cache_lease **bucket_of(struct leases *leases, uint64_t hash)
+{
+	return &leases->buckets[hash % LEASE_BUCKETS];
+}
+
+int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, struct cache_lease *lease)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = shard_of(cache, hash);
+	struct cache_lease **bucket = bucket_of(&shard->leases, hash);
+
+	pthread_mutex_lock(&shard->lock);
+	if (shard->closed) {
+		shard_unlock(shard);
+		return DRP_CLOSED;
+	}
+	lease->cache = cache;
+	lease->key = NULL;
+	lease->key_bytes = 0;
+	lease->hash = hash;
+	lease->fork_count = shard->leases.fork_count;
+	atomic_init(&lease->is_stale, false);
+	lease->is_overtaken = false;
+	lease->next = *bucket;
+	lease->link = bucket;
+	if (*bucket)
+		(*bucket)->link = &lease->next;
+	*bucket = lease;
+	shard->leases.open++;
+	atomic_fetch_add_explicit(&cache->references, 1, memory_order_relaxed);
+	shard_unlock(shard);
+	return DRP_OK;
+}
+
+void cache_lease_name(struct cache_lease *lease, const void *key, size_t key_bytes)
+{
+	struct shard *shard = shard_of(lease->cache, lease->hash);
+
+	DRP_ASSERT(lease->hash == hash_bytes(lease->cache->secret, key, key_bytes));
+	pthread_mutex_lock(&shard->lock);
+	lease->key = key;
+	lease->key_bytes = key_bytes;
+	shard_unlock(shard);
+}
+
+void cache_lease_end(struct cache_lease *lease)
+{
+	struct cache *cache = lease->cache;
+
+	if (!cache)
+		return;
+	lease->cache = NULL;
+	struct shard *shard = shard_of(cache, lease->hash);
+	pthread_mutex_lock(&shard->lock);
+	if (lease->fork_count == shard->leases.fork_count) { /* else a fork took it from its list, in this process */
+		*lease->link = lease->next;
+		if (lease->next)
+			lease->next->link = lease->link;
+		DRP_ASSERT(shard->leases.open > 0);
+		shard->leases.open--;
+	}
+	shard_unlock(shard);
+	cache_release(cache);
+}
+
+/* A bucket's list begins with the lease that was opened last. */
+void cache_lease_supersede(struct cache_lease *lease)
+{
+	DRP_ASSERT(lease->cache);
+	struct shard *shard = shard_of(lease->cache, lease->hash);
+
+	pthread_mutex_lock(&shard->lock);
+	if (leases_hold(&shard->leases, lease))
+		for (struct cache_lease *older = lease->next; older; older = older->next)
+			if (older->hash == lease->hash)
+				atomic_store_explicit(&older->is_stale, true, memory_order_release);
+	shard_unlock(shard);
+}
+
+bool leases_hold(const struct leases *leases, const struct cache_lease *lease)
+{
+	return lease->fork_count == leases->fork_count && !cache_lease_is_stale(lease);
+}
+
+void leases_revoke_open(struct leases *leases, uint64_t hash)
+{
+	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
+		if (lease->hash == hash)
+			atomic_store_explicit(&lease->is_stale, true, memory_order_release);
+}
+
+void leases_overtake_open(struct leases *leases, uint64_t hash)
+{
+	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
+		lease->is_overtaken |= lease->hash == hash;
+}
+
+static bool begins_with(const struct cache_lease *lease, const void *prefix, size_t prefix_bytes)
+{
+	return lease->key_bytes >= prefix_bytes && memcmp(lease->key, prefix, prefix_bytes) == 0;
+}
+
+void leases_revoke_prefix(struct leases *leases, const void *prefix, size_t prefix_bytes)
+{
+	for (size_t i = 0; leases->open != 0 && i < LEASE_BUCKETS; i++)
+		for (struct cache_lease *lease = leases->buckets[i]; lease; lease = lease->next)
+			if (!lease->key || begins_with(lease, prefix, prefix_bytes))
+				atomic_store_explicit(&lease->is_stale, true, memory_order_release);
+}
+
+void leases_revoke_all(struct leases *leases)
+{
+	for (size_t i = 0; leases->open != 0 && i < LEASE_BUCKETS; i++)
+		for (struct cache_lease *lease = leases->buckets[i]; lease; lease = lease->next)
+			atomic_store_explicit(&lease->is_stale, true, memory_order_release);
+}
+
+/* The threads that opened them may not exist here, and where their leases lay may be used for something else. */
+void leases_forget(struct leases *leases)
+{
+	const uint64_t fork_count = leases->fork_count;
+
+	*leases = (struct leases){.fork_count = fork_count + 1};
+}
+
+int cache_get_kept(struct cache *cache, const void *key, size_t key_bytes, bool pins, struct cache_sink *sink,
+		   struct cache_pin *pin)
+{
+	int there = cache_contains(cache, key, key_bytes);
+	struct cache_about about;
+
+	pin->cache = NULL;
+	if (there <= 0)
+		return there < 0 ? there : DRP_MISS;
+	int status = cache_get(cache, key, key_bytes, pins ? GET_PIN_OWN : GET_COPY, sink, pin, &about);
+	if (status == DRP_OK) {
+		struct shard *shard = shard_of(cache, hash_bytes(cache->secret, key, key_bytes));
+		pthread_mutex_lock(&shard->lock);
+		DRP_ASSERT(shard->hits > 0);
+		shard->hits--;
+		cost_take_back(shard, about.cost_ns);
+		shard_unlock(shard);
+	}
+	return status;
+}
+
+int cache_revoke(struct cache *cache, const void *key, size_t key_bytes)
+{
+	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
+	struct shard *shard = shard_of(cache, hash);
+
+	pthread_mutex_lock(&shard->lock);
+	const int status = shard->closed ? DRP_CLOSED : DRP_OK;
+	leases_revoke(&shard->leases, hash);
+	shard_unlock(shard);
+	return status;
+}

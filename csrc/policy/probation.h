@@ -1,0 +1,76 @@
+/*
+ * policy/probation.h - while memory is short, what is new has to prove itself before it may take the place of what is in use.
+ *
+ * A shard is in one of two states. shard->arena.memory_is_short says in which; policy/probation.c alone changes it.
+ *
+ *              a page or more was found dropped, and memory is not seen to be free
+ *             ---------------------------------------------------------------------->
+ *      FREE                                                                            SHORT
+ *             <----------------------------------------------------------------------
+ *              at each look memory was seen to be free, while a fourteenth of the cache's bytes came in
+ *
+ *                              FREE                                 SHORT
+ *   a new value goes to        the main log                         probation, unless its key is known to be in use
+ *   what is on probation       stays                                leaves or passes, as far as there is credit
+ *   a dead value's pages       stay, and are written again          go back to the kernel
+ *   a retired segment          keeps its pages                      gives them back, but for one of each kind on probation
+ *   entries in thin segments   stay where they are                  are brought together (policy/tidy.c)
+ *
+ * The cache is told that memory is free by policy/room.c, which reads it with the limit. Credit is what drops give: it ends as
+ * soon as memory is seen to be free, in either state, because a drop is found late and says nothing of the memory of now. The
+ * state itself waits until some bytes came in, so that usage which goes to and fro around the threshold changes it seldom.
+ *
+ * At the end of SHORT nothing of it is left, but for what was learnt of the values: which keys are hot or were evicted
+ * (the index has that), and what values cost.
+ *
+ * Callers: the files of the cache, under the shard's lock. policy/probation.c has the picture of the queues.
+ */
+#ifndef DRP_CACHE_PROBATION_H
+#define DRP_CACHE_PROBATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "log/arena.h"
+
+struct cache;
+struct shard;
+struct found;
+
+struct probation {
+	uint64_t appended_bytes; /* since the start */
+	uint64_t owed_bytes;   /* to be gone through for what was appended since */
+	uint64_t credit_bytes; /* that may leave, for what the kernel was seen to have taken; none while memory is free */
+	uint64_t free_bytes;   /* while SHORT: that came in since memory was last seen not to be free */
+	uint64_t scrub_owed;
+	uint64_t cost;         /* of what passed: running mean, nanoseconds to compute a KiB anew; 0: no cost was told */
+	uint64_t judged_cost;  /* of what was judged: the same */
+	uint64_t seen_hits;    /* at the last look */
+	uint32_t quiet_looks;  /* without a hit since the one before, in a row */
+	uint64_t thin_serial;  /* of a segment that is to be emptied: policy/tidy.c */
+	uint64_t counted_serial; /* of the segment whose pages are to be counted next */
+	bool judging;          /* what leaves now keeps its pages, which are to be written again */
+};
+
+/* Where a new entry goes that took cost_ns to compute (0: not told). */
+enum arena_part probation_choose(struct shard *shard, uint64_t hash, uint64_t cost_ns, size_t bytes);
+/* Is it far less dear than what is in the main log? */
+bool probation_is_cheap(const struct shard *shard, uint64_t cost_ns, size_t bytes);
+
+/* A segment is about to be opened, for that many bytes: looks for signs that the kernel takes pages of this cache. The state
+ * may become SHORT. */
+void probation_look(struct cache *cache, struct shard *shard, size_t bytes);
+
+/* Goes through what has been on probation for long enough, in proportion to the bytes that are about to be appended. The state
+ * may become FREE. */
+void probation_judge(struct cache *cache, struct shard *shard, size_t appended_bytes);
+
+/* An entry that the sweep came to: does it stay, and where? It takes that many bytes in the log. */
+bool probation_passed(struct cache *cache, struct shard *shard, struct found *found, size_t bytes, enum arena_part *to);
+
+void probation_note_appended(struct shard *shard, struct segment *segment, size_t bytes);
+/* The kernel was found to have taken that much of this shard. */
+void probation_note_dropped(struct shard *shard, size_t bytes);
+
+#endif

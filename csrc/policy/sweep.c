@@ -1,0 +1,329 @@
+/*
+ * policy/sweep.c - segments are emptied, for five reasons that share one walk:
+ *
+ *   evict    max_bytes is exceeded: policy/evict.c
+ *   clean    the span of address space is used up: the oldest segment is to be reused. Whatever the kernel left in it is
+ *            what it holds to be in use. A segment that is mostly there is spared and becomes the newest; of others, what
+ *            is there is copied forward. Both on credit, earned with each segment that is gained: when everything is
+ *            in use and there is nothing to gain, the oldest entries are evicted
+ *
+ *   oldest [ gone ][ swept so far | to be looked at ... ] [ ... ] ... [ head ]
+ *                                  next entry ---- copied forward ------^
+ *
+ *   judge    the probation of what lies in it is over: policy/probation.c
+ *   tidy     few of its entries live: policy/tidy.c
+ *   expired  some of its entries expired, and those alone leave: policy/expire.c
+ *
+ * A step is bounded, so that no insert pays for a whole segment while there is still room at the head.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/clock.h"
+#include "store/internal.h"
+#include "store/move.h"
+#include "policy/window.h"
+#include "os/drp_assert.h"
+#include "log/witness.h"
+
+enum {
+	STEP_PAGES = 16,
+	STEP_ENTRIES = 256,
+	SPARE_CREDIT = 2,     /* segments spared for one gained, */
+	SPARE_CREDIT_MAX = 64,
+	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
+	COPY_CREDIT_SHARE = 2,
+	COPY_CREDIT_MAX = 2, /* segments */
+	VICTIMS_TO_CHOOSE_FROM = 16,
+};
+
+static void sweep_entry(struct cache *cache, struct shard *shard, struct found *found, enum sweep_reason reason)
+{
+	const struct entry *entry = &found->entry;
+	const size_t bytes = found_end(found) - found->offset;
+	const bool newest = found->cursor.place == shard->newest_place;
+	enum arena_part to = ARENA_MAIN;
+	enum leave why = LEAVE_EVICTED;
+	bool keep;
+
+	if ((entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache)) {
+		keep = false;
+		why = LEAVE_EXPIRED;
+	} else if (reason == SWEEP_EXPIRED) {
+		expiry_note_live(shard, entry->expires_ns);
+		return;
+	} else if (reason == SWEEP_EVICT) {
+		keep = index_is_hot(&found->cursor) || newest;
+	} else if (reason == SWEEP_JUDGE) {
+		keep = probation_passed(cache, shard, found, bytes, &to);
+	} else if (reason == SWEEP_TIDY) {
+		keep = true;
+	} else {
+		keep = bytes <= shard->copy_credit_bytes;
+	}
+	if (keep && shard_move_entry(cache, shard, to, found, NULL)) {
+		if (reason == SWEEP_CLEAN)
+			shard->copy_credit_bytes -= bytes;
+		if (newest)
+			shard->newest_place = found->cursor.place;
+		return;
+	}
+	entry_copy(&found->reader, NULL, entry->meta_bytes);
+	shard_forget(cache, shard, &found->cursor, found, why);
+}
+
+/*
+ * One step through a segment of entries; stops early when that is enough for max_bytes. True: it came to the end, and the
+ * segment is there.
+ */
+static bool step(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept,
+		 enum sweep_reason reason)
+{
+	const size_t page = prim_page_size(), first = *swept & ~(page - 1);
+	const uint64_t serial = segment->serial;
+	unsigned char states[STEP_PAGES + 1];
+	size_t step = STEP_PAGES * page, start, entries = 0;
+	struct prim_census census;
+	struct found found;
+
+	if (step > segment->length - first)
+		step = segment->length - first;
+	/* Pages that are gone are passed over without a touch: reading one would map zeros in its place. */
+	if (prim_census(segment->base + first, step, states, &census) != DRP_OK)
+		memset(states, PRIM_RESIDENT, sizeof(states));
+	size_t end = first + step < segment->used ? first + step : segment->used;
+	while (*swept < end && entries++ < STEP_ENTRIES) {
+		if (states[(*swept - first) / page] != PRIM_RESIDENT) {
+			shard->audit_due += AUDIT_DUE;
+			*swept = (*swept & ~(page - 1)) + page;
+			continue;
+		}
+		if (!entry_next(segment->base, swept, end, arena_stamp(segment->number), &start))
+			break;
+		if (!shard_find_live(cache, shard, segment, start, &found))
+			continue;
+		sweep_entry(cache, shard, &found, reason);
+		if (arena_find(&shard->arena, serial) != segment)
+			return false; /* that was its last live entry */
+		if (segment->serial == shard->evicting_serial && !shard_is_over(cache, shard))
+			return *swept >= segment->used;
+	}
+	return *swept >= segment->used;
+}
+
+void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
+{
+	if (!step(cache, shard, segment, &segment->swept, reason))
+		return;
+	if (segment->state == SEGMENT_SEALED)
+		shard_retire(cache, shard, segment);
+	else
+		segment->swept = 0;
+}
+
+bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept)
+{
+	return step(cache, shard, segment, swept, SWEEP_EXPIRED);
+}
+
+static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	const uint64_t serial = segment->serial;
+	const uint32_t stamp = arena_stamp(segment->number), count = segment->extents;
+
+	segment->users++; /* stays itself while its last live values leave */
+	for (uint32_t i = 0; i < count; i++) {
+		const struct arena_extent listed = arena_directory(segment)[i];
+		struct found found;
+		struct entry_extent extent;
+		if (listed.stamp != stamp ||
+		    !shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent))
+			continue;
+		/* Counted in pages: values of little more than one take nearly twice what they hold, and nothing would be gained. */
+		const size_t bytes = witness_count((size_t)extent.value_bytes) * prim_page_size();
+		if (bytes <= shard->copy_credit_bytes && shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
+			shard->copy_credit_bytes -= bytes;
+		else
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
+	}
+	if (arena_find(&shard->arena, serial) == segment)
+		shard_retire(cache, shard, segment);
+	arena_release(&shard->arena, segment);
+}
+
+/* A large value at the tail: one more round if it was used or is all there, else it goes. */
+static void clean_whole(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	const uint64_t serial = segment->serial;
+	struct found found;
+	struct entry_extent extent;
+
+	bool live = shard_find_by_extent(shard, segment->hash, serial, 0, &found, &extent);
+	bool resident = live && range_is_resident(segment->base, (size_t)extent.value_bytes);
+	if (resident && !segment->spared && shard->spare_credit > 0) {
+		segment->spared = true;
+		shard->spare_credit--;
+		arena_renew(&shard->arena, ARENA_MAIN, segment);
+		return;
+	}
+	if (live)
+		shard_forget_extent(cache, shard, &found, &extent, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
+	if (arena_find(&shard->arena, serial) == segment)
+		shard_retire(cache, shard, segment);
+}
+
+/* The emptiest of the oldest segments that may be emptied: neither a head nor in use. */
+static struct segment *victim_of(struct arena *arena)
+{
+	struct segment *emptiest = NULL;
+	unsigned looked_at = 0;
+
+	for (struct segment *segment = arena_next(arena, NULL); segment && looked_at < VICTIMS_TO_CHOOSE_FROM;
+	     segment = arena_next(arena, segment)) {
+		if (segment->state != SEGMENT_SEALED || segment->users > segment->resting)
+			continue;
+		if (segment->swept > 0)
+			return segment; /* begun: to be finished */
+		if (!emptiest || segment->resident_pages < emptiest->resident_pages)
+			emptiest = segment;
+		looked_at++;
+	}
+	return emptiest;
+}
+
+/* A segment of many values that nearly all are there, before its sweep begins: copying them would gain nothing. */
+static bool spare(struct shard *shard, struct segment *segment)
+{
+	const size_t page = prim_page_size(), used = (segment->used + page - 1) & ~(page - 1);
+	struct prim_census census;
+
+	if (segment->kind == SEGMENT_WHOLE || segment->swept > 0 || shard->spare_credit == 0 ||
+	    prim_census(segment->base, used, NULL, &census) != DRP_OK ||
+	    census.resident_pages * 4 < census.pages * 3)
+		return false;
+	shard->spare_credit--;
+	arena_renew(&shard->arena, ARENA_MAIN, segment);
+	return true;
+}
+
+/* A sweep that begins earns the credit for what it will gain. */
+static void earn_credit(struct shard *shard, const struct segment *segment)
+{
+	const size_t most = COPY_CREDIT_MAX * shard->arena.segment_bytes;
+
+	if (segment->swept > 0)
+		return;
+	shard->copy_credit_bytes += segment->length / COPY_CREDIT_SHARE;
+	if (shard->copy_credit_bytes > most)
+		shard->copy_credit_bytes = most;
+	shard->spare_credit += SPARE_CREDIT;
+	if (shard->spare_credit > SPARE_CREDIT_MAX)
+		shard->spare_credit = SPARE_CREDIT_MAX;
+}
+
+void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent)
+{
+	struct arena *arena = &shard->arena;
+	struct segment *victim;
+
+	arena->span_limit_bytes = atomic_load_explicit(&cache->span_bytes, memory_order_relaxed);
+	if (cache->config.max_bytes && arena->span_limit_bytes > 4 * cache->config.max_bytes + 4 * arena->segment_bytes)
+		arena->span_limit_bytes = 4 * cache->config.max_bytes + 4 * arena->segment_bytes;
+	if (shard->span_cap_bytes && prim_now_coarse_ns() > shard->span_cap_until_ns)
+		shard->span_cap_bytes = 0; /* tried anew */
+	if (shard->span_cap_bytes && arena->span_limit_bytes > shard->span_cap_bytes)
+		arena->span_limit_bytes = shard->span_cap_bytes;
+	if (kind == SEGMENT_WHOLE && shard->span_cap_bytes && shard_is_in_vain(shard))
+		return;
+	shard->making_space = true;
+	while (arena_is_full(arena, kind, length)) {
+		if (kind == SEGMENT_WHOLE ? arena_trim(arena) : arena_trim_whole(arena))
+			continue;
+		victim = victim_of(arena);
+		if (!victim)
+			break;
+		if (spare(shard, victim))
+			continue;
+		if (victim->kind != SEGMENT_WHOLE) /* a large value that rests is spared or goes, and may be a lot to mark */
+			window_leave(shard, victim);
+		earn_credit(shard, victim);
+		switch (victim->kind) {
+		case SEGMENT_ENTRIES:
+			shard_sweep_entries(cache, shard, victim, SWEEP_CLEAN);
+			break;
+		case SEGMENT_EXTENTS:
+			clean_extents(cache, shard, victim);
+			break;
+		case SEGMENT_WHOLE:
+			clean_whole(cache, shard, victim);
+			break;
+		}
+		if (!urgent)
+			break;
+	}
+	shard->making_space = false;
+}
+
+/*
+ * Counts what is live of a value's or many values' own pages anew; what nothing leads to any more is given back. Values whose
+ * page of the directory was dropped cannot be told: then the counts stay what is live at most, or, where there is a bound on
+ * what is held, the whole segment goes, and what lived in it is found dropped.
+ */
+void shard_audit_segment(struct cache *cache, struct shard *shard, struct segment *segment)
+{
+	const uint64_t serial = segment->serial;
+	const uint32_t stamp = arena_stamp(segment->number), count = segment->kind == SEGMENT_WHOLE ? 1 : segment->extents;
+	size_t live_bytes = 0, live_count = 0;
+	struct found found;
+	struct entry_extent extent;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct arena_extent listed = {segment->hash, 0, stamp};
+		if (segment->kind == SEGMENT_EXTENTS)
+			listed = arena_directory(segment)[i];
+		if (listed.stamp != stamp) {
+			/* They would be held for good where no census finds segments that are gone: with a max_bytes. */
+			if (cache->config.max_bytes > 0 && segment->state == SEGMENT_SEALED)
+				shard_retire(cache, shard, segment);
+			return;
+		}
+		if (!shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent))
+			continue;
+		live_bytes += witness_count((size_t)extent.value_bytes) * prim_page_size();
+		live_count++;
+	}
+	DRP_ASSERT(live_count <= segment->live_count && live_bytes <= segment->live_bytes);
+	shard_set_live(shard, segment, live_bytes, live_count);
+	if (live_count == 0 && segment->state == SEGMENT_SEALED)
+		shard_retire(cache, shard, segment);
+}
+
+/*
+ * Dropped entries leave values of a page or more behind that are counted and that nothing leads to. After signs of drops, the
+ * counts are put right, a few segments at a time.
+ */
+void shard_audit(struct cache *cache, struct shard *shard, unsigned most)
+{
+	unsigned audits = 0;
+
+	if (shard->index.lost_pages != shard->audited_lost_pages)
+		shard->audit_due = AUDIT_DUE;
+	if (shard->audit_due >= AUDIT_DUE) {
+		shard->audited_lost_pages = shard->index.lost_pages;
+		shard->audit_due = 0;
+		shard->audit_round++;
+		shard->auditing = true;
+	}
+	if (!shard->auditing)
+		return;
+	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment && audits < most; segment = next) {
+		next = arena_next(&shard->arena, segment);
+		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->resting ||
+		    segment->audited == shard->audit_round)
+			continue;
+		segment->audited = shard->audit_round;
+		shard_audit_segment(cache, shard, segment);
+		audits++;
+	}
+	shard->auditing = audits == most;
+}

@@ -1,0 +1,66 @@
+/*
+ * store/move.h - entries found by where they lie, and copied to where they are to lie: what emptying a segment takes.
+ *
+ *   segment to be emptied  [entry]--its key, hashed--> index --leads here?--> live: copied to a head, or forgotten
+ *   directory of extents   [hash, page]-------------> index --entry, its extent is here?--> the same
+ *
+ * Callers: policy/sweep.c, policy/census.c, policy/probation.c, policy/tidy.c, cache/touch.c. All of it under the shard's lock.
+ */
+#ifndef DRP_CACHE_MOVE_H
+#define DRP_CACHE_MOVE_H
+
+#include "store/internal.h"
+
+enum sweep_reason {
+	SWEEP_EVICT, /* max_bytes is exceeded */
+	SWEEP_CLEAN, /* the segment is needed again */
+	SWEEP_JUDGE, /* its entries' probation is over */
+	SWEEP_TIDY,  /* few of its entries live */
+	SWEEP_EXPIRED, /* some expired; the others stay where they are */
+};
+
+/* The entry that begins at start, if the index still leads to it. */
+bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t start,
+		     struct found *found);
+/* The entry whose extent lies at a page of a segment, found by the hash of its key. */
+bool shard_find_by_extent(struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page,
+			  struct found *found, struct entry_extent *extent);
+
+/*
+ * Copies an entry to the head of a log; its extent stays where it is, if none is given. Its cursor
+ * tells the new place. False: it stays altogether.
+ */
+bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
+		      const struct entry_extent *extent);
+/*
+ * The same with another head; what is behind the head is copied. What shard_append() said; DRP_MISS: it turns out to be dropped;
+ * DRP_STALE: it was moved, but nothing leads to it, for its page of the index is gone.
+ */
+int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
+			const struct entry *as, const struct entry_extent *extent);
+/* Copies a value and its entry to the heads of the main log. False: it has to go. */
+bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
+		       const struct entry_extent *old, uint64_t hash);
+/* Forgets an entry that was found, and gives its extent back. */
+void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
+			 const struct entry_extent *extent, enum leave why);
+bool range_is_resident(const unsigned char *address, size_t bytes);
+
+/* policy/sweep.c: a part of a segment of entries is gone through; at its end, a sealed one is retired. */
+void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
+/* The same for what expired; swept: how far. True: it came to the end, and the segment is there still. */
+bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept);
+
+/*
+ * policy/census.c: counts the pages of a sealed segment that nobody uses. A value that lost some is forgotten; a segment
+ * that lost all is retired.
+ */
+void shard_count_pages(struct cache *cache, struct shard *shard, struct segment *segment);
+
+/* policy/tidy.c: does an entry stand for a page or more, on average? */
+bool shard_entries_are_dear(const struct shard *shard);
+/* Notes a segment of such entries to be emptied, if few of them live; and takes a step in emptying what was noted. */
+void shard_note_thin(struct shard *shard, const struct segment *segment);
+void shard_tidy(struct cache *cache, struct shard *shard);
+
+#endif
