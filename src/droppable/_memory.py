@@ -1,7 +1,7 @@
 """`Region`: memory that the kernel may take back, for people who build their own structures on it.
 
-The C core's region (csrc/region/region.h has the picture of a page's life) does the work; here are Python's manners: slices,
-blocks, frozen figures. Callers: users; the caches do not use it.
+The C core's region (csrc/region/region.h has the picture of a page's life) does the work; here are Python's manners:
+slices, blocks, frozen figures. Callers: users; the caches do not use it.
 """
 
 from __future__ import annotations

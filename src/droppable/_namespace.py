@@ -5,8 +5,8 @@
               an entry of the cache itself: it may be dropped or evicted like any other
 
 `clear()` deletes the cell. Whoever comes next makes another one, with a scope that was never used in this process
-(csrc/cache/scope.h), and of the old entries nobody knows the scope any more. The same happens where the cell was lost. The
-cell of a namespace within a namespace has the outer one's scope in front of its key, so it goes with the outer one.
+(csrc/cache/scope.h), and of the old entries nobody knows the scope any more. The same happens where the cell was lost.
+The cell of a namespace within a namespace has the outer one's scope in front of its key, so it goes with the outer one.
 """
 
 from __future__ import annotations

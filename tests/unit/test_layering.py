@@ -135,8 +135,8 @@ FLOORS = {
 }
 """The folders of the core, and what each may know of."""
 
-# What is left of a time without floors: the shard has the state of the policies in it, and calls them as entries come and
-# go. Nothing may be added, and what is mended is to be taken out of these two tables.
+# What is left of a time without floors: the shard has the state of the policies in it, and calls them as entries come
+# and go. Nothing may be added, and what is mended is to be taken out of these two tables.
 INCLUDES_TO_MEND = {
     ("store/internal.h", "cache/cache.h"),
     ("store/internal.h", "cache/lease.h"),
