@@ -108,6 +108,8 @@ def collected(python: str, operation: str, count: int) -> int:
     command = [*valgrind, python, "-c", SETUP + operation, str(count)]
     run = subprocess.run(command, capture_output=True, text=True, env={"PYTHONHASHSEED": "0"}, check=False)
     found = re.search(r"Collected : (\d+)", run.stderr)
+    if "AttributeError" in run.stderr:
+        raise AttributeError(operation)
     if run.returncode != 0 or found is None:
         sys.exit(f"callgrind did not run to its end:\n{run.stderr[-2000:]}")
     return int(found[1])
@@ -135,8 +137,11 @@ def main() -> None:
         here = per_operation(sys.executable, operation)
         line = f"{name:28}{here:14.0f}"
         if options.against:
-            other = per_operation(options.against, operation)
-            line += f"{other:10.0f}{here / other:8.3f}"
+            try:
+                other = per_operation(options.against, operation)
+                line += f"{other:10.0f}{here / other:8.3f}"
+            except AttributeError:
+                line += f"{'not there':>10}"
         print(line, flush=True)
     function = per_operation(sys.executable, OPERATIONS["decorator hit"])
     for name, operation in (*METHODS.items(), *METRICS.items()):
