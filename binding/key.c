@@ -48,6 +48,21 @@ static int append_str(struct key *key, PyObject *object)
 	return append_object_bytes(key, 's', PyUnicode_AsEncodedString(object, "utf-8", "surrogatepass"));
 }
 
+/* The value of an int of one digit, as nearly all are, without a call. */
+static inline bool is_one_digit(PyObject *object, int64_t *value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+	if (!PyUnstable_Long_IsCompact((PyLongObject *)object))
+		return false;
+	*value = PyUnstable_Long_CompactValue((PyLongObject *)object);
+#else
+	if (Py_SIZE(object) < -1 || Py_SIZE(object) > 1)
+		return false;
+	*value = (int64_t)Py_SIZE(object) * (int64_t)((PyLongObject *)object)->ob_digit[0];
+#endif
+	return true;
+}
+
 static int append_int(struct key *key, PyObject *object)
 {
 	int overflow;
@@ -80,6 +95,26 @@ int key_append_head(struct key *key, char tag, size_t count)
 	return key_append(key, tag, &stored, sizeof(stored));
 }
 
+/* A part of each of its callers here: a call costs a short key as much as the key does. */
+__attribute__((always_inline)) static inline int append_leaf(struct key *key, PyObject *object)
+{
+	if (PyUnicode_CheckExact(object))
+		return append_str(key, object);
+	if (PyLong_CheckExact(object)) {
+		int64_t value;
+		return is_one_digit(object, &value) ? key_append(key, 'i', &value, sizeof(value)) : append_int(key, object);
+	}
+	if (PyBytes_CheckExact(object))
+		return key_append(key, 'b', PyBytes_AS_STRING(object), (size_t)PyBytes_GET_SIZE(object));
+	if (PyFloat_CheckExact(object)) {
+		double value = PyFloat_AS_DOUBLE(object);
+		return key_append(key, 'f', &value, sizeof(value));
+	}
+	if (object == Py_None || PyBool_Check(object))
+		return key_append(key, object == Py_None ? 'n' : object == Py_True ? 'T' : 'F', "", 0);
+	return 1;
+}
+
 /* 1: the element is of no native type, or so long that only its digest fits, or the key so long that parts may be shared. */
 static int append_element(struct key *key, PyObject *object, int depth)
 {
@@ -90,7 +125,7 @@ static int append_element(struct key *key, PyObject *object, int depth)
 	if (key_reserve(key, sizeof(length)) < 0)
 		return -1;
 	key->bytes += sizeof(length);
-	int result = encode_native(key, object, depth);
+	int result = PyTuple_CheckExact(object) ? encode_native(key, object, depth) : append_leaf(key, object);
 	if (result != 0)
 		return result;
 	length = (uint32_t)(key->bytes - at - sizeof(length));
@@ -107,24 +142,6 @@ static int append_tuple(struct key *key, PyObject *object, int depth)
 	for (Py_ssize_t i = 0; i < count && result == 0; i++)
 		result = append_element(key, PyTuple_GET_ITEM(object, i), depth);
 	return result;
-}
-
-/* A part of each of its callers here: a call costs a short key as much as the key does. */
-__attribute__((always_inline)) static inline int append_leaf(struct key *key, PyObject *object)
-{
-	if (PyUnicode_CheckExact(object))
-		return append_str(key, object);
-	if (PyLong_CheckExact(object))
-		return append_int(key, object);
-	if (PyBytes_CheckExact(object))
-		return key_append(key, 'b', PyBytes_AS_STRING(object), (size_t)PyBytes_GET_SIZE(object));
-	if (PyFloat_CheckExact(object)) {
-		double value = PyFloat_AS_DOUBLE(object);
-		return key_append(key, 'f', &value, sizeof(value));
-	}
-	if (object == Py_None || PyBool_Check(object))
-		return key_append(key, object == Py_None ? 'n' : object == Py_True ? 'T' : 'F', "", 0);
-	return 1;
 }
 
 int key_append_leaf(struct key *key, PyObject *object)
@@ -181,8 +198,9 @@ __attribute__((always_inline)) static inline size_t encode_short(PyObject *objec
 		data = PyUnicode_DATA(object);
 		bytes = (size_t)PyUnicode_GET_LENGTH(object);
 	} else if (PyLong_CheckExact(object)) {
-		int overflow;
-		number = PyLong_AsLongLongAndOverflow(object, &overflow);
+		int overflow = 0;
+		if (!is_one_digit(object, &number))
+			number = PyLong_AsLongLongAndOverflow(object, &overflow);
 		if (overflow)
 			return 0;
 		tag = 'i';

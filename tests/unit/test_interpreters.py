@@ -32,7 +32,7 @@ def loads(kind, meta, memory):
     raise AssertionError("nothing here needs decode()")
 
 OPTIONS = dict(backing=0, share_on_fork=False, max_bytes=0, ttl=None, shards=0, segment_bytes=0, span_bytes=0,
-               encode=None, decode=loads, unloadable=print, disabled=False)
+               encode=None, decode=loads, unloadable=print, disabled=False, has_below=False)
 """
 
 CLASSES = ("DroppableError", "ClosedError", "ValueTooLargeError", "UnsupportedError", "RefusedError", "Dropped")
