@@ -107,6 +107,18 @@ def test_ordinary_memory_is_still_seen(client: Any) -> None:
     future.cancel()
 
 
+def test_workers_that_are_started_again_have_it_too(client: Any) -> None:
+    adapter.register(client)
+    adapter.register(client)  # a second time changes nothing
+    client.restart()
+    assert client.gather(client.map(measure, [1, 2, 1], pure=False)) == [RESULT_BYTES, 2 * RESULT_BYTES, RESULT_BYTES]
+    (seen,) = client.run(lambda dask_worker: "get_process_memory" in vars(dask_worker.monitor)).values()
+    assert seen
+    pids = client.run(os.getpid)
+    client.gather(client.map(measure, range(RESULTS), pure=False))
+    assert client.run(os.getpid) == pids
+
+
 def test_the_cache_goes_with_the_plugin(client: Any) -> None:
     adapter.register(client, "mine", max_bytes="8M")
     assert list(client.run(lambda: droppable.named("dask:mine").max_bytes).values()) == [8 << 20]

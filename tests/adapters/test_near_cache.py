@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import os
 import random
@@ -353,6 +354,40 @@ def test_an_answer_that_is_overtaken_is_not_kept(told: tuple[Told, NearCache], r
     assert near.get("key") == b"new"
     assert near.get("key") == b"new"
     assert near.stats().hits == 1
+
+
+def test_who_forgets_to_close_it_leaves_no_thread(server: Server) -> None:
+    near = NearCache(server.client(), heartbeat_seconds=0.05)
+    while near.stats().tracking == 0:  # a function that waits would hold it
+        time.sleep(0.002)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("droppable-near")]
+    assert threads
+    del near
+    gc.collect()
+    wait_until(lambda: not any(thread.is_alive() for thread in threads))
+
+
+@pytest.mark.parametrize("ends", ["", "near.close()"])
+def test_a_program_that_ends(server: Server, ends: str) -> None:
+    code = (
+        "import redis, sys\nfrom droppable.adapters.redis import NearCache\n"
+        "near = NearCache(redis.Redis(unix_socket_path=sys.argv[1]))\nnear.set('key', 1)\nprint(near.get('key'))\n"
+        + ends
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, server.path], capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "b'1'\n", "")
+
+
+def test_names_and_values_of_other_kinds(server: Server) -> None:
+    with NearCache(server.client(decode_responses=True), heartbeat_seconds=HEARTBEAT_SECONDS) as near:
+        wait_until(lambda: near.stats().tracking == 1)
+        for name in ("é" * 100, b"\xff\x00 raw", "a b\r\n"):
+            near.set(name, "grüße")
+            assert [near.get(name) for _ in range(3)] == ["grüße"] * 3
+        server.client().delete("é" * 100)
+        wait_until(lambda: near.get("é" * 100) is None)
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -46,6 +47,20 @@ def test_access_logs(write: Any) -> None:
         "something else",
     ]
     assert read_trace(write("\n".join(lines)), 7) == Trace([Request("/a?b=1", 5120, 0.042), Request("/b", 10, 0.0)], 4)
+
+
+def test_a_mark_at_the_begin_and_lines_of_windows(write: Any) -> None:
+    assert read_trace(write("\ufeffkey,size\r\na,3\r\n"), 7) == Trace([Request("a", 3, 0.0)], 0)
+    assert read_trace(write("\ufeffa 3\r\nb\r\n"), 7) == Trace([Request("a", 3, 0.0), Request("b", 7, 0.0)], 0)
+
+
+def test_packed_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "access.log.1.gz"
+    path.write_bytes(gzip.compress(b"a 3\nb\n" * 1000))
+    assert len(read_trace(path, 7).requests) == 2000
+    path.write_bytes(path.read_bytes()[:-20])
+    assert main(["replay", str(path)]) == 1
+    assert "ended before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

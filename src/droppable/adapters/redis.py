@@ -19,27 +19,20 @@ computation if its key was deleted or the cache was cleared meanwhile:
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import redis
-from redis.exceptions import RedisError
 
 import droppable
+from droppable.adapters._redis_listener import Listener
 
 _ONLY: Final = ""
 """The name of the one server that there is without a cluster."""
-_RETRY_SECONDS: Final = (0.05, 2.0)
-"""First and longest pause between two attempts to connect."""
-_OTHER_OPTIONS: Final = (
-    "protocol", "decode_responses", "socket_timeout", "event_dispatcher", "maint_notifications_config",
-)  # fmt: skip
-"""Of a client's connections, which the one that listens has in another way, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,79 +52,6 @@ class NearCacheStats:
     invalidated: int
     flushes: int
     tracking: int
-
-
-class _Listener:
-    """One server's connection for what it tells, and the thread that reads it."""
-
-    def __init__(self, near: NearCache, name: str, client: redis.Redis) -> None:
-        self.is_tracking = False
-        self._near = near
-        self._name = name
-        self._pool = client.connection_pool
-        self._stops = threading.Event()
-        self._connection: Any = None
-        self._thread = threading.Thread(target=self._run, name=f"droppable-near {name}".rstrip(), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the thread, which may be waiting for what the server tells next."""
-        self._stops.set()
-        connected = getattr(self._connection, "_sock", None)
-        if connected is not None:
-            with suppress(OSError):  # closed already
-                connected.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-
-    def _make(self) -> Any:
-        options = dict(self._pool.connection_kwargs)
-        for other in _OTHER_OPTIONS:
-            options.pop(other, None)
-        options |= {"protocol": 3, "decode_responses": False, "socket_timeout": self._near.heartbeat_seconds}
-        kind: Any = self._pool.connection_class
-        return kind(**options)
-
-    def _run(self) -> None:
-        pause_seconds = _RETRY_SECONDS[0]
-        while not self._stops.is_set():
-            connection = self._connection = self._make()
-            try:
-                self._begin(connection)
-                pause_seconds = _RETRY_SECONDS[0]
-                while not self._stops.is_set():
-                    self._read(connection)
-            except (RedisError, OSError):
-                pass  # told by is_tracking; it is tried again
-            finally:
-                self.is_tracking = False
-                self._near._forget_all()
-                connection.disconnect()
-            self._stops.wait(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, _RETRY_SECONDS[1])
-
-    def _begin(self, connection: Any) -> None:
-        connection.connect()
-        connection._parser.set_invalidation_push_handler(self._told)
-        prefixes = [word for prefix in self._near.prefixes for word in ("PREFIX", prefix)]
-        connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-        connection.read_response()
-        self._near._forget_all()  # what was read before is not tracked
-        self.is_tracking = True
-
-    def _read(self, connection: Any) -> None:
-        """One thing that the server tells. Where it tells nothing for a while, it is asked whether it is there."""
-        if not connection.can_read(timeout=self._near.heartbeat_seconds):
-            connection.send_command("PING", check_health=False)
-            if not connection.can_read(timeout=self._near.heartbeat_seconds):
-                raise redis.exceptions.TimeoutError("the server is silent")
-        connection.read_response(push_request=True)
-
-    def _told(self, message: list[Any]) -> None:
-        keys = message[1]
-        if keys is None:
-            self._near._forget_all()
-        else:
-            self._near._forget(list(keys))
 
 
 class NearCache:
@@ -181,12 +101,12 @@ class NearCache:
         self._hits = self._misses = self._invalidated = self._flushes = 0
         self._told = 0  # how often anything was forgotten; under the lock
         self._is_cluster = isinstance(client, redis.RedisCluster)
-        self._listeners: dict[str, _Listener] = {}
+        self._listeners: dict[str, Listener] = {}
         if self._is_cluster:
             for node in client.get_primaries():
                 self._listen_to(node)
         else:
-            self._listeners[_ONLY] = _Listener(self, _ONLY, client)
+            self._listeners[_ONLY] = Listener(self, _ONLY, client)
 
     @property
     def cache(self) -> droppable.Cache[bytes, Any]:
@@ -359,7 +279,7 @@ class NearCache:
     def _listen_to(self, node: Any) -> None:
         with self._lock:
             if node.name not in self._listeners:
-                self._listeners[node.name] = _Listener(self, node.name, self.client.get_redis_connection(node))
+                self._listeners[node.name] = Listener(self, node.name, self.client.get_redis_connection(node))
 
     def _count(self, hits: int = 0, misses: int = 0, invalidated: int = 0, flushes: int = 0) -> None:
         with self._guard():

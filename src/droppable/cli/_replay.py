@@ -49,7 +49,7 @@ def replay(path: Path, memories: Sequence[int], size_bytes: int, as_json: bool, 
     """
     try:
         trace = read_trace(path, size_bytes)
-    except (OSError, TraceError) as error:
+    except (OSError, EOFError, TraceError) as error:
         print(f"droppable replay: {error}", file=sys.stderr)
         return _FAILED
     outcomes = [

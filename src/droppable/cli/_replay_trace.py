@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from droppable._arguments import parse_size
 
 _LOG_LINE: Final = re.compile(r'\S+ \S+ \S+ \[[^\]]*\] "(\S+) (\S+)[^"]*" (\d{3}) (\d+|-)(.*)')
 _LAST_SECONDS: Final = re.compile(r"\s(\d+\.\d+)\s*$")
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 _COLUMNS: Final = ("key", "size", "seconds")
 LARGEST_BYTES: Final = 1 << 31
 
@@ -57,9 +58,9 @@ def read_trace(path: Path, size_bytes: int) -> Trace:
         size_bytes: of values whose size the file does not say.
 
     Raises:
-        TraceError: a line cannot be read, or there is none. OSError: the file cannot be read.
+        TraceError: a line cannot be read, or there is none. OSError, EOFError: the file cannot be read.
     """
-    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+    with _open(path) as lines:
         first = next((line for line in lines if line.strip()), "")
         lines.seek(0)
         if _LOG_LINE.match(first):
@@ -73,6 +74,18 @@ def read_trace(path: Path, size_bytes: int) -> Trace:
     if not trace.requests:
         raise TraceError(f"{path} has no request in it")
     return trace
+
+
+def _open(path: Path) -> IO[str]:
+    """The file's text, also where gzip has packed it, as logs are after a day."""
+    with path.open("rb") as file:
+        is_packed = file.read(2) == _GZIP_MAGIC
+    encoding = "utf-8-sig"  # without the mark that some programs begin a file with
+    if is_packed:
+        import gzip
+
+        return gzip.open(path, "rt", encoding=encoding, errors="replace", newline="")
+    return path.open(encoding=encoding, errors="replace", newline="")
 
 
 def _of_log(line: str) -> Request | None:
