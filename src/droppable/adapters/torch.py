@@ -1,0 +1,60 @@
+"""PyTorch: a dataset whose samples are kept, for data loaders with workers.
+
+dataset ---- CachedDataset ---- DataLoader
+|                 |  fork
+cache, filled      workers: they find what was cached before, in the same memory; what they cache
+before the fork    themselves is their own
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import Dataset
+
+import droppable
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class CachedDataset(Dataset[T_co], Generic[T_co]):
+    """A dataset that keeps the samples of another one, by their index, for as long as nobody needs the memory more.
+
+        loader = DataLoader(CachedDataset(pictures), num_workers=4, persistent_workers=True)
+
+    A sample that is lost is asked for again. Each call gives tensors and objects of the caller's own. NumPy arrays come
+    in the cache's own memory, read-only: `numpy.copy` or `torch.tensor` makes what may be changed.
+
+    Threads: any. Forked workers find what was cached before they were forked, and each keeps what it asks for itself:
+    fill the cache before, or let the workers live (`persistent_workers=True`). Spawned workers begin empty.
+
+    What the dataset makes anew at each call, as with random augmentations, must come after the cache, not before it:
+    else each sample looks the same in every epoch.
+
+    Args:
+        dataset: with `__getitem__` and `__len__`. It must give the same sample for the same index.
+        options: what `droppable.Cache` takes; fork is "share" unless you say otherwise.
+    """
+
+    def __init__(self, dataset: Dataset[T_co], **options: Any) -> None:
+        self._dataset: Any = dataset
+        self._options = {"fork": "share", **options}
+        self._cache: droppable.Cache[Any, T_co] = droppable.Cache(**self._options)
+
+    @property
+    def cache(self) -> droppable.Cache[Any, T_co]:
+        """The cache behind it: for `stats()`, and for tests that drop what is in it."""
+        return self._cache
+
+    def __getitem__(self, index: Any) -> T_co:
+        return self._cache.get_or_create(index, lambda: self._dataset[index])
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that are spawned: without what is cached."""
+        return {"_dataset": self._dataset, "_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_dataset"], **state["_options"])  # type: ignore[misc]
