@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/expire.h"
 #include "policy/unlock.h"
 #include "policy/cost.h"
 #include "cache/fork.h"

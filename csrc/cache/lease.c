@@ -12,16 +12,11 @@
 #include "os/drp_assert.h"
 #include "os/hash.h"
 
-static struct cache_lease **bucket_of(struct leases *leases, uint64_t hash)
-{
-	return &leases->buckets[hash % LEASE_BUCKETS];
-}
-
 int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, struct cache_lease *lease)
 {
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = shard_of(cache, hash);
-	struct cache_lease **bucket = bucket_of(&shard->leases, hash);
+	struct cache_lease **bucket = leases_bucket(&shard->leases, hash);
 
 	pthread_mutex_lock(&shard->lock);
 	if (shard->closed) {
@@ -89,52 +84,6 @@ void cache_lease_supersede(struct cache_lease *lease)
 			if (older->hash == lease->hash)
 				atomic_store_explicit(&older->is_stale, true, memory_order_release);
 	shard_unlock(shard);
-}
-
-bool leases_hold(const struct leases *leases, const struct cache_lease *lease)
-{
-	return lease->fork_count == leases->fork_count && !cache_lease_is_stale(lease);
-}
-
-void leases_revoke_open(struct leases *leases, uint64_t hash)
-{
-	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
-		if (lease->hash == hash)
-			atomic_store_explicit(&lease->is_stale, true, memory_order_release);
-}
-
-void leases_overtake_open(struct leases *leases, uint64_t hash)
-{
-	for (struct cache_lease *lease = *bucket_of(leases, hash); lease; lease = lease->next)
-		lease->is_overtaken |= lease->hash == hash;
-}
-
-static bool begins_with(const struct cache_lease *lease, const void *prefix, size_t prefix_bytes)
-{
-	return lease->key_bytes >= prefix_bytes && memcmp(lease->key, prefix, prefix_bytes) == 0;
-}
-
-void leases_revoke_prefix(struct leases *leases, const void *prefix, size_t prefix_bytes)
-{
-	for (size_t i = 0; leases->open != 0 && i < LEASE_BUCKETS; i++)
-		for (struct cache_lease *lease = leases->buckets[i]; lease; lease = lease->next)
-			if (!lease->key || begins_with(lease, prefix, prefix_bytes))
-				atomic_store_explicit(&lease->is_stale, true, memory_order_release);
-}
-
-void leases_revoke_all(struct leases *leases)
-{
-	for (size_t i = 0; leases->open != 0 && i < LEASE_BUCKETS; i++)
-		for (struct cache_lease *lease = leases->buckets[i]; lease; lease = lease->next)
-			atomic_store_explicit(&lease->is_stale, true, memory_order_release);
-}
-
-/* The threads that opened them may not exist here, and where their leases lay may be used for something else. */
-void leases_forget(struct leases *leases)
-{
-	const uint64_t fork_count = leases->fork_count;
-
-	*leases = (struct leases){.fork_count = fork_count + 1};
 }
 
 int cache_get_kept(struct cache *cache, const void *key, size_t key_bytes, bool pins, struct cache_sink *sink,

@@ -24,26 +24,16 @@
 #ifndef DRP_CACHE_LEASE_H
 #define DRP_CACHE_LEASE_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "store/leases.h"
 
 struct cache;
 struct cache_item;
 struct cache_pin;
 struct cache_sink;
-
-struct cache_lease { /* all private, but that a lease of zeros is one that is not open */
-	struct cache *cache;
-	struct cache_lease *next, **link;
-	const void *key; /* or NULL: not known */
-	size_t key_bytes;
-	uint64_t hash;
-	uint64_t fork_count;
-	_Atomic bool is_stale;
-	bool is_overtaken; /* a value was stored under a lease of this key meanwhile; under the shard's lock */
-};
 
 /* Opens *lease, which must stay where it is until cache_lease_end(). It holds the cache's memory alive. DRP_CLOSED. */
 int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, struct cache_lease *lease);
@@ -51,11 +41,6 @@ int cache_lease_begin(struct cache *cache, const void *key, size_t key_bytes, st
 void cache_lease_name(struct cache_lease *lease, const void *key, size_t key_bytes);
 /* May be called more than once; the lease stays as stale as it was. */
 void cache_lease_end(struct cache_lease *lease);
-
-static inline bool cache_lease_is_stale(const struct cache_lease *lease)
-{
-	return atomic_load_explicit(&lease->is_stale, memory_order_acquire);
-}
 
 /* As cache_set(), for the open lease's key. DRP_STALE: nothing changed. */
 int cache_set_leased(struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
@@ -76,34 +61,5 @@ int cache_get_kept(struct cache *cache, const void *key, size_t key_bytes, bool 
 
 /* Makes the open leases of a key stale, and changes nothing else: for a caller who says "gone" of what was not there. */
 int cache_revoke(struct cache *cache, const void *key, size_t key_bytes);
-
-/* For the files of the cache: the open leases of one shard, under its lock. */
-enum { LEASE_BUCKETS = 64 };
-
-struct leases {
-	size_t open;
-	uint64_t fork_count; /* a lease of another number is in no list */
-	struct cache_lease *buckets[LEASE_BUCKETS];
-};
-
-bool leases_hold(const struct leases *leases, const struct cache_lease *lease);
-void leases_revoke_open(struct leases *leases, uint64_t hash);
-void leases_overtake_open(struct leases *leases, uint64_t hash);
-void leases_revoke_prefix(struct leases *leases, const void *prefix, size_t prefix_bytes);
-void leases_revoke_all(struct leases *leases);
-void leases_forget(struct leases *leases); /* in a forked child */
-
-/* One comparison for those who set and delete while nobody computes anything. */
-static inline void leases_revoke(struct leases *leases, uint64_t hash)
-{
-	if (leases->open != 0)
-		leases_revoke_open(leases, hash);
-}
-/* The same for those who store under a lease. */
-static inline void leases_overtake(struct leases *leases, uint64_t hash)
-{
-	if (leases->open != 0)
-		leases_overtake_open(leases, hash);
-}
 
 #endif

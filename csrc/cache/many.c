@@ -10,6 +10,7 @@
 #include "cache/many.h"
 
 #include "policy/cost.h"
+#include "policy/expire.h"
 #include "store/clock.h"
 #include "store/fresh.h"
 #include "policy/room.h"

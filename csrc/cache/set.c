@@ -9,6 +9,7 @@
  * dropped from those addresses earlier, so whoever finds the entry sees this value's pages or newer zeros, never an
  * older value's bytes.
  */
+#include "cache/lease.h"
 #include "cache/set.h"
 
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 
 #include "policy/cost.h"
 #include "cache/fork.h"
+#include "policy/expire.h"
+#include "policy/probation.h"
 #include "store/clock.h"
 #include "store/fresh.h"
 #include "policy/room.h"

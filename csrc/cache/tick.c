@@ -1,6 +1,7 @@
 /* cache/tick.c - what calls of a cache do on their way. See cache/tick.h. */
 #include "cache/tick.h"
 
+#include "policy/expire.h"
 #include "store/internal.h"
 #include "policy/room.h"
 #include "policy/yield.h"

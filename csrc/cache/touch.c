@@ -13,6 +13,8 @@
  */
 #include "cache/update.h"
 
+#include "policy/expire.h"
+#include "policy/probation.h"
 #include "store/clock.h"
 #include "store/fresh.h"
 #include "store/move.h"

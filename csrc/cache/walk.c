@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "store/clock.h"
+#include "policy/expire.h"
 #include "store/internal.h"
 
 struct key_batch {

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "store/internal.h"
+#include "policy/probation.h"
 #include "store/move.h"
 
 /* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. True: it did. */

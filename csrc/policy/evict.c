@@ -14,13 +14,13 @@
  * What the kernel took of it is found out late, and counts until then. What is pinned by somebody counts while its entry lives.
  */
 #include "store/clock.h"
+#include "policy/expire.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "policy/window.h"
 
 enum {
 	RESERVE_SHARE = 8,
-	INDEX_SHARE = 16, /* of max_bytes comes on top, for the index: that of values of 200 bytes */
 	THIN_SHARE = 2,
 	LEAST_SEGMENT_PAGES = 8,
 	ROUNDS_MOST = 2,
@@ -28,19 +28,6 @@ enum {
 	/* Beyond the bound, so that the smallest cache holds a value that is as large: its last page, its entry, the index. */
 	CONSTANT_PAGES = 8,
 };
-
-void cache_account(struct cache *cache, struct shard *shard)
-{
-	if (cache->config.max_bytes == 0)
-		return;
-	const uint64_t page = prim_page_size(), index_bytes = index_pages(&shard->index) * page;
-	const uint64_t free_bytes = cache->config.max_bytes / INDEX_SHARE / cache->shard_count;
-	const uint64_t held = shard->arena.held_pages * page + (index_bytes > free_bytes ? index_bytes - free_bytes : 0);
-	if (held == shard->held_bytes)
-		return;
-	atomic_fetch_add_explicit(&cache->held_bytes, held - shard->held_bytes, memory_order_relaxed);
-	shard->held_bytes = held;
-}
 
 static uint64_t reserve_most(const struct cache *cache)
 {

@@ -22,61 +22,18 @@
 #include "store/move.h"
 
 enum {
-	LIVES_FACTOR_BITS = 4,   /* each class lives up to 16 times as long as the one before */
 	LOOK_NS = 100000000,
 	BUSY_LOOK_NS = 10000000, /* where somebody was in a shard */
-	PATIENCE_NS = 1000000000, /* so long what expired may stay in a segment of which a part lives on */
 	REST_FACTOR = 64,        /* of the time that going through those took */
 	CALL_NS_MOST = 10000000,
 	SHRINK_STEPS = 8,        /* of the index, for each step here */
 	IDLE_SHARE = 16,         /* of the time since the last look a call may take, if that is more than it is told */
 };
 
-#define FIRST_LIFE_NS (UINT64_C(1) << 32) /* 4.3 seconds */
-
-unsigned expiry_life(struct cache *cache, uint64_t expires_ns)
-{
-	const uint64_t now_ns = cache_now_ns(cache);
-	uint64_t left_ns = expires_ns > now_ns ? expires_ns - now_ns : 0;
-	unsigned life = 1;
-
-	for (; left_ns >= FIRST_LIFE_NS && life < ARENA_LIVES - 1; life++)
-		left_ns >>= LIVES_FACTOR_BITS;
-	return life;
-}
-
-/* When a segment is to be looked at. */
-static uint64_t due_of(const struct segment *segment)
-{
-	if (segment->expires_last_ns == 0)
-		return UINT64_MAX;
-	if (segment->expires_last_ns - segment->expires_first_ns <= PATIENCE_NS)
-		return segment->expires_last_ns;
-	return segment->expires_first_ns + PATIENCE_NS;
-}
-
 /* Unread, if it is known how many that are. */
 static bool goes_whole(struct shard *shard, const struct segment *segment, uint64_t now_ns)
 {
 	return segment->expires_last_ns <= now_ns && !segment->has_extents && shard_knows_whose(shard, segment);
-}
-
-static void set_due(struct shard *shard, uint64_t due_ns)
-{
-	atomic_store_explicit(&shard->expiry.due_ns, due_ns, memory_order_relaxed);
-}
-
-void expiry_note_appended(struct cache *cache, struct shard *shard, struct segment *segment, uint64_t expires_ns)
-{
-	if (segment->expires_first_ns > expires_ns)
-		segment->expires_first_ns = expires_ns;
-	if (segment->expires_last_ns < expires_ns)
-		segment->expires_last_ns = expires_ns;
-	const uint64_t due_ns = due_of(segment);
-	if (due_ns < atomic_load_explicit(&shard->expiry.due_ns, memory_order_relaxed))
-		set_due(shard, due_ns);
-	if (atomic_load_explicit(&cache->expiry_look_ns, memory_order_relaxed) == UINT64_MAX)
-		atomic_store_explicit(&cache->expiry_look_ns, 0, memory_order_relaxed);
 }
 
 void expiry_note_live(struct shard *shard, uint64_t expires_ns)
@@ -90,7 +47,7 @@ void expiry_note_live(struct shard *shard, uint64_t expires_ns)
 /* When it may be looked at: one of which a part lives on not while that is to rest. */
 static uint64_t turn_of(const struct shard *shard, const struct segment *segment, uint64_t now_ns)
 {
-	const uint64_t due_ns = due_of(segment), rest_ns = shard->expiry.rest_until_ns;
+	const uint64_t due_ns = expiry_due_of(segment), rest_ns = shard->expiry.rest_until_ns;
 
 	return segment->expires_last_ns > now_ns && due_ns < rest_ns ? rest_ns : due_ns;
 }
@@ -115,7 +72,7 @@ static struct segment *choose(struct shard *shard, uint64_t now_ns)
 	}
 	if (first_ns <= now_ns)
 		return first;
-	set_due(shard, first_ns);
+	expiry_set_due(shard, first_ns);
 	return NULL;
 }
 

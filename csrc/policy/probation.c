@@ -24,13 +24,13 @@
  * free again: so all credit ends also when memory is seen to be free.
  */
 #include "store/internal.h"
+#include "policy/probation.h"
 #include "store/move.h"
 #include "policy/room.h"
 #include "policy/window.h"
 
 enum {
 	SHARE = 14,              /* of what is resident is on probation */
-	CREDIT_FACTOR = 10,
 	CREDIT_TARGETS = 2,      /* credit is kept for that much of what is on probation */
 	SEGMENTS_TO_COUNT = 2,
 	JUDGE_BATCH_BYTES = 32 * 1024,
@@ -121,19 +121,6 @@ enum arena_part probation_choose(struct shard *shard, uint64_t hash, uint64_t co
 			return ARENA_MAIN; /* takes the place of an entry that passed */
 	}
 	return ARENA_PROBATION;
-}
-
-void probation_note_appended(struct shard *shard, struct segment *segment, size_t bytes)
-{
-	if (segment->part != ARENA_PROBATION)
-		return;
-	shard->probation.appended_bytes += bytes;
-	segment->filled_at = shard->probation.appended_bytes;
-}
-
-void probation_note_dropped(struct shard *shard, size_t bytes)
-{
-	shard->probation.credit_bytes += bytes * CREDIT_FACTOR;
 }
 
 /* The oldest segment on probation that is full and not in use. */

@@ -38,21 +38,6 @@ struct cache;
 struct shard;
 struct found;
 
-struct probation {
-	uint64_t appended_bytes; /* since the start */
-	uint64_t owed_bytes;   /* to be gone through for what was appended since */
-	uint64_t credit_bytes; /* that may leave, for what the kernel was seen to have taken; none while memory is free */
-	uint64_t free_bytes;   /* while SHORT: that came in since memory was last seen not to be free */
-	uint64_t scrub_owed;
-	uint64_t cost;         /* of what passed: running mean, nanoseconds to compute a KiB anew; 0: no cost was told */
-	uint64_t judged_cost;  /* of what was judged: the same */
-	uint64_t seen_hits;    /* at the last look */
-	uint32_t quiet_looks;  /* without a hit since the one before, in a row */
-	uint64_t thin_serial;  /* of a segment that is to be emptied: policy/tidy.c */
-	uint64_t counted_serial; /* of the segment whose pages are to be counted next */
-	bool judging;          /* what leaves now keeps its pages, which are to be written again */
-};
-
 /* Where a new entry goes that took cost_ns to compute (0: not told). */
 enum arena_part probation_choose(struct shard *shard, uint64_t hash, uint64_t cost_ns, size_t bytes);
 /* Is it far less dear than what is in the main log? */
@@ -68,9 +53,5 @@ void probation_judge(struct cache *cache, struct shard *shard, size_t appended_b
 
 /* An entry that the sweep came to: does it stay, and where? It takes that many bytes in the log. */
 bool probation_passed(struct cache *cache, struct shard *shard, struct found *found, size_t bytes, enum arena_part *to);
-
-void probation_note_appended(struct shard *shard, struct segment *segment, size_t bytes);
-/* The kernel was found to have taken that much of this shard. */
-void probation_note_dropped(struct shard *shard, size_t bytes);
 
 #endif

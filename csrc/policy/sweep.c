@@ -20,6 +20,8 @@
 #include <string.h>
 
 #include "store/clock.h"
+#include "policy/expire.h"
+#include "policy/probation.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "policy/window.h"

@@ -1,7 +1,7 @@
 /*
  * store/internal.h - what the files of store/, policy/ and cache/ share. Each says at its top what it does.
  *
- * Lock order: registry of cache/fork.c, graves of store/shard.c, shards by number, the window's. Else a shard's lock is a leaf.
+ * Lock order: store/registry.c, graves of policy/unlock.c, shards by number, the window's. Else a shard's lock is a leaf.
  */
 #ifndef DRP_CACHE_INTERNAL_H
 #define DRP_CACHE_INTERNAL_H
@@ -11,9 +11,8 @@
 
 #include "log/arena.h"
 #include "cache/cache.h"
-#include "policy/expire.h"
-#include "cache/lease.h"
-#include "policy/probation.h"
+#include "store/leases.h"
+#include "store/facts.h"
 #include "store/rewrite.h"
 #include "store/shard.h"
 #include "log/entry.h"
@@ -103,25 +102,19 @@ static inline bool give_up_pages(void *address, size_t bytes)
 {
 	return prim_purge(address, bytes) == DRP_OK || prim_mark(address, bytes) == DRP_OK;
 }
+
 /* Where a value of that many bytes of pages goes: among others, or alone. */
 static inline enum segment_kind shard_extent_kind(const struct shard *shard, size_t length)
 {
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
-/* policy/expire.c, without a lock: calls that come along let some of what expired leave. One load where nothing ever does. */
-static inline void expiry_pass(struct cache *cache, uint64_t budget_ns)
-{
-	if (atomic_load_explicit(&cache->expiry_look_ns, memory_order_relaxed) != UINT64_MAX)
-		expiry_look(cache, budget_ns);
-}
 
 /*
  * policy/evict.c, where there is a max_bytes: evicts until it is kept; is more held than that, though what is dead was given
- * back; tells the cache what is held.
+ * back?
  */
 void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place);
 bool shard_is_over(struct cache *cache, struct shard *shard);
-void cache_account(struct cache *cache, struct shard *shard);
 /* policy/sweep.c. Counts what is live in a segment of values anew, and retires it if that is nothing. */
 void shard_audit_segment(struct cache *cache, struct shard *shard, struct segment *segment);
 /* After signs of drops: that for some segments, in turn. A round is due after so many: dropped entries found, or a page of them. */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "store/internal.h"
+#include "policy/probation.h"
 #include "store/move.h"
 #include "policy/window.h"
 #include "os/drp_assert.h"

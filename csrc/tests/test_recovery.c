@@ -7,6 +7,7 @@
 #include "cache/cache.h"
 
 #include "cache_client.h"
+#include "policy/probation.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "cache_on_fake.h"

