@@ -16,6 +16,7 @@ from typing import Any, Self
 from droppable._cgroup import MemoryCgroup
 
 NEIGHBOURS = 2
+MOMENT_SECONDS = 5.0
 """A wave is shared among so many processes, so that the OOM killer, which takes the biggest, has a plain choice."""
 
 _HERE = Path(__file__).parent
@@ -71,6 +72,14 @@ class Parts:
     def go(self, room_bytes: int) -> None:
         """Lets the worker go on after a stop, with so much room for its cache."""
         _tell(self._worker, room_bytes)
+
+    def worker_has_ended(self) -> bool:
+        """Whether it is gone, or goes within a moment: whoever was killed first may be the last to be seen gone."""
+        try:
+            self._worker.wait(MOMENT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def hold(self, wave_bytes: int) -> bool:
         """Has the neighbours hold so much in all; returns when they do, or False when one of them is gone."""

@@ -108,7 +108,7 @@ def serve(
             elif event:
                 recorder.wave_bytes = int(sizes.wave_bytes * heights[event[0]])
                 if not parts.hold(recorder.wave_bytes):
-                    run.victim = "a neighbour"
+                    run.victim = "the worker" if parts.worker_has_ended() else "a neighbour"
                     break
                 parts.go(sizes.shared_bytes - recorder.wave_bytes)
         recorder.finish()
