@@ -249,7 +249,8 @@ def same_with_and_without(command: str, before: str = "", after: str = "") -> by
 
 
 def test_descriptors_reach_the_command() -> None:
-    assert same_with_and_without("cat /proc/self/fd/7 /proc/self/fd/3", after="3<<<three 7<<<seven") == b"seven\nthree\nstatus 0\n"
+    read = "cat /proc/self/fd/7 /proc/self/fd/3"
+    assert same_with_and_without(read, after="3<<<three 7<<<seven") == b"seven\nthree\nstatus 0\n"
     assert same_with_and_without("cat <(echo a) <(echo b)") == b"a\nb\nstatus 0\n"
     listed = "bash -c 'for f in /proc/self/fd/*; do [ -e $f ] && echo ${f##*/}; done; exit 5'"
     assert b"\n9\n" in same_with_and_without(listed, after="9</dev/null 4>/dev/null")
