@@ -356,6 +356,145 @@ def test_an_answer_that_is_overtaken_is_not_kept(told: tuple[Told, NearCache], r
     assert near.stats().hits == 1
 
 
+class Label(bytes):
+    """A type that a library may have for its names."""
+
+
+def test_names_of_types_like_bytes(server: Server, near: NearCache) -> None:
+    other = server.client()
+    for name in (Label(b"key"), memoryview(b"key")):
+        near.set(name, "old")
+        assert [near.get(name) for _ in range(2)] == [b"old"] * 2
+        other.set("key", "new")
+        wait_until(lambda name=name: near.get(name) == b"new")  # type: ignore[misc]
+        assert near.mget([name]) == [b"new"]
+
+
+def test_mget_is_the_clients(server: Server) -> None:
+    with server.client() as client, NearCache(client, heartbeat_seconds=HEARTBEAT_SECONDS, max_bytes="512K") as near:
+        wait_until(lambda: near.stats().tracking == 1)
+        client.set("large", bytes(600_000))
+        client.set("small", "s")
+        for _ in range(2):
+            assert near.mget("small", "large", "nothing") == [b"s", bytes(600_000), None]
+            assert near.mget(["small"], "small") == [b"s", b"s"]
+            assert near.get("large") == bytes(600_000)
+        if "droppable" not in server.command:
+            client.rpush("list", 1)
+            assert near.mget("list", "small") == [None, b"s"]
+            with pytest.raises(redis.exceptions.ResponseError, match=r"^WRONGTYPE"):
+                near.get("list")
+
+
+def test_a_closed_one_passes_calls_on(near: NearCache) -> None:
+    near.set("key", "old")
+    near.close()
+    assert near.set("key", "new")
+    assert (near.get("key"), near.mget(["key"]), near.delete("key")) == (b"new", [b"new"], 1)
+    assert near.stats().tracking == 0
+
+
+def test_prefixes_that_contain_others(server: Server) -> None:
+    for prefixes, keeps in ((["p:", "p:x", "p:"], True), (["", "a"], True), (["a", "b"], False)):
+        with NearCache(server.client(), prefixes, heartbeat_seconds=HEARTBEAT_SECONDS) as near:
+            wait_until(lambda near=near: near.stats().tracking == 1)  # type: ignore[misc]
+            near.get("p:xyz")
+            near.get("p:xyz")
+            assert (near.stats().hits == 1) is keeps
+
+
+def test_close_does_not_wait_for_a_server_that_stands_still(server: Server) -> None:
+    near = NearCache(server.client(), heartbeat_seconds=HEARTBEAT_SECONDS)
+    wait_until(lambda: near.stats().tracking == 1)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: near.stats().tracking == 0)
+        closing = threading.Thread(target=near.close)
+        closing.start()
+        closing.join(WAIT_SECONDS / 4)
+        assert not closing.is_alive()
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+def test_rights_that_are_missing(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    if "droppable" in server.command:
+        pytest.skip("droppable serve has no users with rights of their own")
+    admin = server.client()
+    admin.set("key", "value")
+    admin.acl_setuser("few", enabled=True, nopass=True, keys=["*"], commands=["+get", "+client|tracking", "+hello"])
+    admin.acl_setuser("none", enabled=True, nopass=True, keys=["*"], commands=["+get", "+pttl", "+hello"])
+    with NearCache(server.client(username="few", password="x"), heartbeat_seconds=0.05) as near:
+        wait_until(lambda: near.stats().tracking == 1)
+        assert [near.get("key") for _ in range(3)] == [b"value"] * 3
+        assert near.mget(["key"]) == [b"value"]
+        asked = admin.info("commandstats")["cmdstat_ping"]["rejected_calls"]
+        wait_until(lambda: admin.info("commandstats")["cmdstat_ping"]["rejected_calls"] >= asked + 2)
+        assert (near.stats().tracking, near.stats().flushes) == (1, 1)
+    with NearCache(server.client(username="none", password="x"), heartbeat_seconds=0.05) as near:
+        wait_until(lambda: "cannot be listened to" in caplog.text)
+        assert near.get("key") == b"value"
+
+
+class Credentials(redis.CredentialProvider):  # type: ignore[misc]
+    """Of a service that may be down."""
+
+    is_down = False
+
+    def get_credentials(self) -> tuple[str, str]:
+        if self.is_down:
+            raise RuntimeError("the service of tokens is down")
+        return ("default", "")
+
+
+def test_credentials_that_cannot_be_had_for_a_while(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    if "droppable" in server.command:
+        pytest.skip("droppable serve without a password refuses credentials")
+    credentials = Credentials()
+    with NearCache(server.client(credential_provider=credentials), heartbeat_seconds=HEARTBEAT_SECONDS) as near:
+        wait_until(lambda: near.stats().tracking == 1)
+        credentials.is_down = True
+        server.kill()
+        Path(server.path).unlink(missing_ok=True)
+        server.start()
+        wait_until(lambda: "the service of tokens is down" in caplog.text)
+        assert near.stats().tracking == 0
+        credentials.is_down = False
+        wait_until(lambda: near.stats().tracking == 1)
+
+
+def test_what_cannot_be_forgotten_is_not_given(
+    server: Server, near: NearCache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert near.get("key") is None
+    flushes = near.stats().flushes
+
+    def fail(keys: list[bytes]) -> None:
+        monkeypatch.undo()
+        raise MemoryError("for these keys")
+
+    monkeypatch.setattr(near, "_forget", fail)
+    server.client().set("key", "new")
+    wait_until(lambda: near.stats().flushes > flushes)
+    assert near.get("key") == b"new"
+    wait_until(lambda: near.stats().tracking == 1)
+    assert "MemoryError: for these keys" in caplog.text
+
+
+def test_one_that_nobody_holds_is_told_of_a_change(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    near = NearCache(server.client())  # a heartbeat of a second: the change comes before its thread looks
+    while near.stats().tracking == 0:
+        time.sleep(0.002)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("droppable-near")]
+    near.get("key")
+    del near
+    gc.collect()
+    server.client().set("key", "new")
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
+    assert caplog.text == ""
+
+
 def test_who_forgets_to_close_it_leaves_no_thread(server: Server) -> None:
     near = NearCache(server.client(), heartbeat_seconds=0.05)
     while near.stats().tracking == 0:  # a function that waits would hold it
@@ -394,8 +533,15 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     client = redis.Redis(unix_socket_path=str(tmp_path / "nobody"), retry=Retry(NoBackoff(), 0))
     with pytest.raises(TypeError, match="prefixes must be several, in a tuple or a list; you gave 'user:'"):
         NearCache(client, "user:")
-    with pytest.raises(ValueError, match="heartbeat_seconds must be more than 0; you gave 0"):
+    with pytest.raises(ValueError, match="heartbeat_seconds must be more than 0, and an hour at most; you gave 0"):
         NearCache(client, heartbeat_seconds=0)
+    for seconds in (float("inf"), float("nan"), "1"):
+        with pytest.raises(ValueError, match="heartbeat_seconds must be"):
+            NearCache(client, heartbeat_seconds=seconds)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"client must be a redis\.Redis or a redis\.RedisCluster"):
+        NearCache(redis.asyncio.Redis())
+    with pytest.raises(ValueError, match="aclient must decode as client does"):
+        NearCache(client, aclient=redis.asyncio.Redis(decode_responses=True))
     near = NearCache(client, heartbeat_seconds=0.05)
     with pytest.raises(redis.exceptions.ConnectionError):
         near.get("key")
@@ -497,3 +643,7 @@ def test_a_cluster_of_three(cluster: list[tuple[Any, subprocess.Popen[bytes]]]) 
             lost = next(name for name in names if name not in kept)
             with pytest.raises(redis.exceptions.RedisError):
                 near.get(lost)
+        # After close() nobody listens to anything again.
+        assert near.get(kept[0]) == b"new"
+        assert near.stats().tracking == 0
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("droppable-near")]

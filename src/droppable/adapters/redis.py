@@ -22,15 +22,21 @@ import os
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import redis
+from redis.exceptions import ResponseError
 
 import droppable
 from droppable.adapters._redis_listener import Listener
+from droppable.adapters._shared import store_many
 
+_GONE: Final = -2
+"""What PTTL says of a key that is not there."""
+_OF_ANOTHER_TYPE: Final = "WRONGTYPE"
+_LONGEST_HEARTBEAT_SECONDS: Final = 3600.0
 _ONLY: Final = ""
 """The name of the one server that there is without a cluster."""
 
@@ -86,21 +92,34 @@ class NearCache:
         heartbeat_seconds: float = 1.0,
         **options: Any,
     ) -> None:
+        self._is_cluster = isinstance(client, redis.RedisCluster)
+        if not self._is_cluster and not isinstance(client, redis.Redis):
+            raise TypeError(
+                "client must be a redis.Redis or a redis.RedisCluster (an asynchronous one is given as aclient=); "
+                f"you gave {client!r}"
+            )
         if isinstance(prefixes, (str, bytes)):
             raise TypeError(f"prefixes must be several, in a tuple or a list; you gave {prefixes!r}")
-        if not heartbeat_seconds > 0:
-            raise ValueError(f"heartbeat_seconds must be more than 0; you gave {heartbeat_seconds!r}")
+        is_number: bool = isinstance(heartbeat_seconds, (int, float))
+        if not is_number or not 0 < heartbeat_seconds <= _LONGEST_HEARTBEAT_SECONDS:
+            raise ValueError(
+                f"heartbeat_seconds must be more than 0, and an hour at most; you gave {heartbeat_seconds!r}"
+            )
+        if aclient is not None and _codec(aclient) != _codec(client):
+            raise ValueError(
+                "aclient must decode as client does (decode_responses, encoding): what one reads, both give"
+            )
         self.client = client
         self.aclient = aclient
         self.heartbeat_seconds = heartbeat_seconds
-        self._encode = client.get_encoder().encode
-        self.prefixes: tuple[bytes, ...] = tuple(self._encode(prefix) for prefix in prefixes)
+        self._encoder = client.get_encoder()
+        self.prefixes = _shortest(self._encode(prefix) for prefix in prefixes)
         self._cache: droppable.Cache[bytes, Any] = droppable.Cache(**options)
+        self._is_closed = False
         self._pid = os.getpid()
         self._lock = threading.Lock()  # of the counts
         self._hits = self._misses = self._invalidated = self._flushes = 0
         self._told = 0  # how often anything was forgotten; under the lock
-        self._is_cluster = isinstance(client, redis.RedisCluster)
         self._listeners: dict[str, Listener] = {}
         if self._is_cluster:
             for node in client.get_primaries():
@@ -113,8 +132,17 @@ class NearCache:
         """The cache behind it: for `stats()`, and for tests that drop what is in it."""
         return self._cache
 
+    def _encode(self, name: Any) -> bytes:
+        return bytes(self._encoder.encode(name))  # of one type: the server tells bytes, whatever a caller has
+
     def get(self, name: str | bytes) -> Any:
         """As the client's: the value, or None where there is none."""
+        try:
+            return self._get(name)
+        except droppable.ClosedError:  # by another thread, meanwhile
+            return self.client.get(name)
+
+    def _get(self, name: Any) -> Any:
         key = self._encode(name)
         if not self._may_keep(key):
             self._count(misses=1)
@@ -128,7 +156,7 @@ class NearCache:
         def ask() -> Any:
             nonlocal asked
             asked = True
-            answer = self.client.pipeline(transaction=False).get(name).pttl(name).execute()
+            answer = self.client.pipeline(transaction=False).get(name).pttl(name).execute(raise_on_error=False)
             return self._kept(key, *answer)
 
         while (value := _value_of(found := self._cache.get_or_create(key, ask))) is _OVER and not asked:
@@ -136,12 +164,19 @@ class NearCache:
         self._count(misses=1) if asked else self._count(hits=1)
         return found.value if value is _OVER else value
 
-    def mget(self, names: Iterable[str | bytes]) -> list[Any]:
+    def mget(self, keys: str | bytes | Iterable[str | bytes], *args: str | bytes) -> list[Any]:
         """As the client's: a value or None for each name. What is not here is asked for by one request.
 
         What that request brings is kept if no change of any key was told meanwhile.
         """
-        names = list(names)
+        names: list[Any] = [keys] if isinstance(keys, (str, bytes)) else list(keys)
+        names += args
+        try:
+            return self._mget(names)
+        except droppable.ClosedError:  # by another thread, meanwhile
+            return list(self.client.mget(names))
+
+    def _mget(self, names: list[Any]) -> list[Any]:
         keys = [self._encode(name) for name in names]
         known = {key: _value_of(kept) for key, kept in self._cache.get_many(filter(self._may_keep, keys)).items()}
         missing = [at for at, key in enumerate(keys) if known.get(key, _OVER) is _OVER]
@@ -150,14 +185,21 @@ class NearCache:
         pipeline = self.client.pipeline(transaction=False)
         for at in missing:
             pipeline.get(names[at]).pttl(names[at])
-        answers = pipeline.execute() if missing else []
-        asked = {keys[at]: (answers[2 * place], answers[2 * place + 1]) for place, at in enumerate(missing)}
-        kept = {key: self._kept(key, *answer) for key, answer in asked.items() if self._may_keep(key)}
+        answers = pipeline.execute(raise_on_error=False) if missing else []
+        asked, kept = dict[bytes, Any](), dict[bytes, Any]()
+        for place, at in enumerate(missing):
+            value, left_ms = answers[2 * place : 2 * place + 2]
+            if isinstance(value, ResponseError) and str(value).startswith(_OF_ANOTHER_TYPE):
+                asked[keys[at]] = None  # as the server's MGET says
+                continue
+            asked[keys[at]] = value
+            if self._may_keep(keys[at]) or isinstance(value, Exception):
+                kept[keys[at]] = self._kept(keys[at], value, left_ms)
         with self._guard():
-            if told == self._told:
-                self._cache.set_many(kept)
+            if told == self._told and not self._is_closed:
+                store_many(self._cache, kept, None)
         self._count(hits=len(keys) - len(missing), misses=len(missing))
-        return [asked[key][0] if key in asked else known[key] for key in keys]
+        return [asked[key] if key in asked else known[key] for key in keys]
 
     def set(self, name: str | bytes, value: Any, **options: Any) -> Any:
         """As the client's. The next read of this process gives what was set, or what came after it."""
@@ -178,7 +220,7 @@ class NearCache:
         key = self._encode(name)
         if not self._may_keep(key):
             self._count(misses=1)
-            return await self.aclient.get(name)
+            return await self._asynchronous("aget").get(name)
         value = _value_of(self._cache.get(key, _OVER))
         if value is not _OVER:
             self._count(hits=1)
@@ -188,7 +230,8 @@ class NearCache:
         async def ask() -> Any:
             nonlocal asked
             asked = True
-            answer = await self.aclient.pipeline(transaction=False).get(name).pttl(name).execute()
+            pipeline = self._asynchronous("aget").pipeline(transaction=False)
+            answer = await pipeline.get(name).pttl(name).execute(raise_on_error=False)
             return self._kept(key, *answer)
 
         while (value := _value_of(found := await self._cache.aget_or_create(key, ask))) is _OVER and not asked:
@@ -199,29 +242,43 @@ class NearCache:
     async def aset(self, name: str | bytes, value: Any, **options: Any) -> Any:
         """As `set`, by the asynchronous client."""
         try:
-            return await self.aclient.set(name, value, **options)
+            return await self._asynchronous("aset").set(name, value, **options)
         finally:
             self._forget([self._encode(name)], are_told=False)
 
     async def adelete(self, *names: str | bytes) -> Any:
         """As `delete`, by the asynchronous client."""
         try:
-            return await self.aclient.delete(*names)
+            return await self._asynchronous("adelete").delete(*names)
         finally:
             self._forget([self._encode(name) for name in names], are_told=False)
+
+    def _asynchronous(self, method: str) -> Any:
+        if self.aclient is None:
+            raise TypeError(
+                f"{method}() needs an asynchronous client: NearCache(client, aclient=redis.asyncio.Redis(...))"
+            )
+        return self.aclient
 
     def stats(self) -> NearCacheStats:
         """What was counted, and how many connections listen."""
         with self._guard():
-            tracking = sum(listener.is_tracking for listener in self._listeners.values())
+            is_own = self._pid == os.getpid()  # in a forked child nobody listens
+            tracking = sum(is_own and listener.is_tracking for listener in self._listeners.values())
             return NearCacheStats(self._hits, self._misses, self._invalidated, self._flushes, tracking)
 
     def close(self) -> None:
-        """Ends the threads that listen and gives the memory back. The clients stay open. May be called again."""
+        """Ends the threads that listen and gives the memory back. May be called again.
+
+        The clients stay open, and later calls go to them. A thread that is just connecting is waited for, for about
+        `heartbeat_seconds` at the most.
+        """
+        with self._guard():
+            self._is_closed = True  # from here on nobody listens to another primary
+            listeners, self._listeners = self._listeners, {}
         if self._pid == os.getpid():
-            for listener in self._listeners.values():
+            for listener in listeners.values():
                 listener.stop()
-        self._listeners = {}
         self._cache.close()
 
     def __enter__(self) -> Self:
@@ -239,20 +296,22 @@ class NearCache:
     def _forget(self, keys: list[bytes], are_told: bool = True) -> None:
         with self._guard():
             self._told += 1
-        self._cache.delete_many(keys)
+        with suppress(droppable.ClosedError):  # nothing is kept then
+            self._cache.delete_many(keys)
         if are_told:
             self._count(invalidated=len(keys))
 
     def _forget_all(self) -> None:
         with self._lock:
             self._told += 1
-        self._cache.clear()
+        with suppress(droppable.ClosedError):
+            self._cache.clear()
         self._count(flushes=1)
 
     # Which keys are kept
 
     def _may_keep(self, key: bytes) -> bool:
-        if self._pid != os.getpid() or (self.prefixes and not key.startswith(self.prefixes)):
+        if self._is_closed or self._pid != os.getpid() or (self.prefixes and not key.startswith(self.prefixes)):
             return False
         name = _ONLY
         if self._is_cluster:
@@ -265,11 +324,16 @@ class NearCache:
         listener = self._listeners.get(name)
         return listener is not None and listener.is_tracking
 
-    def _kept(self, key: bytes, value: Any, left_ms: int) -> Any:
+    def _kept(self, key: bytes, value: Any, left_ms: Any) -> Any:
         """What is kept of an answer. left_ms: what PTTL said; -1: no expiry; -2: gone since the read.
 
-        In a cluster another node than the expected one may have answered, at which nobody listens.
+        In a cluster another node than the expected one may have answered, at which nobody listens. Raises what was
+        answered, where that is an error.
         """
+        if isinstance(value, Exception):
+            raise value
+        if isinstance(left_ms, Exception):  # a user who may not ask for it
+            left_ms = _GONE
         if not self._may_keep(key):
             left_ms = 0
         elif left_ms == -1 or value is None:
@@ -278,7 +342,7 @@ class NearCache:
 
     def _listen_to(self, node: Any) -> None:
         with self._lock:
-            if node.name not in self._listeners:
+            if node.name not in self._listeners and not self._is_closed:
                 self._listeners[node.name] = Listener(self, node.name, self.client.get_redis_connection(node))
 
     def _count(self, hits: int = 0, misses: int = 0, invalidated: int = 0, flushes: int = 0) -> None:
@@ -287,6 +351,21 @@ class NearCache:
             self._misses += misses
             self._invalidated += invalidated
             self._flushes += flushes
+
+
+def _codec(client: Any) -> tuple[Any, ...]:
+    """What a client makes of a value that it reads."""
+    encoder = client.get_encoder()
+    return encoder.decode_responses, encoder.encoding, encoder.encoding_errors
+
+
+def _shortest(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Without those that begin with another one: a server refuses both. None where one of them is empty: all keys."""
+    kept: list[bytes] = []
+    for prefix in sorted(prefixes):
+        if not any(prefix.startswith(other) for other in kept):
+            kept.append(prefix)
+    return () if kept == [b""] else tuple(kept)
 
 
 class _Expiring:
