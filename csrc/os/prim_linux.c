@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "droppable.h"
+#include "os/prim_self.h"
 
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08
@@ -283,10 +284,10 @@ int prim_census(const void *address, size_t length, unsigned char *states, struc
 	struct prim_census census = {.pages = length / prim_page_size()};
 	int status = DRP_UNSUPPORTED;
 
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int fd = prim_pagemap_take();
 	if (fd >= 0) {
 		status = census_by_scan(fd, start, end, states, &census);
-		close(fd);
+		prim_pagemap_give(fd);
 	}
 	if (status != DRP_OK) {
 		census = (struct prim_census){.pages = length / prim_page_size()};

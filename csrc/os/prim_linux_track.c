@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "droppable.h"
+#include "os/prim_self.h"
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -69,7 +70,7 @@ int prim_track_collect(void *address, size_t length, prim_track_found *found, vo
 	struct track_run runs[RUN_BATCH];
 	int status = DRP_OK;
 
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int fd = prim_pagemap_take();
 	if (fd < 0)
 		return DRP_UNSUPPORTED;
 	for (uintptr_t at = (uintptr_t)address; at < end && status == DRP_OK;) {
@@ -90,6 +91,6 @@ int prim_track_collect(void *address, size_t length, prim_track_found *found, vo
 			break;
 		at = (uintptr_t)scan.walk_end;
 	}
-	close(fd);
+	prim_pagemap_give(fd);
 	return status;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "server/direct.h"
 #include "server/meta.h"
 #include "server/resp.h"
 #include "server/text.h"
@@ -84,6 +85,7 @@ static const struct command commands[] = {
 	{"time", DIALECT_RESP, 1, 1, 0, resp_time},
 	{"command", DIALECT_RESP, 1, 0, 0, resp_command},
 	{"config", DIALECT_RESP, 2, 0, 0, resp_config},
+	{"droppable.attach", DIALECT_RESP, 1, 1, 0, direct_attach},
 	{"quit", DIALECT_RESP, 1, 1, COMMAND_BEFORE_LOGIN | COMMAND_NOT_QUEUED, resp_quit},
 };
 

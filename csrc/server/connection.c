@@ -84,13 +84,34 @@ static bool bytes_grow(struct bytes *bytes, size_t capacity, struct workbench *b
 	return true;
 }
 
+/* With these bytes the descriptors leave that the client asked for: whoever reads the first of them gets them. */
+static ssize_t send_descriptors(const struct connection *connection, const unsigned char *data, size_t count)
+{
+	const struct service *service = connection->session.service;
+	const size_t bytes = service->passed_count * sizeof(service->passed[0]);
+	_Alignas(struct cmsghdr) char space[CMSG_SPACE(sizeof(service->passed))] = {0};
+	struct iovec part = {(void *)(uintptr_t)data, count};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = CMSG_SPACE(bytes)};
+	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(bytes);
+	memcpy(CMSG_DATA(head), service->passed, bytes);
+	return sendmsg(connection->descriptor, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* Sends what the socket takes. How much it was. */
 static size_t send_some(struct connection *connection, const unsigned char *data, size_t count, struct counts *counts)
 {
+	bool *const passes = &connection->session.passes;
 	size_t sent = 0;
 
 	while (sent < count && !connection->is_dead) {
-		const ssize_t now = send(connection->descriptor, data + sent, count - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		const ssize_t now = *passes ? send_descriptors(connection, data + sent, count - sent)
+					    : send(connection->descriptor, data + sent, count - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (now > 0)
+			*passes = false;
 		if (now >= 0)
 			sent += (size_t)now;
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -140,6 +161,14 @@ void workbench_shrink(struct workbench *bench)
 	output_shrink(&bench->output);
 }
 
+static bool is_unix(int descriptor)
+{
+	int domain = 0;
+	socklen_t bytes = sizeof(domain);
+
+	return getsockopt(descriptor, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 && domain == AF_UNIX;
+}
+
 struct connection *connection_create(int descriptor, struct service *service, struct counts *counts)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
@@ -148,6 +177,7 @@ struct connection *connection_create(int descriptor, struct service *service, st
 		return NULL;
 	connection->descriptor = descriptor;
 	session_init(&connection->session, service, counts);
+	connection->session.is_local = is_unix(descriptor);
 	return connection;
 }
 

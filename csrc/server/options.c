@@ -15,7 +15,7 @@ enum { THREADS_BY_DEFAULT = 4, THREADS_MOST = 64, CONNECTIONS_MOST = 1000000, WR
 enum which {
 	OPTION_UNIX = 256, OPTION_LISTEN, OPTION_THREADS, OPTION_MAX_VALUE, OPTION_CONNECTIONS, OPTION_PASSWORD_FILE, OPTION_MODE,
 	OPTION_READY, OPTION_IDLE, OPTION_STALL, OPTION_BUFFERS, OPTION_PUBLIC, OPTION_SHUTDOWN, OPTION_CLOCK, OPTION_NO_FLUSH,
-	OPTION_VERSION, OPTION_HELP,
+	OPTION_NO_ATTACH, OPTION_VERSION, OPTION_HELP,
 };
 
 static const struct option names[] = {
@@ -34,6 +34,7 @@ static const struct option names[] = {
 	{"allow-shutdown", no_argument, NULL, OPTION_SHUTDOWN},
 	{"allow-clock", no_argument, NULL, OPTION_CLOCK},
 	{"no-flush", no_argument, NULL, OPTION_NO_FLUSH},
+	{"no-attach", no_argument, NULL, OPTION_NO_ATTACH},
 	{"version", no_argument, NULL, OPTION_VERSION},
 	{"help", no_argument, NULL, OPTION_HELP},
 	{NULL, 0, NULL, 0},
@@ -60,6 +61,7 @@ static const char help[] =
 	"  --stall-seconds N     close those that stop in the middle of a command or a reply (default: 60)\n"
 	"  --ready-fd N          write a line to that descriptor, and close it, once connections are taken\n"
 	"  --no-flush            refuse flush_all, FLUSHDB and FLUSHALL\n"
+	"  --no-attach           clients may not read this process's memory (droppable.connect() goes on over the socket)\n"
 	"  --allow-shutdown      clients may stop the server\n"
 	"  --allow-clock         clients may move the clock forward: for tests\n"
 	"  --version, --help\n";
@@ -168,6 +170,9 @@ static bool read_one(struct options *options, int which, const char *name, int *
 	case OPTION_NO_FLUSH:
 		settings->allows_flush = false;
 		return true;
+	case OPTION_NO_ATTACH:
+		settings->allows_attach = false;
+		return true;
 	case OPTION_VERSION:
 		printf("droppable-server %s\n", SERVICE_VERSION);
 		*status = 0;
@@ -193,7 +198,7 @@ bool options_read(struct options *options, int argc, char **argv, int *status)
 		.settings = {
 			.max_value_bytes = 1 << 20, .most_connections = 1024, .stall_seconds = 60,
 			.threads = processors < 1 ? 1 : processors < THREADS_BY_DEFAULT ? (unsigned)processors : THREADS_BY_DEFAULT,
-			.allows_flush = true,
+			.allows_flush = true, .allows_attach = true,
 		},
 	};
 	while ((which = getopt_long(argc, argv, "", names, &index)) != -1)

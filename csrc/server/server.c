@@ -21,6 +21,7 @@
 
 #include "cache/cache.h"
 #include "cache/tick.h"
+#include "os/prim_self.h"
 #include "server/listener.h"
 #include "server/output.h"
 #include "server/password.h"
@@ -181,6 +182,9 @@ static bool make_service(struct server *server)
 		goto err_keyspace;
 	}
 	service->started_seconds = keyspace_time(&service->keyspace);
+	/* Without it clients ask over the socket. */
+	if (service->settings.allows_attach && prim_self_open(&service->passed[0]) == DRP_OK)
+		service->passed_count = 1;
 	return true;
 
 err_keyspace:
@@ -194,6 +198,8 @@ err_counts:
 
 static void free_service(struct service *service)
 {
+	while (service->passed_count > 0)
+		close(service->passed[--service->passed_count]);
 	tracking_destroy(service->tracking);
 	cache_unref(service->keyspace.cache);
 	keyspace_destroy(&service->keyspace);

@@ -27,6 +27,8 @@ struct tracking;
 #define SERVICE_SPEAKS_MEMCACHED "1.6.18"
 #define SERVICE_SPEAKS_REDIS "7.4.0"
 
+enum { SERVICE_PASSED_MOST = 2 };
+
 struct settings {
 	size_t max_value_bytes;
 	size_t max_request_bytes; /* one command with all its values */
@@ -37,6 +39,7 @@ struct settings {
 	bool allows_shutdown;     /* a client may stop the server */
 	bool allows_clock;        /* a client may move the clock: for tests */
 	bool allows_flush;
+	bool allows_attach;       /* a client may have a descriptor of this process's memory, to read it */
 };
 
 struct service {
@@ -44,6 +47,8 @@ struct service {
 	struct budget budget;
 	struct settings settings;
 	const struct passwords *passwords; /* NULL: nobody is asked */
+	int passed[SERVICE_PASSED_MOST];   /* what clients get that attach: direct.h */
+	unsigned passed_count;             /* 0: nobody can attach */
 	struct tracking *tracking;         /* NULL: nobody can be told of changes */
 	struct counts *counts;             /* one of each worker */
 	unsigned count_sets;

@@ -29,6 +29,8 @@ struct session {
 	struct output *out;      /* set by the caller before each session_take() */
 	unsigned dialect;        /* TEXT, with META among it, or RESP */
 	bool is_authenticated;
+	bool is_local;           /* it came by a unix socket */
+	bool passes;             /* the next bytes that leave take the descriptors of service->passed along */
 	bool refuses_value;      /* the caller has no memory for the value under way: it is to be refused and skipped */
 	uint64_t skip_bytes;     /* of a value that is not wanted */
 	struct incoming *incoming; /* the command under way, if its value goes into the cache's pages as it comes; or NULL */

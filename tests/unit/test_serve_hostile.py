@@ -85,7 +85,7 @@ def test_control_characters_in_keys_are_bytes_like_others(server_socket: Path, b
 
 
 def test_a_flood_of_connections_leaves_the_server_as_it_was(start_server: StartServer) -> None:
-    server = start_server("--connections", "50")
+    server = start_server("--connections", "50", "--no-attach")  # we look into its /proc
     descriptors = Path(f"/proc/{server.process.pid}/fd")
     with connect(server.path) as before:
         before.sendall(b"mn\r\n")
@@ -136,7 +136,7 @@ def test_a_reset_in_the_middle_of_a_reply_harms_nobody(server_socket: Path) -> N
 
 
 def test_values_are_in_no_core_dump(start_server: StartServer) -> None:
-    server = start_server()
+    server = start_server("--no-attach")  # else there is no core dump at all
     with connect(server.path) as connection:
         for number in range(40):
             connection.sendall(b"set big%d 0 0 1000000\r\n" % number + os.urandom(1_000_000) + b"\r\n")

@@ -88,9 +88,14 @@ def read_report(pid: int | None, before: dict[str, Any] | None) -> dict[str, Any
 
 
 def _read_process(pid: int, is_asked_for: bool) -> dict[str, Any] | None:
-    memory = _top_memory.read_memory(pid)
-    caches = _top_told.caches_of(pid)
     servers = _top_told.servers_of(pid)
+    try:
+        memory = _top_memory.read_memory(pid)
+    except PermissionError:
+        if not servers:
+            raise
+        memory = _top_memory.guess_memory(pid, servers[0]["stored_bytes"])
+    caches = _top_told.caches_of(pid)
     if not (is_asked_for or memory.is_of_interest() or caches or servers):
         return None
     return {
@@ -113,6 +118,7 @@ def _read_process(pid: int, is_asked_for: bool) -> dict[str, Any] | None:
                 "residency": _top_memory.residency(pid, mapped, CELLS),
             }
             for mapped in memory.largest(MAPPINGS_MOST)
+            if mapped.end > 0
         ],
         "cgroup": _top_group.read_group(pid),
         "caches": caches,

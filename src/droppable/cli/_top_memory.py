@@ -103,6 +103,23 @@ def read_memory(pid: int) -> Memory:
         return Memory(tuple(_mappings(smaps)))
 
 
+def guess_memory(pid: int, stored_bytes: int) -> Memory:
+    """What is known of a process that may not be looked into: its resident memory, of which so much is lazyfree at most.
+
+    Raises:
+        OSError: it is gone.
+    """
+    with open(f"/proc/{pid}/statm", "rb") as statm:
+        resident_bytes = int(statm.read().split()[1]) * page_size_bytes()
+    lazyfree_bytes = min(stored_bytes, resident_bytes)
+    return Memory(
+        (
+            Mapped(0, 0, "lazyfree", lazyfree_bytes, lazyfree_bytes, 0),
+            Mapped(0, 0, "ordinary", resident_bytes - lazyfree_bytes, 0, 0),
+        )
+    )
+
+
 def _mappings(lines: Iterable[bytes]) -> Iterator[Mapped]:
     start = end = resident_bytes = lazyfree_bytes = swapped_bytes = 0
     for line in lines:

@@ -70,10 +70,23 @@ def _sockets(pid: int) -> list[str]:
         links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
         rows = Path(f"/proc/{pid}/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
     except OSError:
-        return []
+        return _likely_sockets(pid)
     inodes = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
     fields = [row.split(None, 7) for row in rows]
     return [row[7] for row in fields if len(row) == 8 and row[6] in inodes and int(row[3], 16) & _LISTENS]
+
+
+def _likely_sockets(pid: int) -> list[str]:
+    """The same of a server that only root may look into: what its command line says, or where it listens without."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+        user = os.stat(f"/proc/{pid}/cmdline").st_uid
+    except OSError:
+        return []
+    given = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--unix"]
+    given += [word.removeprefix("--unix=") for word in words if word.startswith("--unix=")]
+    user = user or os.getuid()  # the files of a process that is not dumpable are root's
+    return given or [f"/run/user/{user}/droppable/server.sock", f"/tmp/droppable-{user}/server.sock"]
 
 
 def _ask_server(path: str) -> dict[str, int]:
