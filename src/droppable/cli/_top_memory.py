@@ -104,7 +104,7 @@ def read_memory(pid: int) -> Memory:
 
 
 def guess_memory(pid: int, stored_bytes: int) -> Memory:
-    """What is known of a process that may not be looked into: its resident memory, of which so much is lazyfree at most.
+    """What is known of a process that may not be looked into: resident memory, of which so much is lazyfree at most.
 
     Raises:
         OSError: it is gone.
