@@ -11,15 +11,16 @@
 #include "policy/cost.h"
 #include "cache/fork.h"
 #include "store/clock.h"
-#include "store/fresh.h"
+#include "cache/fresh.h"
 #include "store/internal.h"
 #include "policy/room.h"
 #include "cache/update.h"
-#include "policy/window.h"
+#include "store/deferred.h"
 #include "policy/yield.h"
 #include "os/drp_assert.h"
 #include "os/hash.h"
 #include "log/witness.h"
+#include "cache/pin.h"
 
 enum {
 	GET_RETRIES = 3,
@@ -162,7 +163,7 @@ void cache_close(struct cache *cache)
 
 void cache_unref(struct cache *cache)
 {
-	cache_close(cache); /* what rests in the window has references too */
+	cache_close(cache); /* deferred pins have references too */
 	cache_release(cache);
 }
 
@@ -511,7 +512,7 @@ void cache_read_stats(struct cache *cache, struct cache_stats *out)
 		out->bytes += counts->bytes;
 		out->mapped_bytes += shard->arena.mapped_bytes;
 		out->pinned_bytes += shard->pins.pinned_bytes;
-		out->window_bytes += shard->pins.resting_bytes;
+		out->window_bytes += shard->pins.deferred_bytes;
 		out->index_lost_pages += shard->index.lost_pages;
 		out->yielded_bytes += counts->yielded_bytes;
 		shard_unlock(shard);
@@ -529,7 +530,7 @@ int cache_settle(struct cache *cache)
 			status = DRP_CLOSED;
 		else
 			shard_mark(shard, true);
-		window_let_all_go(shard);
+		deferred_free_all(shard);
 		shard_unlock(shard);
 	}
 	return status;

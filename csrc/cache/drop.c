@@ -6,8 +6,9 @@
  */
 #include <stdlib.h>
 
+#include "cache/cache.h"
 #include "store/internal.h"
-#include "policy/window.h"
+#include "store/deferred.h"
 
 enum { TRIES = 8 };
 
@@ -114,7 +115,7 @@ int cache_drop(struct cache *cache, double share, uint64_t seed, struct cache_dr
 		size_t count = 0;
 
 		pthread_mutex_lock(&shard->lock);
-		window_let_all_go(shard);
+		deferred_free_all(shard);
 		shard_unlock(shard); /* which marks their pages */
 
 		pthread_mutex_lock(&shard->lock);

@@ -23,13 +23,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/cache.h"
 #include "cache/fork.h"
 #include "policy/unlock.h"
 #include "store/internal.h"
 #include "store/registry.h"
 #include "policy/room.h"
-#include "policy/window.h"
+#include "store/deferred.h"
 #include "os/drp_assert.h"
+#include "policy/sweep.h"
 
 /* On the stack of a thread in a callback: what it has in use. */
 struct callback {
@@ -133,7 +135,7 @@ static void before_fork(void)
 	for (struct cache *cache = registry_first(); cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count; i++)
 			pthread_mutex_lock(&cache->shards[i].lock);
-	window_lock();
+	deferred_lock();
 	for (struct cache *cache = registry_first(); cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count && !cache->config.share_on_fork; i++) {
 			struct shard *shard = &cache->shards[i];
@@ -145,7 +147,7 @@ static void before_fork(void)
 
 static void after_fork_in_parent(void)
 {
-	window_unlock();
+	deferred_unlock();
 	graves_unlock();
 	for (struct cache *cache = registry_first(); cache; cache = cache->registry_next)
 		for (unsigned i = 0; i < cache->shard_count; i++) {
@@ -284,15 +286,15 @@ static void give_rest_of(struct shard *shard, struct pin *pin)
 	forget_copy(shard, pin);
 }
 
-static void forget_resting(struct shard *shard, struct pin *pin)
+static void forget_deferred(struct shard *shard, struct pin *pin)
 {
-	if (pin->resting)
-		window_forget(shard, pin);
+	if (pin->deferred)
+		deferred_forget(shard, pin);
 }
 
 static void empty_in_child(struct cache *cache, struct shard *shard)
 {
-	each_pin(shard, forget_resting);
+	each_pin(shard, forget_deferred);
 	recount_users(shard);
 	each_pin(shard, clear_pinned_of);
 	each_pin(shard, note_pinned);
@@ -339,7 +341,7 @@ static void child_shard(struct cache *cache, struct shard *shard)
 
 static void after_fork_in_child(void)
 {
-	window_unlock();
+	deferred_unlock();
 	graves_unlock();
 	cache_room_in_child();
 	for (struct cache *cache = registry_first(), *next; cache; cache = next) {

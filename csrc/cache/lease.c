@@ -1,6 +1,7 @@
 /*
  * cache/lease.c - see cache/lease.h. All lists are under their shard's lock.
  */
+#include "cache/cache.h"
 #include "cache/lease.h"
 
 #include <string.h>

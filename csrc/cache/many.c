@@ -12,7 +12,7 @@
 #include "policy/cost.h"
 #include "policy/expire.h"
 #include "store/clock.h"
-#include "store/fresh.h"
+#include "cache/fresh.h"
 #include "policy/room.h"
 #include "policy/yield.h"
 #include "os/drp_assert.h"

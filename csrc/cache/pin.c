@@ -1,6 +1,6 @@
 /*
- * cache/pin.c - values in place: pinned for their first holder, shared by later ones, and after the last one kept in the
- * window for a while, or droppable again.
+ * cache/pin.c - values in place: pinned for their first holder, shared by later ones, and after the last one kept for a
+ * while, or droppable again.
  *
  * See pins.h for the states. Dirtying, checking and marking pages happens without the lock; the state keeps everybody
  * else away meanwhile, and the pin's hold on the segment keeps the memory mapped.
@@ -9,8 +9,10 @@
 
 #include "cache/fork.h"
 #include "store/internal.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
+#include "store/deferred.h"
 #include "log/witness.h"
+#include "cache/pin.h"
 
 static void hand_out(struct cache *cache, struct pin *of, size_t value_bytes, struct cache_pin *pin)
 {
@@ -24,8 +26,8 @@ int cache_share_pin(struct cache *cache, struct shard *shard, struct pin *of, si
 		pthread_cond_wait(&shard->pin_changed, &shard->lock);
 		return PIN_RETRY; /* the entry may have changed while the lock was gone */
 	}
-	if (of->resting)
-		window_use(shard, of);
+	if (of->deferred)
+		deferred_use(shard, of);
 	of->count++;
 	hand_out(cache, of, value_bytes, pin);
 	return DRP_OK;
@@ -90,7 +92,7 @@ bool cache_unpin_quick(struct cache_pin *pin)
 	struct pin *of = pin->of;
 
 	pthread_mutex_lock(&shard->lock);
-	bool quick = of->count > 1 || (of->in_window && window_keep(shard, of));
+	bool quick = of->count > 1 || (of->in_ring && unpin_defer(shard, of));
 	if (quick) {
 		of->count--;
 		pin->cache = NULL;
@@ -106,14 +108,14 @@ void cache_unpin(struct cache_pin *pin)
 
 	pin->cache = NULL;
 	pthread_mutex_lock(&shard->lock);
-	const bool last = --of->count == 0, kept = last && window_keep(shard, of);
+	const bool last = --of->count == 0, kept = last && unpin_defer(shard, of);
 	if (last && !kept) {
 		pins_begin_free(of);
 		of->ring_next = NULL;
 	}
 	pthread_mutex_unlock(&shard->lock);
 	if (kept)
-		window_trim();
+		unpin_trim();
 	else if (last)
-		window_give_back(of);
+		unpin_give_back(of);
 }

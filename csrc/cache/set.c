@@ -16,11 +16,14 @@
 #include <string.h>
 
 #include "policy/cost.h"
+#include "policy/evict.h"
 #include "cache/fork.h"
 #include "policy/expire.h"
 #include "policy/probation.h"
+#include "policy/space.h"
+#include "policy/sweep.h"
 #include "store/clock.h"
-#include "store/fresh.h"
+#include "cache/fresh.h"
 #include "policy/room.h"
 #include "policy/yield.h"
 #include "os/drp_assert.h"
@@ -96,8 +99,11 @@ int store_take_extent(struct store *store)
 		const enum segment_kind kind = shard_extent_kind(shard, length);
 		bool urgent = kind == SEGMENT_WHOLE || !head || head->length - head->used < length;
 		shard_make_space(cache, shard, kind, length, urgent);
-		status = shard_take_extent(cache, shard, part, store->hash, store->value_bytes, &store->segment,
-					   &store->extent, &store->is_resident);
+		unsigned tries = 0;
+		do
+			status = shard_take_extent(cache, shard, part, store->hash, store->value_bytes, &store->segment,
+						   &store->extent, &store->is_resident);
+		while (status == DRP_NO_MEMORY && shard_gain_space(cache, shard, kind, length, &tries));
 		if (status != DRP_OK)
 			store->segment = NULL;
 	}
@@ -245,7 +251,11 @@ static int append(struct store *store, uint64_t *place)
 	const struct segment *head = shard->arena.logs[part].entries[life];
 	bool urgent = !head || head->length - head->used < store->stored_bytes + prim_page_size();
 	shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
-	int status = shard_append(cache, shard, part, entry, store->parts, store->part_count, place);
+	unsigned tries = 0;
+	int status;
+	do
+		status = shard_append(cache, shard, part, entry, store->parts, store->part_count, place);
+	while (status == DRP_NO_MEMORY && shard_gain_space(cache, shard, SEGMENT_ENTRIES, 0, &tries));
 	if (status != DRP_OK)
 		return status;
 	status = publish(store, *place);
@@ -263,6 +273,17 @@ static uint64_t name_of(const struct shard *shard, uint64_t place)
 	const struct found found = {.segment = arena_segment(&shard->arena, arena_place_number(place)),
 				    .offset = arena_place_offset(place)};
 	return found_name(&found);
+}
+
+void shard_settle_append(struct cache *cache, struct shard *shard, uint64_t newest_place)
+{
+	if (shard->opened_bytes > 0)
+		probation_look(cache, shard);
+	if (shard->marks_due)
+		shard_mark(shard, false);
+	shard_evict(cache, shard, newest_place);
+	if (shard->emptied)
+		shard_retire_emptied(cache, shard);
 }
 
 int store_enter(struct store *store, struct cache_update *update, int status)
@@ -297,13 +318,9 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 			update->new_place = name_of(shard, place);
 		shard->counts.sets++;
 		cost_note_store(shard, store->hash, store->entry.cost_ns);
-		if (shard->marks_due)
-			shard_mark(shard, false);
-		shard_evict(cache, shard, place);
 		if (segment)
 			shard_audit(cache, shard, 1);
-		if (shard->emptied)
-			shard_retire_emptied(cache, shard);
+		shard_settle_append(cache, shard, place);
 		if (shard->counts.sets % SHRINK_CALLS == 0)
 			shard_shrink_index(shard);
 	}

@@ -4,13 +4,13 @@
  *   store_measure()   store_take_extent()   the value is written, marked   store_enter(): condition, append, index
  *   no lock           lock                  no lock                        lock
  *
- * Callers: cache/set.c, cache/fill.c.
+ * Callers: cache/set.c, cache/fill.c, cache/touch.c.
  */
 #ifndef DRP_CACHE_SET_H
 #define DRP_CACHE_SET_H
 
-#include "store/internal.h"
 #include "cache/update.h"
+#include "store/internal.h"
 
 struct store {
 	struct cache *cache;
@@ -30,6 +30,9 @@ struct store {
 	const struct drp_part *parts; /* of the entry: key, meta, and either the value or extent and witnesses */
 	size_t part_count;
 };
+
+/* Under the lock. What an append left to be done: signs of drops, marks, max_bytes, segments that were emptied. */
+void shard_settle_append(struct cache *cache, struct shard *shard, uint64_t newest_place);
 
 /* Fills in what follows from item and the length of its value. DRP_TOO_LARGE. */
 int store_measure(struct store *store, struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,

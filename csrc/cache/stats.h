@@ -1,32 +1,14 @@
 /*
- * cache/stats.h - what a cache counts.
+ * cache/stats.h - reads what a cache counted: store/counts.h says what that is.
  *
- *   sets = entries + dropped + evicted + expired + deletes + replaced + cleared, at any moment
- *
- * Callers: the binding; C programs; the files of the cache.
+ * Callers: the binding; C programs.
  */
 #ifndef DRP_CACHE_STATS_H
 #define DRP_CACHE_STATS_H
 
-#include <stdint.h>
+#include "store/counts.h"
 
 struct cache;
-
-enum cache_miss { MISS_ABSENT, MISS_EXPIRED, MISS_EVICTED, MISS_DROPPED, MISS_REJECTED, MISS_CAUSES };
-
-/* Counted since the start, but for entries, bytes and mapped_bytes, which are of this moment. */
-struct cache_stats {
-	uint64_t hits;
-	uint64_t misses[MISS_CAUSES];
-	uint64_t sets, deletes, refused, evicted, expired, replaced, cleared;
-	uint64_t dropped;       /* entries found dropped, by whatever looked at them */
-	uint64_t entries;       /* kept and not yet known to be gone */
-	uint64_t bytes;         /* of those, as stored: with heads and padding */
-	uint64_t mapped_bytes;  /* address space, resident or not */
-	uint64_t pinned_bytes, window_bytes; /* not droppable: held by somebody; by nobody, but used a moment ago */
-	uint64_t saved_ns, lost_ns; /* computations that hits saved; that were made again after a drop or an eviction */
-	uint64_t index_lost_pages, yielded_bytes; /* yielded: because others took memory fast; drops, once they are found */
-};
 
 void cache_read_stats(struct cache *cache, struct cache_stats *out);
 

@@ -16,11 +16,13 @@
 #include "policy/expire.h"
 #include "policy/probation.h"
 #include "store/clock.h"
-#include "store/fresh.h"
+#include "cache/fresh.h"
 #include "store/move.h"
 #include "policy/room.h"
 #include "policy/yield.h"
 #include "os/hash.h"
+#include "cache/set.h"
+#include "policy/space.h"
 
 /* What touching it will write. */
 static struct entry entry_for(struct cache *cache, const struct entry *old, uint64_t ttl_ns)
@@ -42,37 +44,18 @@ static bool needs_segment(struct cache *cache, struct shard *shard, enum arena_p
 	return !head || head->length - head->used < stored_bytes + prim_page_size();
 }
 
-/* Moves it. What else could be emptied on the way stays: it could be what the entry is found in. */
 static int move(struct cache *cache, struct shard *shard, struct found *found, const struct entry *entry, size_t stored_bytes)
 {
 	const enum arena_part part = found->segment->part; /* an entry goes with its extent */
 
-	shard->making_space = true;
 	const int status = shard_move_entry_as(cache, shard, part, found, entry, NULL);
-	shard->making_space = false;
 	if (status != DRP_OK)
 		return status;
 	if (cache->config.max_bytes || part == ARENA_PROBATION)
 		index_set_hot(&shard->index, &found->cursor); /* it was used */
 	probation_judge(cache, shard, stored_bytes);
-	if (shard->marks_due)
-		shard_mark(shard, false);
-	shard_evict(cache, shard, found->cursor.place);
-	if (shard->emptied)
-		shard_retire_emptied(cache, shard);
+	shard_settle_append(cache, shard, found->cursor.place);
 	return DRP_OK;
-}
-
-/*
- * There is no address space for a segment, so older ones make room, as for a store. Here it is before the entry is found again, which
- * may be what makes room.
- */
-static void make_address_space(struct cache *cache, struct shard *shard)
-{
-	shard->span_cap_bytes = shard->arena.mapped_bytes;
-	shard->span_cap_until_ns = prim_now_ns() + SPAN_CAP_NS;
-	shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, true);
-	arena_bury(arena_take_doomed(&shard->arena)); /* under the lock for once, as in store/shard.c */
 }
 
 int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t ttl_ns)
@@ -80,7 +63,8 @@ int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t
 	const uint64_t hash = hash_bytes(cache->secret, key, key_bytes);
 	struct shard *shard = shard_of(cache, hash);
 	size_t room_bytes = 0; /* that were asked for, and are there */
-	bool made_space = false, made_address_space = false;
+	bool made_space = false;
+	unsigned tries = 0; /* to get more address space */
 	int status;
 
 	pthread_mutex_lock(&shard->lock);
@@ -113,11 +97,8 @@ int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t
 			continue; /* it may have moved, or left */
 		}
 		status = move(cache, shard, &found, &entry, stored_bytes);
-		if (status == DRP_NO_MEMORY && !made_address_space) {
-			make_address_space(cache, shard);
-			made_address_space = true;
+		if (status == DRP_NO_MEMORY && shard_gain_space(cache, shard, SEGMENT_ENTRIES, 0, &tries))
 			continue;
-		}
 		if (status == DRP_STALE)
 			status = DRP_MISS; /* it went with a page of the index */
 		else if (status == DRP_MISS)

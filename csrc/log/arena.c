@@ -520,7 +520,7 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 	segment->kind = (uint8_t)kind;
 	move_to(segment, kind == SEGMENT_WHOLE ? SEGMENT_SEALED : SEGMENT_OPEN);
 	segment->used = segment->marked = segment->swept = segment->live_bytes = segment->live_count = 0;
-	segment->users = segment->resting = segment->extents = segment->judged_extents = 0;
+	segment->users = segment->deferred = segment->extents = segment->judged_extents = 0;
 	segment->resident_pages = segment->purged_pages = segment->seen_in_round = 0;
 	segment->spared = false;
 	memset(segment->pages, 0, segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
@@ -626,7 +626,7 @@ static void dispose_zombie(struct arena *arena, struct segment *segment)
 
 void arena_release(struct arena *arena, struct segment *segment)
 {
-	DRP_ASSERT(segment->users > segment->resting || segment->resting == 0);
+	DRP_ASSERT(segment->users > segment->deferred || segment->deferred == 0);
 	DRP_ASSERT(segment->users > 0);
 	if (--segment->users == 0 && segment->state == SEGMENT_ZOMBIE)
 		dispose_zombie(arena, segment);

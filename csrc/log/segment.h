@@ -22,7 +22,7 @@
  * An extent: the pages of one value, in EXTENTS and WHOLE. No field says its state; each place below is one.
  *
  *   shard_take_extent() --> written; its writer is a user of the segment --witness_write(): marked--> LIVE
- *   LIVE    --cache_take_pin(): made dirty--> pinned (pins.h) --window_give_back(): marked--> LIVE
+ *   LIVE    --cache_take_pin(): made dirty--> pinned (pins.h) --unpin_give_back(): marked--> LIVE
  *   LIVE    --the kernel takes a page--> dropped; found by a reader's witnesses, or by policy/census.c
  *   any     --shard_free_extent(): its entry left--> DEAD: a free place (rewrite_keep(), rewrite_note_absent()), or nothing
  *   DEAD    --rewrite_take()--> written, for another value; --shard_retire()--> gone with its segment
@@ -73,7 +73,7 @@ struct segment {
 	uint64_t expires_first_ns, expires_last_ns; /* ENTRIES: of what expires in it; last 0: nothing does */
 	uint64_t serial;   /* which of all segments of its arena this is, from 1; never given again. 0: it is in no use */
 	uint32_t number;   /* the serial's low bits: what an index slot has room for; see place.h */
-	uint32_t users, resting; /* resting: users among them that give way when they are asked to (policy/window.h) */
+	uint32_t users, deferred; /* deferred: users among them that give way when they are asked to (store/deferred.h) */
 	uint32_t extents; /* EXTENTS: entries of the directory in use */
 	uint8_t kind, state;
 	uint8_t part;      /* enum arena_part: the log that it belongs to */

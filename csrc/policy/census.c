@@ -13,6 +13,7 @@
 #include "store/internal.h"
 #include "policy/probation.h"
 #include "store/move.h"
+#include "policy/sweep.h"
 
 /* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. True: it did. */
 static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page)

@@ -17,7 +17,9 @@
 #include "policy/expire.h"
 #include "store/internal.h"
 #include "store/move.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
+#include "policy/evict.h"
+#include "policy/sweep.h"
 
 enum {
 	RESERVE_SHARE = 8,
@@ -148,11 +150,9 @@ void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place
 	const uint64_t now_ns = cache_now_ns(cache);
 	shard_audit(cache, shard, AUDITS_AT_ONCE);
 	shard->newest_place = newest_place;
-	shard->evicting = true;
 	while (shard_is_over(cache, shard) && (expiry_step(cache, shard, now_ns) || evict_some(cache, shard, &rounds)))
 		;
 	if (shard_is_over(cache, shard))
 		shard->audit_due = AUDIT_DUE; /* something is held that nothing leads to */
-	shard->evicting = false;
 	shard->newest_place = 0;
 }

@@ -20,6 +20,7 @@
 #include "store/clock.h"
 #include "store/internal.h"
 #include "store/move.h"
+#include "policy/sweep.h"
 
 enum {
 	LOOK_NS = 100000000,

@@ -27,7 +27,9 @@
 #include "policy/probation.h"
 #include "store/move.h"
 #include "policy/room.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
+#include "policy/sweep.h"
+#include "os/drp_assert.h"
 
 enum {
 	SHARE = 14,              /* of what is resident is on probation */
@@ -128,7 +130,7 @@ static struct segment *oldest_of(const struct arena *arena)
 {
 	struct segment *segment = arena->logs[ARENA_PROBATION].oldest;
 
-	while (segment && (segment->state != SEGMENT_SEALED || segment->users > segment->resting))
+	while (segment && (segment->state != SEGMENT_SEALED || segment->users > segment->deferred))
 		segment = segment->newer;
 	return segment;
 }
@@ -214,15 +216,16 @@ static void end_if_free(struct cache *cache, struct shard *shard, size_t bytes)
 		become_free(shard);
 }
 
-void probation_look(struct cache *cache, struct shard *shard, size_t bytes)
+void probation_look(struct cache *cache, struct shard *shard)
 {
 	struct probation *probation = &shard->probation;
 
-	scrub_some(shard, bytes);
+	DRP_ASSERT(!shard->making_space && !probation->judging);
+	scrub_some(shard, shard->opened_bytes);
+	shard->opened_bytes = 0;
 	probation->quiet_looks = shard->hits == probation->seen_hits ? probation->quiet_looks + 1 : 0;
 	probation->seen_hits = shard->hits;
-	/* Not while a segment is being emptied: what is found gone then could be the very entry that is on its way. */
-	if (cache->config.max_bytes || shard->making_space || probation->judging)
+	if (cache->config.max_bytes)
 		return;
 	count_some(cache, shard);
 	const uint64_t most = memory_is_free(cache) ? 0 : CREDIT_TARGETS * target_bytes(shard);
@@ -310,7 +313,7 @@ static size_t judge_segment(struct cache *cache, struct shard *shard, struct seg
 	const size_t used = segment->used, before = segment->judged;
 
 	if (segment->kind != SEGMENT_WHOLE) /* which stays where it is, or goes */
-		window_leave(shard, segment);
+		unpin_leave(shard, segment);
 	shard->probation.judging = true;
 	switch (segment->kind) {
 	case SEGMENT_ENTRIES:

@@ -43,9 +43,9 @@ enum arena_part probation_choose(struct shard *shard, uint64_t hash, uint64_t co
 /* Is it far less dear than what is in the main log? */
 bool probation_is_cheap(const struct shard *shard, uint64_t cost_ns, size_t bytes);
 
-/* A segment is about to be opened, for that many bytes: looks for signs that the kernel takes pages of this cache. The state
- * may become SHORT. */
-void probation_look(struct cache *cache, struct shard *shard, size_t bytes);
+/* Segments were opened, of shard->opened_bytes: looks for signs that the kernel takes pages of this cache. The state may become
+ * SHORT. Not while a segment is being emptied: what is found gone then could be the very entry that is on its way. */
+void probation_look(struct cache *cache, struct shard *shard);
 
 /* Goes through what has been on probation for long enough, in proportion to the bytes that are about to be appended. The state
  * may become FREE. */

@@ -25,7 +25,8 @@
 #include "policy/room.h"
 
 #include "store/internal.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
+#include "store/deferred.h"
 #include "os/drp_assert.h"
 #include "log/witness.h"
 
@@ -210,7 +211,7 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 	}
 	atomic_store_explicit(&cache->memory_is_free, headroom.limit_bytes != UINT64_MAX && headroom.is_free,
 			      memory_order_relaxed);
-	window_set_room(limit_bytes, room);
+	unpin_set_room(limit_bytes, room);
 	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
 	if (valid_ns < SHORTEST_NS)
 		valid_ns = SHORTEST_NS;
@@ -237,7 +238,7 @@ void cache_watch_room(struct cache *cache)
 {
 	uint64_t now_ns;
 
-	if (window_bytes() == 0) {
+	if (deferred_bytes() == 0) {
 		/*
 		 * Nothing rests. If that is because memory was short, somebody has to see the end of it, or a program that
 		 * only reads would pay for each of its pins for ever: so it is looked at again, ten times a second at most.
@@ -250,7 +251,7 @@ void cache_watch_room(struct cache *cache)
 	}
 	if (is_out_of_date(cache, &now_ns))
 		read_room(cache, now_ns);
-	window_trim();
+	unpin_trim();
 }
 
 /*
@@ -329,13 +330,13 @@ bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size
 {
 	bool there = has_room(cache, shard, bytes, promised_bytes);
 
-	if (window_bytes() == 0)
+	if (deferred_bytes() == 0)
 		return there;
-	if (!there && window_release()) { /* what rested can be dropped now */
+	if (!there && unpin_all()) { /* what was deferred can be dropped now */
 		atomic_store_explicit(&cache->room_until_ns, 0, memory_order_relaxed);
 		return has_room(cache, shard, bytes, promised_bytes);
 	}
-	window_trim();
+	unpin_trim();
 	return there;
 }
 

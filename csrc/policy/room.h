@@ -38,7 +38,7 @@ void cache_room_in_child(void);
 /* The limit that a reading tells; if not all of it could be read, the last known one, or the least that is plausible. */
 uint64_t cache_limit_bytes(const struct prim_headroom *headroom);
 
-/* For calls that do not insert: keeps the window (policy/window.h) in bounds. */
+/* For calls that do not insert: keeps deferred unpins (policy/unpin.h) in bounds. */
 void cache_watch_room(struct cache *cache);
 
 #endif

@@ -24,9 +24,13 @@
 #include "policy/probation.h"
 #include "store/internal.h"
 #include "store/move.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
 #include "os/drp_assert.h"
 #include "log/witness.h"
+#include "policy/evict.h"
+#include "policy/space.h"
+#include "policy/sweep.h"
+#include "store/deferred.h"
 
 enum {
 	STEP_PAGES = 16,
@@ -182,7 +186,7 @@ static struct segment *victim_of(struct arena *arena)
 
 	for (struct segment *segment = arena_next(arena, NULL); segment && looked_at < VICTIMS_TO_CHOOSE_FROM;
 	     segment = arena_next(arena, segment)) {
-		if (segment->state != SEGMENT_SEALED || segment->users > segment->resting)
+		if (segment->state != SEGMENT_SEALED || segment->users > segment->deferred)
 			continue;
 		if (segment->swept > 0)
 			return segment; /* begun: to be finished */
@@ -247,7 +251,7 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		if (spare(shard, victim))
 			continue;
 		if (victim->kind != SEGMENT_WHOLE) /* a large value that rests is spared or goes, and may be a lot to mark */
-			window_leave(shard, victim);
+			unpin_leave(shard, victim);
 		earn_credit(shard, victim);
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
@@ -320,7 +324,7 @@ void shard_audit(struct cache *cache, struct shard *shard, unsigned most)
 		return;
 	for (struct segment *segment = arena_next(&shard->arena, NULL), *next; segment && audits < most; segment = next) {
 		next = arena_next(&shard->arena, segment);
-		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->resting ||
+		if (segment->kind == SEGMENT_ENTRIES || segment->users > segment->deferred ||
 		    segment->audited == shard->audit_round)
 			continue;
 		segment->audited = shard->audit_round;

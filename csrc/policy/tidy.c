@@ -13,6 +13,7 @@
 #include "store/internal.h"
 #include "policy/room.h"
 #include "store/move.h"
+#include "policy/sweep.h"
 
 enum { STEP_TAKES_BYTES = 16 * 1024 }; /* new pages, about */
 
@@ -31,15 +32,13 @@ void shard_tidy(struct cache *cache, struct shard *shard)
 {
 	struct probation *probation = &shard->probation;
 
-	if (probation->thin_serial == 0 || shard->making_space)
+	if (probation->thin_serial == 0)
 		return;
 	struct segment *segment = arena_find(&shard->arena, probation->thin_serial);
 	if (segment && (segment->users > 0 || !cache_room_is_known(cache, shard, STEP_TAKES_BYTES)))
 		return; /* a copy is under way, which ends soon; or there is no memory, and each entry stands for more of it */
 	if (segment) {
-		shard->making_space = true; /* no look at other segments, which could retire this one */
 		shard_sweep_entries(cache, shard, segment, SWEEP_TIDY);
-		shard->making_space = false;
 		segment = arena_find(&shard->arena, probation->thin_serial);
 	}
 	if (!segment)

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-#include "policy/window.h"
+#include "policy/unpin.h"
 #include "store/internal.h"
 #include "store/registry.h"
 
@@ -100,7 +100,7 @@ __attribute__((noinline)) static void unlock_and_do(struct shard *shard, struct 
 	if (doomed)
 		waits ? close_waiting(waits) : graves_close();
 	if (leaving)
-		window_give_back(leaving);
+		unpin_give_back(leaving);
 	if (count > 0 && index_mark_taken(&shard->index, dirty, count) != DRP_OK) {
 		pthread_mutex_lock(&shard->lock);
 		index_note_all_dirty(&shard->index);

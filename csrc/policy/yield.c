@@ -18,6 +18,7 @@
  *
  * One state for the process, as its memory is one; under the registry's lock, which is only tried here.
  */
+#include "policy/sweep.h"
 #include "policy/yield.h"
 
 #include <stdlib.h>

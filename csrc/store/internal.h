@@ -1,7 +1,7 @@
 /*
  * store/internal.h - what the files of store/, policy/ and cache/ share. Each says at its top what it does.
  *
- * Lock order: store/registry.c, graves of policy/unlock.c, shards by number, the window's. Else a shard's lock is a leaf.
+ * Lock order: store/registry.c, graves of policy/unlock.c, shards by number, the ring's of store/deferred.c. Else a shard's lock is a leaf.
  */
 #ifndef DRP_CACHE_INTERNAL_H
 #define DRP_CACHE_INTERNAL_H
@@ -10,7 +10,8 @@
 #include <stdatomic.h>
 
 #include "log/arena.h"
-#include "cache/cache.h"
+#include "store/config.h"
+#include "store/counts.h"
 #include "store/leases.h"
 #include "store/facts.h"
 #include "store/rewrite.h"
@@ -22,7 +23,6 @@
 
 enum { SHARD_DIRTY_MOST = 128 /* pages of the index between two marks */ };
 enum { MISSED_PLACES = 64 /* for keys that are computed again: policy/cost.h */ };
-enum { SPAN_CAP_NS = 100000000 /* between two tries to get more address space than there was */ };
 
 struct shard {
 	pthread_mutex_t lock;
@@ -39,9 +39,10 @@ struct shard {
 	struct expiry expiry;
 	size_t unmarked_extent_bytes[ARENA_PARTS]; /* appended since the log of entries was marked */
 	size_t dirty_pages_most;  /* of the index, between two marks */
+	uint64_t opened_bytes;    /* of segments, since policy/probation.c looked for signs that pages are taken */
 	uint64_t span_cap_bytes, span_cap_until_ns; /* address space that there turned out to be, until then; 0: enough */
 	uint64_t in_vain_until_ns; /* until then no others make room for a mapping of its own: it gained nothing */
-	bool making_space, evicting, evicting_thin, closed;
+	bool making_space, evicting_thin, closed;
 	bool marks_due; /* appended to since, a log may have a batch to mark: shard_mark() */
 	uint64_t evicting_serial; /* of the segment that is emptied to keep max_bytes */
 	uint64_t held_bytes;      /* as last added to the cache's */
@@ -109,29 +110,12 @@ static inline enum segment_kind shard_extent_kind(const struct shard *shard, siz
 	return length > shard->arena.segment_bytes / 4 ? SEGMENT_WHOLE : SEGMENT_EXTENTS;
 }
 
-/*
- * policy/evict.c, where there is a max_bytes: evicts until it is kept; is more held than that, though what is dead was given
- * back?
- */
-void shard_evict(struct cache *cache, struct shard *shard, uint64_t newest_place);
-bool shard_is_over(struct cache *cache, struct shard *shard);
-/* policy/sweep.c. Counts what is live in a segment of values anew, and retires it if that is nothing. */
-void shard_audit_segment(struct cache *cache, struct shard *shard, struct segment *segment);
-/* After signs of drops: that for some segments, in turn. A round is due after so many: dropped entries found, or a page of them. */
+/* Signs of drops after which a round of the audit is due: dropped entries that were found, or a page of them (policy/sweep.h). */
 enum { AUDIT_DUE = 64 };
-void shard_audit(struct cache *cache, struct shard *shard, unsigned most);
 /* Did others go for the mapping of a large value a moment ago, without gain? Then none do. */
 static inline bool shard_is_in_vain(const struct shard *shard)
 {
 	return shard->in_vain_until_ns != 0 && prim_now_coarse_ns() < shard->in_vain_until_ns;
 }
-/* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
-void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
-
-/* cache/pin.c. Both take the lock over and give it back, but not in between. PIN_RETRY: look the entry up once more. */
-enum { PIN_RETRY = 1 };
-int cache_share_pin(struct cache *cache, struct shard *shard, struct pin *of, size_t value_bytes, struct cache_pin *pin);
-int cache_take_pin(struct cache *cache, struct shard *shard, struct segment *segment, unsigned char *address,
-		   size_t value_bytes, const uint16_t *witnesses, struct cache_sink *sink, struct cache_pin *pin);
 
 #endif

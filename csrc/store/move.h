@@ -11,14 +11,6 @@
 
 #include "store/internal.h"
 
-enum sweep_reason {
-	SWEEP_EVICT, /* max_bytes is exceeded */
-	SWEEP_CLEAN, /* the segment is needed again */
-	SWEEP_JUDGE, /* its entries' probation is over */
-	SWEEP_TIDY,  /* few of its entries live */
-	SWEEP_EXPIRED, /* some expired; the others stay where they are */
-};
-
 /* The entry that begins at start, if the index still leads to it. */
 bool shard_find_live(struct cache *cache, struct shard *shard, struct segment *segment, size_t start,
 		     struct found *found);
@@ -45,22 +37,5 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
 			 const struct entry_extent *extent, enum leave why);
 bool range_is_resident(const unsigned char *address, size_t bytes);
-
-/* policy/sweep.c: a part of a segment of entries is gone through; at its end, a sealed one is retired. */
-void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason);
-/* The same for what expired; swept: how far. True: it came to the end, and the segment is there still. */
-bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept);
-
-/*
- * policy/census.c: counts the pages of a sealed segment that nobody uses. A value that lost some is forgotten; a segment
- * that lost all is retired.
- */
-void shard_count_pages(struct cache *cache, struct shard *shard, struct segment *segment);
-
-/* policy/tidy.c: does an entry stand for a page or more, on average? */
-bool shard_entries_are_dear(const struct shard *shard);
-/* Notes a segment of such entries to be emptied, if few of them live; and takes a step in emptying what was noted. */
-void shard_note_thin(struct shard *shard, const struct segment *segment);
-void shard_tidy(struct cache *cache, struct shard *shard);
 
 #endif

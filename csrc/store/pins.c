@@ -67,7 +67,7 @@ void pins_remove(struct pins *pins, struct pin *pin)
 {
 	struct pin **at = bucket_of(pins, pin->address);
 
-	DRP_ASSERT(!pin->resting && !pin->in_window && pins->pin_count > 0 && pins->pinned_bytes >= pin->bytes);
+	DRP_ASSERT(!pin->deferred && !pin->in_ring && pins->pin_count > 0 && pins->pinned_bytes >= pin->bytes);
 	while (*at != pin)
 		at = &(*at)->next;
 	*at = pin->next;
@@ -76,27 +76,27 @@ void pins_remove(struct pins *pins, struct pin *pin)
 	free(pin);
 }
 
-void pins_rest(struct pins *pins, struct pin *pin)
+void pins_defer(struct pins *pins, struct pin *pin)
 {
-	DRP_ASSERT(!pin->resting && pins->pinned_bytes >= pin->bytes);
-	pin->resting = true;
-	pin->segment->resting++;
+	DRP_ASSERT(!pin->deferred && pins->pinned_bytes >= pin->bytes);
+	pin->deferred = true;
+	pin->segment->deferred++;
 	pins->pinned_bytes -= pin->bytes;
-	pins->resting_bytes += pin->bytes;
+	pins->deferred_bytes += pin->bytes;
 }
 
-void pins_wake(struct pins *pins, struct pin *pin)
+void pins_take_up(struct pins *pins, struct pin *pin)
 {
-	DRP_ASSERT(pin->resting && pin->segment->resting > 0 && pins->resting_bytes >= pin->bytes);
-	pin->resting = false;
-	pin->segment->resting--;
+	DRP_ASSERT(pin->deferred && pin->segment->deferred > 0 && pins->deferred_bytes >= pin->bytes);
+	pin->deferred = false;
+	pin->segment->deferred--;
 	pins->pinned_bytes += pin->bytes;
-	pins->resting_bytes -= pin->bytes;
+	pins->deferred_bytes -= pin->bytes;
 }
 
 void pins_begin_free(struct pin *pin)
 {
-	DRP_ASSERT(pin->count == 0 && !pin->resting);
+	DRP_ASSERT(pin->count == 0 && !pin->deferred);
 	pin->state = PIN_FREEING;
 	pin->useless = pin->forgotten && pin->segment->kind == SEGMENT_EXTENTS;
 }

@@ -5,7 +5,7 @@
  *
  *   absent --take--> PINNING --(pages dirtied, witnesses there)--> HELD --count 0--> FREEING --(marked)--> absent
  *                                   |                              |  ^ |               ^
- *                                   +---(a page was gone)--> absent  | +- resting -----+   (policy/window.c)
+ *                                   +---(a page was gone)--> absent  | +- deferred ----+   (store/deferred.h)
  *
  * While a pin is PINNING or FREEING, its pages are touched outside the lock by the one who set that state; others wait
  * for the shard's condition variable. So a page is never marked droppable under somebody who was told that it is held.
@@ -27,7 +27,7 @@ enum pin_state { PIN_PINNING, PIN_HELD, PIN_FREEING };
 
 struct pin {
 	struct pin *next;
-	struct pin *ring_next, *ring_previous; /* of the window, under its lock too; the first also of those that leave */
+	struct pin *ring_next, *ring_previous; /* of store/deferred.c, under its lock too; the first also of those that leave */
 	void *copy;                            /* while a fork is under way: of its pages, where they could not be kept */
 	struct cache *cache;                   /* the pin has a reference to it */
 	struct segment *segment;
@@ -36,9 +36,9 @@ struct pin {
 	uint32_t count;
 	unsigned shard;
 	uint8_t state;
-	bool in_window; /* is in the ring */
-	bool resting;   /* HELD, and in the ring, without holders */
-	bool used;      /* was taken up again since the window's hand came by */
+	bool in_ring;   /* of store/deferred.c */
+	bool deferred;  /* HELD, and in the ring, without holders */
+	bool used;      /* was taken up again since the hand came by */
 	bool forgotten; /* the entry is gone: give the pages back when the last holder lets go */
 	bool useless;   /* FREEING: it was so from the start, and its pages need not be marked first */
 };
@@ -47,8 +47,8 @@ struct pins {
 	struct pin **buckets;
 	size_t bucket_count; /* a power of two, or 0 before the first pin */
 	size_t pin_count;
-	size_t pinned_bytes, resting_bytes;
-	struct pin *leaving; /* FREEING, out of the window: whoever gives up the lock gives their pages back (shard_unlock()) */
+	size_t pinned_bytes, deferred_bytes;
+	struct pin *leaving; /* FREEING, in no ring: whoever gives up the lock gives their pages back (shard_unlock()) */
 };
 
 struct pin *pins_find(const struct pins *pins, const void *address);
@@ -56,8 +56,8 @@ struct pin *pins_find(const struct pins *pins, const void *address);
 struct pin *pins_add(struct pins *pins, struct segment *segment, void *address, size_t bytes);
 void pins_remove(struct pins *pins, struct pin *pin);
 /* Its last holder left and it stays; it has one again, or is to be freed. */
-void pins_rest(struct pins *pins, struct pin *pin);
-void pins_wake(struct pins *pins, struct pin *pin);
+void pins_defer(struct pins *pins, struct pin *pin);
+void pins_take_up(struct pins *pins, struct pin *pin);
 /* Nobody holds it any more: FREEING from now on. */
 void pins_begin_free(struct pin *pin);
 void pins_destroy(struct pins *pins);

@@ -15,9 +15,8 @@
 #include <string.h>
 
 #include "store/internal.h"
-#include "policy/probation.h"
 #include "store/move.h"
-#include "policy/window.h"
+#include "store/deferred.h"
 #include "os/drp_assert.h"
 #include "os/hash.h"
 #include "log/witness.h"
@@ -32,7 +31,6 @@ enum {
 	INDEX_DIRTY_PAGES = 256,
 	SHARD_DIRTY_LEAST = 64,
 	INDEX_SPARSE_SHARE = 8, /* of the slots are taken: a third to two thirds are, as a rule */
-	IN_VAIN_NS = 1000000000, /* the same for a mapping of its own, for which others were given up and nothing was gained */
 };
 
 /* A live entry less in a segment that the caller cannot retire at this point: shard_retire_emptied() does later. */
@@ -208,8 +206,8 @@ static void retire(struct cache *cache, struct shard *shard, struct segment *seg
 	segment->live_count = 0;
 	if (segment->kind == SEGMENT_EXTENTS)
 		rewrite_leave(shard, segment->serial);
-	if (segment->resting > 0)
-		window_retire(shard, segment);
+	if (segment->deferred > 0)
+		deferred_retire(shard, segment);
 	arena_retire(&shard->arena, segment);
 	cache_account(cache, shard);
 }
@@ -229,7 +227,7 @@ void shard_retire_expired(struct cache *cache, struct shard *shard, struct segme
 
 void shard_empty(struct cache *cache, struct shard *shard)
 {
-	window_empty(shard);
+	deferred_empty(shard);
 	shard->counts.cleared += shard_entries(shard);
 	index_clear(&shard->index);
 	arena_begin_emptying(&shard->arena);
@@ -262,24 +260,24 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	if (!segment)
 		return;
 	struct pin *pin = pins_find(&shard->pins, address);
-	bool rested = false;
+	bool was_deferred = false;
 	if (pin) {
 		pin->forgotten = true; /* seen to by who lets it go */
-		rested = pin->resting && shard->making_space; /* the space is needed now */
-		if (pin->resting && !rested)
-			window_let_go(shard, pin);
+		was_deferred = pin->deferred && shard->making_space; /* the space is needed now */
+		if (pin->deferred && !was_deferred)
+			deferred_free(shard, pin);
 	}
-	if (rested) { /* its pages are not marked */
-		window_forget(shard, pin);
+	if (was_deferred) { /* its pages are not marked */
+		deferred_forget(shard, pin);
 		pin = NULL;
 		segment->dirty |= segment->kind == SEGMENT_WHOLE;
 	}
-	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && (rested || !shard->probation.judging);
-	const bool may_stay = to_give && !rested && why != LEAVE_DROPPED;
+	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && (was_deferred || !shard->probation.judging);
+	const bool may_stay = to_give && !was_deferred && why != LEAVE_DROPPED;
 	if (!may_stay || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
 		if (to_give && prim_purge(address, bytes) == DRP_OK)
 			rewrite_note_absent(shard, segment, extent->page, bytes / page);
-		else if (to_give && rested && prim_mark(address, bytes) != DRP_OK) /* others were marked long ago */
+		else if (to_give && was_deferred && prim_mark(address, bytes) != DRP_OK) /* others were marked long ago */
 			segment->dirty = true;
 		arena_note_purged(&shard->arena, segment, bytes / page);
 		arena_note_given_back(&shard->arena, segment, bytes / page);
@@ -539,79 +537,30 @@ static bool may_append(struct segment *head)
 	return head->used - head->marked < head->length / MARK_SHARE * UNMARKED_BATCHES || arena_mark(head, false) == DRP_OK;
 }
 
-/* About how much address space a mapping of that length wants that is not there: by halves of it, tried. */
-static size_t missing_space(size_t length)
-{
-	const size_t page = prim_page_size();
-	void *tried;
-
-	for (size_t there = length / 2 & ~(page - 1); there > 0; there = there / 2 & ~(page - 1)) {
-		if (prim_map(PRIM_PLAIN, there, 0, &tried) != DRP_OK)
-			continue;
-		prim_best_effort(prim_unmap(tried, there)); /* all of a mapping: cannot fail */
-		return length - there;
-	}
-	return length;
-}
-
-/* Where all segments of a kind are heads, one is sealed, so that it can be emptied and opened again. False: they are in use. */
-static bool seal_a_head(struct arena *arena, enum segment_kind kind)
-{
-	for (struct segment *segment = NULL; (segment = arena_next(arena, segment)) != NULL;)
-		if (segment->kind == kind && segment->state == SEGMENT_OPEN && segment->users == segment->resting) {
-			arena_seal(arena, segment);
-			return true;
-		}
-	return false;
-}
-
 /*
- * arena_open(), and where there is no more address space (RLIMIT_AS, 32 bits, vm.max_map_count) than what is mapped: older
- * segments make room. It is tried again after a while, for the limit may be lifted. Where a large part of the cache would have
- * to go for one value, or nothing was gained when others went for one, it does not get in, and nothing changes.
+ * DRP_NO_MEMORY: there is no more address space (RLIMIT_AS, 32 bits, vm.max_map_count) than what is mapped, or no number. Who
+ * appends may win some back (policy/space.h) and try again.
  */
 static int open_segment(struct cache *cache, struct shard *shard, enum arena_part part, unsigned life,
 			enum segment_kind kind, size_t length, struct segment **out)
 {
 	struct arena *arena = &shard->arena;
 	struct segment *head = kind == SEGMENT_ENTRIES ? arena->logs[part].entries[life] : NULL;
-	int status;
 
 	if (head && mark_entries(shard, head, true) != DRP_OK)
 		return DRP_REFUSED; /* see may_append() */
-	probation_look(cache, shard, kind == SEGMENT_WHOLE ? length : arena->segment_bytes);
+	shard->opened_bytes += kind == SEGMENT_WHOLE ? length : arena->segment_bytes;
 	/* What is sealed now and holds nothing: nothing of it will leave any more, and take it along. */
 	struct segment *full = kind == SEGMENT_EXTENTS ? arena->logs[part].extents : NULL;
 	if (full && full->live_count == 0 && full->users == 0)
 		shard_retire(cache, shard, full);
 	else if (full && full->live_count == 0)
-		shard->emptied = true; /* what rests in it is on its way out */
+		shard->emptied = true; /* what is deferred in it is on its way out */
 	if (head && head->live_count == 0)
 		shard->emptied = true;
 	for (size_t pages = 2 * shard->index.page_count; !arena_has_number(arena) && pages > 0; pages--)
 		shard_scrub(shard); /* a whole round and what is left of this one: then all numbers without a segment are free */
-	status = arena_open(arena, part, life, kind, length, out);
-	/* Not while a segment is being emptied: it could be that one that goes, with the entry that is on its way. */
-	const bool is_emptying = shard->making_space || shard->evicting || shard->probation.judging;
-	if (status != DRP_NO_MEMORY || is_emptying || arena->mapped_bytes == 0)
-		return status;
-	const size_t wanted = kind == SEGMENT_WHOLE ? length : arena->segment_bytes;
-	const size_t missing = arena_has_number(arena) ? missing_space(wanted) : wanted;
-	if (kind == SEGMENT_WHOLE && (missing > arena->mapped_bytes / 2 || shard_is_in_vain(shard)))
-		return status;
-	shard->span_cap_bytes = arena->mapped_bytes + wanted - missing;
-	shard->span_cap_until_ns = prim_now_ns() + SPAN_CAP_NS;
-	for (;;) {
-		shard_make_space(cache, shard, kind, length, true);
-		arena_bury(arena_take_doomed(arena)); /* under the lock for once: the address space is needed now */
-		status = arena_open(arena, part, life, kind, length, out);
-		shard->span_cap_bytes = arena->mapped_bytes;
-		if (status != DRP_NO_MEMORY || kind == SEGMENT_WHOLE || !seal_a_head(arena, kind))
-			break;
-	}
-	if (status == DRP_NO_MEMORY && kind == SEGMENT_WHOLE)
-		shard->in_vain_until_ns = prim_now_ns() + IN_VAIN_NS;
-	return status;
+	return arena_open(arena, part, life, kind, length, out);
 }
 
 /*

@@ -11,7 +11,7 @@
 
 #include "cache/cache.h"
 #include "cache_client.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
 #include "check.h"
 
 static void calls_drop_pages(struct cache *cache, uint64_t seed);
@@ -117,7 +117,7 @@ static inline void call_one(struct cache *cache, uint64_t version)
 		int status = cache_drop(cache, 0.3, version, &drop);
 		CHECK(status == DRP_OK || status == DRP_SYSTEM);
 	} else if (what < 98) {
-		(void)window_release();
+		(void)unpin_all();
 	} else if (what < 99) {
 		(void)cache_contains(cache, &key, sizeof(key));
 	} else {

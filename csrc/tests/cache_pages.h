@@ -102,8 +102,8 @@ static inline bool pins_are_counted(const struct cache *cache)
 		size_t pinned = 0, resting = 0;
 		for (size_t k = 0; k < pins->bucket_count; k++)
 			for (const struct pin *pin = pins->buckets[k]; pin; pin = pin->next)
-				*(pin->resting ? &resting : &pinned) += pin->bytes;
-		right &= CHECK_EQ(pinned, pins->pinned_bytes) && CHECK_EQ(resting, pins->resting_bytes);
+				*(pin->deferred ? &resting : &pinned) += pin->bytes;
+		right &= CHECK_EQ(pinned, pins->pinned_bytes) && CHECK_EQ(resting, pins->deferred_bytes);
 	}
 	return right;
 }

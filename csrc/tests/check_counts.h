@@ -71,7 +71,7 @@ static inline void check_segment(struct shard *shard, const struct counted *coun
 	CHECK(counted->bytes <= segment->live_bytes);
 	if (segment->kind == SEGMENT_ENTRIES && told)
 		CHECK_EQ(counted->count, segment->live_count);
-	CHECK(segment->users == segment->resting);
+	CHECK(segment->users == segment->deferred);
 	CHECK(segment->used <= segment->length && segment->purged_pages <= segment->length / prim_page_size());
 	if (!shard->emptied)
 		CHECK(segment->state != SEGMENT_SEALED || segment->live_count > 0);

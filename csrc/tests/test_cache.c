@@ -14,7 +14,7 @@
 #include "cache_client.h"
 #include "store/internal.h"
 #include "policy/yield.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
 #include "check.h"
 
 enum { SCALE = CHECK_LESS ? 1 : 4 };
@@ -334,12 +334,12 @@ static void *storm_dropper(void *argument)
 			atomic_fetch_add(&storm->failed, 1);
 		if (seed % 4 == 0)
 			(void)cache_give_back(1 << 18);
-		(void)window_release();
+		(void)unpin_all();
 	}
 	return NULL;
 }
 
-/* Caches come and go meanwhile; what rests in them does so in the one window of the process. */
+/* Caches come and go meanwhile; their deferred pins are in the one ring of the process. */
 static void *storm_visitor(void *argument)
 {
 	struct storm *storm = argument;

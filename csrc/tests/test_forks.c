@@ -9,6 +9,7 @@
  *
  * Where a lock is held a fork waits, and its child sees what it would see at the next point.
  */
+#include "store/deferred.h"
 #include "cache/cache.h"
 
 #include <pthread.h>
@@ -23,7 +24,7 @@
 #include "cache_on_fake.h"
 #include "cache_pages.h"
 #include "cache/update.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
 #include "check.h"
 #include "prim_fake.h"
 
@@ -95,7 +96,7 @@ static void fill(void)
 	CHECK_EQ(pin_key(HELD_ALONE, &scene.held[1]), DRP_OK);
 	CHECK_EQ(client_get(scene.cache, &sink, RESTS_BESIDE, GET_PIN, &version, &wrong), DRP_OK);
 	CHECK_EQ(client_get(scene.cache, &sink, RESTS_ALONE, GET_PIN, &version, &wrong), DRP_OK);
-	CHECK_EQ(window_bytes(), (3 + 7) * PAGE);
+	CHECK_EQ(deferred_bytes(), (3 + 7) * PAGE);
 	REQUIRE(scene.held[0].cache && scene.held[1].cache);
 }
 
@@ -319,7 +320,7 @@ static void operate(enum operation operation)
 	case SETTLE: CHECK_EQ(cache_settle(scene.cache), DRP_OK); break;
 	case CLEAR: CHECK_EQ(cache_clear(scene.cache), DRP_OK); break;
 	case DROP: CHECK_EQ(cache_drop(scene.cache, 1.0, 1, &drop), DRP_OK); break;
-	case RELEASE: (void)window_release(); break;
+	case RELEASE: (void)unpin_all(); break;
 	case TOUCH_SMALL: touch(1); touch(1); break;
 	case TOUCH_BESIDE: touch(FREE_BESIDE); touch(HELD_BESIDE); break;
 	case TOUCH_ALONE: touch(FREE_ALONE); touch(RESTS_ALONE); break;
@@ -466,7 +467,7 @@ static void goes_with_its_creator(void)
 	cache_unpin(&scene.held[1]);
 	cache_unref(scene.cache);
 	CHECK_EQ(fake_mappings(), 0);
-	CHECK_EQ(window_bytes(), 0);
+	CHECK_EQ(deferred_bytes(), 0);
 
 	/* Held longer than the cache is, over a fork. */
 	begin(false, false);
@@ -479,7 +480,7 @@ static void goes_with_its_creator(void)
 	CHECK(is_value(pin.value, key, 1));
 	cache_unpin(&pin);
 	CHECK_EQ(fake_mappings(), 0);
-	CHECK_EQ(window_bytes(), 0);
+	CHECK_EQ(deferred_bytes(), 0);
 	if (child == 0)
 		_exit(check_failures() > 0);
 	end_child(child);

@@ -4,6 +4,7 @@
  *   the fake tells of a group with a limit of 100 MB: short of memory (nothing is free), or with half of it free
  *   FREE --drops are found while it is short--> SHORT --bytes come in while it is free--> FREE      (policy/probation.h)
  */
+#include "policy/sweep.h"
 #include "cache/cache.h"
 
 #include "cache_client.h"

@@ -8,13 +8,14 @@
  */
 #include <string.h>
 
+#include "policy/sweep.h"
 #include "cache_client.h"
 #include "cache/fill.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "cache_on_fake.h"
 #include "cache/update.h"
-#include "policy/window.h"
+#include "policy/unpin.h"
 #include "check.h"
 #include "check_counts.h"
 #include "os/hash.h"
@@ -315,9 +316,9 @@ static void a_value_is_pinned_and_given_back(void)
 	CHECK(is_dirty(address) && is_dirty(address + 2 * PAGE));
 	CHECK_EQ(segment->users, 1);
 	cache_unpin(&held);
-	CHECK(pins_find(&shard->pins, address) == pin && pin->resting);
+	CHECK(pins_find(&shard->pins, address) == pin && pin->deferred);
 	CHECK(is_dirty(address));
-	CHECK(window_release());
+	CHECK(unpin_all());
 	CHECK(!pins_find(&shard->pins, address));
 	CHECK(!is_dirty(address) && !is_dirty(address + 2 * PAGE));
 	CHECK_EQ(segment->users, 0);

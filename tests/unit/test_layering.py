@@ -135,23 +135,6 @@ FLOORS = {
 }
 """The folders of the core, and what each may know of."""
 
-# What is left of a time without floors: a shard that opens a segment asks the policies for space, and it tells the
-# window of pins that go. Nothing may be added, and what is mended is to be taken out of these two tables.
-INCLUDES_TO_MEND = {
-    ("store/internal.h", "cache/cache.h"),
-    ("store/shard.c", "policy/probation.h"),
-    ("store/shard.c", "policy/window.h"),
-}
-CALLS_TO_MEND = {
-    ("store/shard", "probation_look"),
-    ("store/shard", "shard_make_space"),
-    ("store/shard", "window_empty"),
-    ("store/shard", "window_forget"),
-    ("store/shard", "window_let_go"),
-    ("store/shard", "window_retire"),
-}
-
-
 def test_a_file_of_the_core_includes_its_own_floor_and_those_below() -> None:
     wrong = set()
     for path in sources(*(f"csrc/{floor}" for floor in FLOORS)):
@@ -160,7 +143,7 @@ def test_a_file_of_the_core_includes_its_own_floor_and_those_below() -> None:
             other = target.parent.name
             if other in FLOORS and other != floor and other not in FLOORS[floor]:
                 wrong.add((f"{floor}/{path.name}", f"{other}/{target.name}"))
-    assert wrong == INCLUDES_TO_MEND
+    assert wrong == set()
 
 
 def test_a_function_of_the_core_calls_its_own_floor_and_those_below() -> None:
@@ -184,7 +167,7 @@ def test_a_function_of_the_core_calls_its_own_floor_and_those_below() -> None:
             other = defined[name].split("/")[0]
             if other != floor and other not in FLOORS[floor]:
                 wrong.add((file, name))
-    assert wrong == CALLS_TO_MEND
+    assert wrong == set()
 
 
 @pytest.mark.parametrize("path", sources(*MAPPED_FOLDERS), ids=relative)

@@ -1,5 +1,5 @@
 /*
- * test_window.c - pins that stay without holders, on prim_fake: what rests, how much of it, and what makes it go.
+ * test_unpin.c - pins that stay without holders, on prim_fake: what rests, how much of it, and what makes it go.
  *
  * The fake forgets which pages are marked when they are pinned, and drops none that is not marked: so a value that
  * outlives fake_drop() rests, and one that does not was given back.
@@ -73,7 +73,7 @@ static void rests_after_its_last_holder(void)
 		const size_t calls = fake_calls();
 		CHECK(cache_unpin_quick(&pins[0]));
 		CHECK_EQ(held(cache), PAGES_BYTES);
-		if (!cache_unpin_quick(&pins[1])) { /* enters the window: the first time only */
+		if (!cache_unpin_quick(&pins[1])) { /* enters the ring: the first time only */
 			CHECK_EQ(round, 0);
 			cache_unpin(&pins[1]);
 		}

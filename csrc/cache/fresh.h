@@ -1,5 +1,5 @@
 /*
- * store/fresh.h - what each call that asks for a key begins with: is it there, and has it not expired? Under the shard's lock.
+ * cache/fresh.h - what each call that asks for a key begins with: is it there, and has it not expired? Under the shard's lock.
  *
  *   shard_find() --found--> expired? --no--> fresh --all of its pages there?--> whole
  *                              '--yes: it leaves       '--no: it leaves, as dropped
@@ -11,6 +11,7 @@
 
 #include "store/clock.h"
 #include "store/internal.h"
+#include "cache/cache.h"
 
 static inline bool entry_is_expired(struct cache *cache, const struct entry *entry)
 {
