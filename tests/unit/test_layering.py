@@ -135,6 +135,7 @@ FLOORS = {
 }
 """The folders of the core, and what each may know of."""
 
+
 def test_a_file_of_the_core_includes_its_own_floor_and_those_below() -> None:
     wrong = set()
     for path in sources(*(f"csrc/{floor}" for floor in FLOORS)):
