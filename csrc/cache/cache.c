@@ -11,7 +11,7 @@
 #include "policy/cost.h"
 #include "cache/fork.h"
 #include "store/clock.h"
-#include "cache/fresh.h"
+#include "cache/small.h"
 #include "store/internal.h"
 #include "policy/room.h"
 #include "cache/update.h"
@@ -295,6 +295,16 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED);
 }
 
+/* Most look-ups find a small entry in its home bucket. */
+static inline int get_small(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+			    struct cache_sink *sink, struct cache_about *about)
+{
+	uint64_t *bucket = index_home(&shard->index, hash), *slot = bucket ? index_home_slot(bucket, hash) : NULL;
+	struct segment *segment = slot ? small_segment(shard, slot) : NULL;
+
+	return segment ? small_get(cache, shard, segment, slot, hash, key, key_bytes, sink, about) : SMALL_OTHER;
+}
+
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
 	      struct cache_pin *pin, struct cache_about *about)
 {
@@ -310,6 +320,10 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		status = DRP_CLOSED;
 		goto out;
 	}
+	status = get_small(cache, shard, hash, key, key_bytes, sink, about);
+	if (status != SMALL_OTHER)
+		goto out;
+	status = DRP_MISS;
 	for (int tries = 0; tries < GET_RETRIES; tries++) {
 		int cause = find_fresh(cache, shard, hash, key, key_bytes, &found);
 		if (cause >= 0) {

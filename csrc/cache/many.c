@@ -9,16 +9,13 @@
  */
 #include "cache/many.h"
 
-#include "policy/cost.h"
 #include "policy/expire.h"
 #include "store/clock.h"
-#include "cache/fresh.h"
+#include "cache/small.h"
 #include "policy/room.h"
 #include "policy/yield.h"
 #include "os/drp_assert.h"
-#include "log/entry_small.h"
 #include "os/hash.h"
-#include "store/index_home.h"
 
 enum { LOCK_BYTES = 32 * 1024 /* copied under a lock before it is given up: 2 us at 16 GB/s */ };
 
@@ -31,70 +28,25 @@ static void find_slots(const struct shard *shard, struct cache_wanted *wanted, c
 		struct cache_wanted *one = &wanted[order[i]];
 		if (!one->slot || !(one->slot = index_home_slot(one->slot, one->hash)))
 			continue;
-		const uint64_t place = index_load(one->slot) & INDEX_PLACE_MASK;
-		one->segment = arena_segment(&shard->arena, arena_place_number(place));
-		if (one->segment) {
-			const unsigned char *at = one->segment->base + arena_place_offset(place);
-			__builtin_prefetch(at);
-			__builtin_prefetch(at + 64);
-		} else {
+		one->segment = small_segment(shard, one->slot);
+		if (!one->segment)
 			one->slot = NULL;
-		}
 	}
 }
 
-/* Of 8 to 16 bytes, as many keys are, two words are compared; a call costs three times as much. */
-static inline bool is_same_key(const unsigned char *a, const unsigned char *b, size_t bytes)
-{
-	uint64_t words[4];
-
-	if (bytes < 8 || bytes > 16)
-		return memcmp(a, b, bytes) == 0;
-	memcpy(&words[0], a, 8);
-	memcpy(&words[1], b, 8);
-	memcpy(&words[2], a + bytes - 8, 8);
-	memcpy(&words[3], b + bytes - 8, 8);
-	return words[0] == words[1] && words[2] == words[3];
-}
-
-/* False: it is not where the slot says, or no small entry, or has expired or gone: look_up() finds out. Nothing was noted. */
+/* False: look_up() finds out. Nothing was noted. */
 static bool copy_small(struct cache *cache, struct shard *shard, struct cache_wanted *wanted)
 {
-	void *meta = NULL, *value = NULL;
-	struct entry_small entry;
+	struct cache_about about;
 
 	if (!wanted->slot)
 		return false;
-	struct segment *segment = wanted->segment;
-	const uint64_t place = index_load(wanted->slot) & INDEX_PLACE_MASK;
-	const size_t offset = arena_place_offset(place);
-	/* Its page of the index may have been begun anew since: index_home_set_hot(). */
-	if (arena_place_number(place) != segment->number || segment->kind != SEGMENT_ENTRIES || segment_is_gone(segment, offset))
+	const int status = small_get(cache, shard, wanted->segment, wanted->slot, wanted->hash, wanted->key, wanted->key_bytes,
+				     wanted->sink, &about);
+	if (status == SMALL_OTHER)
 		return false;
-	if (!entry_small_open(segment->base, segment->used, offset, arena_stamp(segment->number), &entry) ||
-	    entry.key_bytes != wanted->key_bytes || !is_same_key(entry.key, wanted->key, entry.key_bytes) ||
-	    (entry.expires_ns != 0 && entry.expires_ns <= cache_now_ns(cache)))
-		return false;
-	prim_step();
-	if (wanted->sink->reserve(wanted->sink, entry.kind, entry.meta_bytes, entry.value_bytes, &meta, &value) != 0) {
-		wanted->status = DRP_REFUSED;
-		return true;
-	}
-	if (entry.meta_bytes > 0)
-		memcpy(meta, entry.key + entry.key_bytes, entry.meta_bytes);
-	prim_step();
-	if (entry.value_bytes > 0)
-		memcpy(value, entry.key + entry.key_bytes + entry.meta_bytes, entry.value_bytes);
-	if (!entry_small_intact(segment->base, offset, arena_stamp(segment->number)))
-		return false;
-	wanted->status = DRP_OK;
-	wanted->place = entry_name(segment, offset);
-	/* As note_found() does; all of a small entry is in one page. */
-	if (cache->config.max_bytes || segment->part == ARENA_PROBATION)
-		index_home_set_hot(&shard->index, wanted->hash, wanted->slot);
-	segment_note_used(segment, offset, offset + 1);
-	shard->hits++;
-	cost_note_hit(shard, entry.cost_ns);
+	wanted->status = status;
+	wanted->place = about.place;
 	return true;
 }
 

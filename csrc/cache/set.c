@@ -23,7 +23,7 @@
 #include "policy/space.h"
 #include "policy/sweep.h"
 #include "store/clock.h"
-#include "cache/fresh.h"
+#include "cache/small.h"
 #include "policy/room.h"
 #include "policy/yield.h"
 #include "os/drp_assert.h"
@@ -138,6 +138,25 @@ static int write_extent(struct store *store, uint16_t *witnesses)
 	return DRP_REFUSED; /* it would not be droppable, or is gone */
 }
 
+/* Where the older one is a small entry, as most are, and in its home bucket. False: nothing was done. */
+static bool replace_small(struct store *store, uint64_t place)
+{
+	struct shard *shard = store->shard;
+	const struct index_home *home = &store->home;
+	struct segment *segment = home->alike && home->changes == shard->index.changes ? small_segment(shard, home->alike) : NULL;
+	struct entry_small older;
+
+	if (!segment)
+		return false;
+	struct index_cursor cursor = index_home_cursor(&shard->index, home, store->hash);
+	const size_t offset = arena_place_offset(cursor.place);
+	if (!small_find(segment, cursor.place, store->key, store->key_bytes, &older) ||
+	    !entry_small_intact(segment->base, offset, arena_stamp(segment->number)))
+		return false;
+	size_t start;
+	return shard_replace(store->cache, shard, &cursor, entry_place(offset, older.bytes, &start) - offset, place);
+}
+
 /* Puts an appended entry into the index, in the place of the key's older one if there is one. */
 static int publish(struct store *store, uint64_t place)
 {
@@ -147,6 +166,11 @@ static int publish(struct store *store, uint64_t place)
 	struct entry_extent extent;
 	uint64_t displaced;
 
+	if (index_home_is_free(&shard->index, &store->home) &&
+	    index_home_insert(&shard->index, &store->home, store->hash, place))
+		return DRP_OK;
+	if (replace_small(store, place))
+		return DRP_OK;
 	if (shard_find(cache, shard, store->hash, store->key, store->key_bytes, &older) < 0) {
 		const size_t older_bytes = found_end(&older) - older.offset;
 		if (older.entry.flags & ENTRY_EXTENT) {
@@ -164,13 +188,16 @@ static int publish(struct store *store, uint64_t place)
 }
 
 /* What publish() will read: the entry that stands there now comes from memory while the new one is written. */
-static void prefetch_older(const struct shard *shard, uint64_t hash)
+static void look_at_home(struct store *store)
 {
-	const uint64_t place = shard->closed ? 0 : index_peek(&shard->index, hash);
-	const struct segment *segment = place ? arena_segment(&shard->arena, arena_place_number(place)) : NULL;
+	const struct shard *shard = store->shard;
 
-	if (segment)
-		__builtin_prefetch(segment->base + arena_place_offset(place));
+	store->home = (struct index_home){0};
+	if (shard->closed)
+		return;
+	store->home = index_home_look(&shard->index, store->hash);
+	if (store->home.alike)
+		(void)small_segment(shard, store->home.alike);
 }
 
 /* An entry that could not be stored for want of memory: the older one of its key must not stand in for it. */
@@ -294,7 +321,7 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 	uint64_t place = 0;
 
 	pthread_mutex_lock(&shard->lock);
-	prefetch_older(shard, store->hash);
+	look_at_home(store);
 	status = check_conditions(store, update, status);
 	if (status == DRP_OK)
 		status = append(store, &place);

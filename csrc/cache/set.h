@@ -10,6 +10,7 @@
 #define DRP_CACHE_SET_H
 
 #include "cache/update.h"
+#include "store/index_home.h"
 #include "store/internal.h"
 
 struct store {
@@ -29,6 +30,7 @@ struct store {
 	bool is_resident; /* those pages were written before: to be touched after the mark */
 	const struct drp_part *parts; /* of the entry: key, meta, and either the value or extent and witnesses */
 	size_t part_count;
+	struct index_home home; /* what the index said when the lock was taken */
 };
 
 /* Under the lock. What an append left to be done: signs of drops, marks, max_bytes, segments that were emptied. */

@@ -33,7 +33,8 @@ struct entry_small_lengths {
 struct entry_small {
 	const unsigned char *key; /* meta and value behind it */
 	size_t key_bytes, meta_bytes, value_bytes;
-	uint64_t expires_ns, cost_ns; /* 0: never; unknown */
+	size_t bytes; /* all of it, without the head of its piece */
+	uint64_t expires_ns, cost_ns, version; /* 0: never; unknown; none */
 	uint8_t kind;
 };
 
@@ -62,7 +63,7 @@ static inline bool entry_small_open(const unsigned char *base, size_t end, size_
 	prim_step();
 	if (piece.stamp != stamp || (piece.flags & (wanted | ENTRY_EXTENT)) != wanted || piece.length > end - start - sizeof(piece))
 		return false;
-	entry->expires_ns = entry->cost_ns = 0;
+	entry->expires_ns = entry->cost_ns = entry->version = 0;
 	if (piece.flags & ENTRY_EXTRAS) {
 		head_bytes += 8 * (size_t)__builtin_popcount(piece.flags & ENTRY_EXTRAS);
 		if (head_bytes > piece.length)
@@ -70,10 +71,15 @@ static inline bool entry_small_open(const unsigned char *base, size_t end, size_
 		const unsigned char *extra = at + sizeof(lengths);
 		if (piece.flags & ENTRY_TTL)
 			memcpy(&entry->expires_ns, extra, sizeof(entry->expires_ns));
+		extra += piece.flags & ENTRY_TTL ? 8 : 0;
 		if (piece.flags & ENTRY_COST)
-			memcpy(&entry->cost_ns, extra + (piece.flags & ENTRY_TTL ? 8 : 0), sizeof(entry->cost_ns));
+			memcpy(&entry->cost_ns, extra, sizeof(entry->cost_ns));
+		extra += piece.flags & ENTRY_COST ? 8 : 0;
+		if (piece.flags & ENTRY_VERSION)
+			memcpy(&entry->version, extra, sizeof(entry->version));
 	}
 	entry->kind = piece.kind;
+	entry->bytes = piece.length;
 	entry->key = at + head_bytes;
 	entry->key_bytes = lengths.key;
 	entry->meta_bytes = lengths.meta;

@@ -7,6 +7,7 @@
  * translations), begin it anew, store again. A reader needs no order: a slot is one word, there or 0.
  */
 #include "store/index.h"
+#include "store/index_home.h"
 #include "store/index_mark.h"
 #include "store/index_search.h"
 
@@ -41,8 +42,10 @@ static bool names_entry(uint64_t slot)
 	return index_has_entry(slot) && arena_place_number(slot & INDEX_PLACE_MASK) != 0;
 }
 
+/* Each change of a page's slots comes by here first. */
 static void note_dirty(struct index *index, uint32_t page_number)
 {
+	index->changes++;
 	if (!(index->states[page_number] & INDEX_PAGE_DIRTY)) {
 		index->states[page_number] |= INDEX_PAGE_DIRTY;
 		index->dirty_pages++;
@@ -191,19 +194,6 @@ void index_destroy(struct index *index)
 	free(index->live);
 	free(index->directory);
 	*index = (struct index){0};
-}
-
-uint64_t index_peek(const struct index *index, uint64_t hash)
-{
-	const uint64_t *page = index_page_address(index, index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK);
-	const uint64_t *bucket = page + index_home_of(hash) * INDEX_BUCKET_SLOTS;
-
-	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++) {
-		uint64_t slot = index_load(&bucket[i]);
-		if (slot >> INDEX_DISTANCE_SHIFT == hash >> INDEX_TAG_SHIFT << (INDEX_TAG_SHIFT - INDEX_DISTANCE_SHIFT) && index_has_entry(slot))
-			return slot & INDEX_PLACE_MASK;
-	}
-	return 0;
 }
 
 /* A slot for hash in a page: empty, tombstone, or one whose entry is gone for sure. NULL: all are taken. */
@@ -488,6 +478,21 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 	return DRP_REFUSED; /* dropped again and again: a storm; the entry is not indexed */
 }
 
+bool index_home_insert(struct index *index, const struct index_home *home, uint64_t hash, uint64_t place)
+{
+	uint64_t *page = index_page_address(index, home->page_number);
+
+	note_dirty(index, home->page_number);
+	store(home->vacant, make_slot(hash, 0, place));
+	if (!page_stands(page)) {
+		begin_page(index, home->page_number);
+		return false;
+	}
+	index->live[home->page_number]++;
+	index->entries++;
+	return true;
+}
+
 static bool change(struct index *index, struct index_cursor *cursor, uint64_t value)
 {
 	note_dirty(index, cursor->page_number);
@@ -583,6 +588,7 @@ void index_clear(struct index *index)
 	if (directory)
 		index->directory = directory;
 	index->directory[0] = 0;
+	index->changes++;
 	memset(index->live, 0, index->chunk_count * INDEX_CHUNK_PAGES * sizeof(*index->live));
 	index->lost_entries += index->orphans;
 	index->entries = index->orphans = 0;

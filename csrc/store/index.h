@@ -53,6 +53,7 @@ struct index {
 	uint64_t lost_entries;   /* named no more, for they or their page were dropped; since the start */
 	uint64_t blind_losses;   /* of those, whose segments were not told, for their page was dropped */
 	size_t dirty_pages;      /* written since they were marked */
+	uint64_t changes;        /* of any page or of the directory, since the start */
 	uint64_t lost_pages;     /* found dropped, since the start */
 	_Atomic unsigned users;  /* who knows addresses of pages without the lock: no mapping ends meanwhile */
 	struct index_chunks {
@@ -81,9 +82,6 @@ int index_init(struct index *index, enum prim_backing backing, unsigned map_flag
 void index_destroy(struct index *index);
 
 /* A search: index_search.h. */
-
-/* The place of the first candidate in its home bucket, or 0: a hint of what a search would find. */
-uint64_t index_peek(const struct index *index, uint64_t hash);
 
 /*
  * Adds an entry. DRP_REFUSED: its page was dropped again and again. *displaced: the place of an entry that had to go for it,

@@ -1,17 +1,27 @@
 /*
- * index_home.h - the first two steps of a search, one at a time, for who looks many hashes up: another one's step can be done
- * while memory is waited for. index.h has the picture.
+ * index_home.h - what the home bucket of a hash alone tells. Nearly all entries lie there, so most calls need no more.
  *
  *   hash --index_home()--> its home bucket, which is asked for --index_home_slot()--> the slot there that has its tag, if any
+ *                                                              --index_home_look()--> may it be elsewhere? where would it go?
  *
- * It is a hint: an entry may lie elsewhere, and the slot may be another key's. index_find() tells.
+ * A slot that is found is a hint: it may be another key's, and the entry may lie elsewhere. index_find() tells. That nothing is
+ * found, where the search ends in the bucket, is certain.
  *
- * Callers: cache/many.c.
+ * Callers: cache/small.h, cache/many.c, cache/set.c.
  */
 #ifndef DRP_INDEX_HOME_H
 #define DRP_INDEX_HOME_H
 
 #include "store/index_search.h"
+
+struct index_home {
+	uint64_t *bucket;      /* NULL: its page is not there */
+	uint64_t *alike;       /* the first slot with its tag, or NULL */
+	uint64_t *vacant;      /* the first that names no entry, where one may be written, or NULL */
+	uint64_t changes;      /* of the index when this was seen */
+	uint32_t page_number;
+	bool ends;             /* a slot was never used: each search for this home ends here */
+};
 
 /* The bucket, or NULL: its page is not there. */
 static inline uint64_t *index_home(const struct index *index, uint64_t hash)
@@ -38,6 +48,52 @@ static inline uint64_t *index_home_slot(uint64_t *bucket, uint64_t hash)
 	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
 		alike |= (unsigned)(index_load(&bucket[i]) >> INDEX_DISTANCE_SHIFT == tag) << i;
 	return alike ? &bucket[__builtin_ctz(alike)] : NULL;
+}
+
+/* A bucket is filled from its begin, so that nothing is behind a slot that was never used. */
+static inline struct index_home index_home_look(const struct index *index, uint64_t hash)
+{
+	const uint64_t tag = hash >> INDEX_TAG_SHIFT << (INDEX_TAG_SHIFT - INDEX_DISTANCE_SHIFT);
+	struct index_home home = {.bucket = index_home(index, hash), .changes = index->changes};
+
+	if (!home.bucket)
+		return home;
+	home.page_number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK;
+#pragma GCC unroll 8
+	for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++) {
+		const uint64_t slot = index_load(&home.bucket[i]);
+		if (slot == 0) {
+			home.ends = true;
+			home.vacant = home.vacant ? home.vacant : &home.bucket[i];
+			break;
+		}
+		if (slot >> INDEX_DISTANCE_SHIFT == tag) {
+			home.alike = &home.bucket[i];
+			break;
+		}
+		if ((slot & INDEX_PLACE_MASK) == 0 && !home.vacant) /* the guard has a place, too */
+			home.vacant = &home.bucket[i];
+	}
+	return home;
+}
+
+/* Is that still so, and the hash is certain to have no entry? Then one may be written to home->vacant. */
+static inline bool index_home_is_free(const struct index *index, const struct index_home *home)
+{
+	return home->ends && !home->alike && home->changes == index->changes;
+}
+
+/*
+ * Adds an entry where index_home_is_free(). False: the page was dropped, and nothing was added: index_insert() begins it anew.
+ */
+bool index_home_insert(struct index *index, const struct index_home *home, uint64_t hash, uint64_t place);
+
+/* A search that stands on home->alike, if nothing changed since. */
+static inline struct index_cursor index_home_cursor(const struct index *index, const struct index_home *home, uint64_t hash)
+{
+	return (struct index_cursor){.hash = hash, .page = index_page_address(index, home->page_number), .slot = home->alike,
+				     .place = index_load(home->alike) & INDEX_PLACE_MASK, .page_number = home->page_number,
+				     .has_page = true};
 }
 
 /* Notes that the entry of this slot was used. */
