@@ -47,15 +47,25 @@ static bool fills_pages(size_t value_bytes)
 	return value_bytes > 0 && rounded - value_bytes <= rounded / PAGE_WASTE_SHARE;
 }
 
-int store_measure(struct store *store, struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
-		  size_t value_bytes, bool keep_expiry)
+/* Does the value lie on pages of its own? */
+static inline bool takes_pages(const struct cache *cache, const struct cache_item *item, size_t value_bytes)
+{
+	const size_t page = prim_page_size();
+
+	if (value_bytes < page - page / PAGE_WASTE_SHARE && value_bytes <= cache->config.segment_bytes / 4)
+		return false; /* as most are: none of the reasons below */
+	return value_bytes >= INLINE_MAX_BYTES || fills_pages(value_bytes) || (item->own_pages && value_bytes >= page) ||
+	       value_bytes > cache->config.segment_bytes / 4;
+}
+
+static inline __attribute__((always_inline)) int measure(struct store *store, struct cache *cache, const void *key,
+							 size_t key_bytes, const struct cache_item *item,
+							 size_t value_bytes, bool keep_expiry)
 {
 	/* Parts may overlap, so that a value can be larger than all memory. */
 	if (value_bytes > SIZE_MAX / 2 || key_bytes > cache->config.segment_bytes || item->meta_bytes > cache->config.segment_bytes)
 		return DRP_TOO_LARGE;
-	const bool on_pages = value_bytes >= INLINE_MAX_BYTES || fills_pages(value_bytes) ||
-			      (item->own_pages && value_bytes >= prim_page_size()) ||
-			      value_bytes > cache->config.segment_bytes / 4;
+	const bool on_pages = takes_pages(cache, item, value_bytes);
 	const size_t extent_pages = on_pages ? witness_count(value_bytes) : 0;
 
 	store->cache = cache;
@@ -82,6 +92,12 @@ int store_measure(struct store *store, struct cache *cache, const void *key, siz
 	    (cache->config.max_bytes && store->stored_bytes + store->extent_bytes > cache->config.max_bytes))
 		return DRP_TOO_LARGE;
 	return DRP_OK;
+}
+
+int store_measure(struct store *store, struct cache *cache, const void *key, size_t key_bytes, const struct cache_item *item,
+		  size_t value_bytes, bool keep_expiry)
+{
+	return measure(store, cache, key, key_bytes, item, value_bytes, keep_expiry);
 }
 
 int store_take_extent(struct store *store)
@@ -270,14 +286,15 @@ static int append(struct store *store, uint64_t *place)
 	const enum arena_part part = store->segment ? store->segment->part
 						    : probation_choose(shard, store->hash, entry->cost_ns, store->stored_bytes);
 
-	if (!store->segment)
+	if (!store->segment && shard->arena.memory_is_short)
 		probation_judge(cache, shard, store->stored_bytes);
 	if (entry->flags & ENTRY_VERSION)
 		entry->version = atomic_fetch_add_explicit(&cache->last_version, 1, memory_order_relaxed) + 1;
 	const unsigned life = entry->flags & ENTRY_TTL ? expiry_life(cache, entry->expires_ns) : 0;
 	const struct segment *head = shard->arena.logs[part].entries[life];
 	bool urgent = !head || head->length - head->used < store->stored_bytes + prim_page_size();
-	shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
+	if (urgent || !shard_has_space(shard))
+		shard_make_space(cache, shard, SEGMENT_ENTRIES, 0, urgent);
 	unsigned tries = 0;
 	int status;
 	do
@@ -375,7 +392,7 @@ int cache_update(struct cache *cache, const void *key, size_t key_bytes, const s
 		if (i < OWN_PARTS)
 			own[2 + i] = item->parts[i];
 	}
-	int status = store_measure(&store, cache, key, key_bytes, item, value_bytes, update->keep_expiry);
+	int status = measure(&store, cache, key, key_bytes, item, value_bytes, update->keep_expiry);
 	if (status != DRP_OK)
 		return status;
 	DRP_ASSERT(!update->lease || (update->lease->cache == cache && update->lease->hash == store.hash));

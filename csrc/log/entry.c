@@ -148,7 +148,12 @@ void entry_write(unsigned char *base, size_t start, uint32_t stamp, const struct
 	if (left + PIECE <= page_left(start)) { /* one piece, as nearly all are */
 		piece.length = (uint16_t)left;
 		at = begin_piece(base, at, &piece);
-		at += encode_head(base + at, entry);
+		if ((flags & (ENTRY_SMALL | ENTRY_EXTRAS)) == ENTRY_SMALL) {
+			const struct entry_small_lengths small = {(uint8_t)entry->key_bytes, (uint8_t)entry->meta_bytes};
+			at = (size_t)(put(base + at, &small, sizeof(small)) - base);
+		} else {
+			at += encode_head(base + at, entry);
+		}
 		for (size_t i = 0; i < part_count; i++) {
 			prim_step();
 			if (parts[i].bytes == 0)

@@ -293,7 +293,7 @@ static int64_t wanted_bytes(size_t bytes, size_t promised_bytes)
 	return (int64_t)bytes;
 }
 
-static bool has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
+static inline __attribute__((always_inline)) bool has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
 {
 	int64_t wanted = wanted_bytes(bytes, promised_bytes);
 	uint64_t now_ns;
@@ -309,6 +309,12 @@ static bool has_room(struct cache *cache, struct shard *shard, size_t bytes, siz
 		return false;
 	use_room(cache, shard, wanted);
 	return true;
+}
+
+/* A second time is rare, and not a part of its caller. */
+static __attribute__((noinline)) bool has_room_now(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
+{
+	return has_room(cache, shard, bytes, promised_bytes);
 }
 
 bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes)
@@ -334,7 +340,7 @@ bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size
 		return there;
 	if (!there && unpin_all()) { /* what was deferred can be dropped now */
 		atomic_store_explicit(&cache->room_until_ns, 0, memory_order_relaxed);
-		return has_room(cache, shard, bytes, promised_bytes);
+		return has_room_now(cache, shard, bytes, promised_bytes);
 	}
 	unpin_trim();
 	return there;

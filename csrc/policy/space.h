@@ -11,13 +11,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "log/segment.h"
-
-struct cache;
-struct shard;
+#include "store/internal.h"
 
 /* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
+
+/* Is there span for a segment, by the limit that was last looked at? Then shard_make_space() has nothing to do that is not urgent. */
+static inline bool shard_has_space(const struct shard *shard)
+{
+	return shard->arena.mapped_bytes + shard->arena.segment_bytes <= shard->arena.span_limit_bytes;
+}
 
 /*
  * There was no address space for a segment (RLIMIT_AS, 32 bits, vm.max_map_count): older ones make room. *tries: 0 at first. False:

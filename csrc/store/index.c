@@ -278,12 +278,19 @@ static int split(struct index *index, uint64_t hash)
 		goto out_free;
 
 	halves[0] = halves[slots] = INDEX_GUARD; /* taken */
-	for (unsigned distance = 0; distance < INDEX_REACH; distance++) /* those at home first, so that they stay there */
+	/* Those at home first, so that they stay there; farther: which distances there are. What goes meanwhile is lost. */
+	for (unsigned distance = 0, farther = 1; distance < INDEX_REACH; distance++) {
+		if (!(farther >> distance & 1))
+			continue;
 		for (size_t i = 1; i < slots; i++) {
-			uint64_t slot = index_load(&old[i]);
+			const uint64_t slot = index_load(&old[i]);
+			const unsigned its_distance = slot >> INDEX_DISTANCE_SHIFT & (INDEX_REACH - 1);
+			if (its_distance != distance) {
+				farther |= 1u << its_distance;
+				continue;
+			}
 			/* Seen for the scrubber's round: a page that is used again may lie where it came by already. */
-			if (!index_has_entry(slot) || (slot >> INDEX_DISTANCE_SHIFT & (INDEX_REACH - 1)) != distance ||
-			    let_go(index, number, slot, true))
+			if (!index_has_entry(slot) || let_go(index, number, slot, true))
 				continue;
 			size_t home = (i / INDEX_BUCKET_SLOTS - distance) & (buckets - 1);
 			const unsigned half = slot >> (63 - depth) & 1;
@@ -291,6 +298,7 @@ static int split(struct index *index, uint64_t hash)
 			if (rehome(halves + half * slots, slot, home))
 				live[half] += names_entry(slot);
 		}
+	}
 	/* The cells of one page lie side by side: the lower half of them keeps it, the upper half takes the added one. */
 	const size_t cells = (size_t)1 << (index->depth - depth);
 	const size_t first = index_cell_of(index, hash) & ~(cells - 1);

@@ -77,6 +77,13 @@ static inline void check_segment(struct shard *shard, const struct counted *coun
 		CHECK(segment->state != SEGMENT_SEALED || segment->live_count > 0);
 }
 
+/* Buckets of a standing page are filled from their begin: index_home_look() goes by it. */
+static inline void check_buckets(const uint64_t *page)
+{
+	for (size_t i = 0; i < index_slots_per_page(); i++)
+		CHECK(i % INDEX_BUCKET_SLOTS == 0 || page[i] == 0 || page[i - 1] != 0);
+}
+
 static inline void check_shard_counts(struct shard *shard)
 {
 	struct arena *arena = &shard->arena;
@@ -122,6 +129,8 @@ static inline void check_shard_counts(struct shard *shard)
 				orphans++;
 		}
 		CHECK_EQ(of_page, shard->index.live[page]);
+		if (index_has_page(&shard->index, page))
+			check_buckets(index_page_address(&shard->index, page));
 		named += of_page;
 	}
 	CHECK_EQ(named, shard->index.entries);
