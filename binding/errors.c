@@ -112,6 +112,11 @@ void core_raise_unsupported(const char *what, const char *why)
 void core_raise_absent(PyObject *key, const char *note)
 {
 	PyErr_SetObject(PyExc_KeyError, key);
+	core_add_note(note);
+}
+
+void core_add_note(const char *note)
+{
 	PyObject *type, *error, *traceback;
 	PyErr_Fetch(&type, &error, &traceback);
 	PyErr_NormalizeException(&type, &error, &traceback);

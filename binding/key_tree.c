@@ -332,8 +332,11 @@ static int append_nested(struct tree *tree, PyObject *object, const struct frame
 {
 	if (PyTuple_CheckExact(object) || Py_IS_TYPE(object, &PyFrozenSet_Type))
 		return append_group(tree, object, up, is_hashed);
-	if (is_hashed && PyObject_Hash(object) == -1) /* what a dict would refuse; TypeError: unhashable type */
+	if (is_hashed && PyObject_Hash(object) == -1) { /* what a dict would refuse; TypeError: unhashable type */
+		if (PyErr_ExceptionMatches(PyExc_TypeError))
+			core_add_note("a key of a cache has to be hashable, as a key of a dict: a tuple in place of a list, say");
 		return -1;
+	}
 	if (PyByteArray_CheckExact(object))
 		return append_buffer(tree, 'a', object);
 	if (PyPickleBuffer_Check(object))

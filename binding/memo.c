@@ -98,12 +98,30 @@ static int weigh_self(MemoObject *self, PyObject *const *arguments, size_t count
 	return nothing ? 0 : -1;
 }
 
+PyObject *memo_make_key(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords)
+{
+	PyObject *key = PyObject_Vectorcall(self->key, arguments, count, keywords);
+
+	/* If no frame of it was entered, it does not take what the function is called with. */
+	if (!key && !self->binds && PyErr_ExceptionMatches(PyExc_TypeError)) {
+		PyObject *type, *error, *traceback;
+		PyErr_Fetch(&type, &error, &traceback);
+		PyErr_NormalizeException(&type, &error, &traceback);
+		PyObject *nothing = traceback ? NULL : PyObject_CallMethod(self->keeper, "note_key_call", "O", error);
+		if (!nothing)
+			PyErr_Clear(); /* the error itself matters more than its note */
+		Py_XDECREF(nothing);
+		PyErr_Restore(type, error, traceback);
+	}
+	return key;
+}
+
 /* The key is what a function makes of the arguments. */
 static int encode_by_key(MemoObject *self, struct key *key, PyObject *const *arguments, size_t count, PyObject *keywords,
 			 uint64_t scope)
 {
 	key->data = key->inline_data; /* for key_free() */
-	PyObject *object = PyObject_Vectorcall(self->key, arguments, count, keywords);
+	PyObject *object = memo_make_key(self, arguments, count, keywords);
 	int result = object ? key_encode_scoped(self->core, key, object, scope) : -1;
 	if (object && result < 0 && !self->binds)
 		explain(self, &object, 1, NULL);
@@ -353,7 +371,7 @@ PyObject *memo_cache_key(MemoObject *self, PyObject *const *arguments, size_t co
 	if (self->self_is != SELF_VALUE)
 		return memo_self_key(self, arguments, count, keywords);
 	if (self->key)
-		return PyObject_Vectorcall(self->key, arguments, count, keywords);
+		return memo_make_key(self, arguments, count, keywords);
 	return key_of_call(arguments, count, keywords, self->by_name, 0, NULL);
 }
 

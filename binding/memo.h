@@ -66,6 +66,8 @@ static inline uint64_t memo_own_scope(MemoObject *self)
 	return atomic_load_explicit(&self->scope, memory_order_relaxed);
 }
 
+/* memo.c. What key= makes of a call's arguments; a new reference, or NULL with an exception, which says so if it was the call's. */
+PyObject *memo_make_key(MemoObject *self, PyObject *const *arguments, size_t count, PyObject *keywords);
 /* memo.c. The scope of a call's key. 0, or -1 with an exception. */
 int memo_scope(MemoObject *self, uint64_t *scope);
 

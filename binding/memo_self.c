@@ -98,7 +98,7 @@ static int encode(MemoObject *self, struct key *key, PyObject *const *arguments,
 	if (result < 0) {
 		key->data = key->inline_data; /* for key_free() */
 	} else if (self->key) {
-		PyObject *object = PyObject_Vectorcall(self->key, call.arguments, call.count, keywords);
+		PyObject *object = memo_make_key(self, call.arguments, call.count, keywords);
 		key->data = key->inline_data;
 		result = object ? key_encode_scoped(self->core, key, object, scope) : -1;
 		Py_XDECREF(object);
@@ -143,7 +143,7 @@ PyObject *memo_self_key(MemoObject *self, PyObject *const *arguments, size_t cou
 	PyObject *object = NULL;
 
 	if (substitute(self, &call, arguments, count, keywords) == 0)
-		object = self->key ? PyObject_Vectorcall(self->key, call.arguments, call.count, keywords)
+		object = self->key ? memo_make_key(self, call.arguments, call.count, keywords)
 				   : key_of_call(call.arguments, call.count, keywords, self->by_name, call.number, NULL);
 	release(&call);
 	return object;

@@ -52,6 +52,8 @@ PyObject *core_raise(int status, const char *what);
 
 /* Raises KeyError for key, with a note that says what the call could have been given. */
 void core_raise_absent(PyObject *key, const char *note);
+/* A note of the exception that is set, if that can be had. */
+void core_add_note(const char *note);
 
 /* ClosedError for an object whose __init__() was never called; returns NULL. */
 PyObject *core_raise_unmade(const char *what);

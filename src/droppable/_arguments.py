@@ -61,6 +61,7 @@ _A_BOUND: Final = "Give max_bytes='64M' for a bound in bytes, or nothing: the me
 _OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("maxsize", "size", "sizelimit", "capacity", "maxentries", "maxmemory"), _A_BOUND),
     **dict.fromkeys(("timeout", "expire", "expires", "expiration", "defaulttimeout"), "Give ttl= in seconds"),
+    "name": "A cache that has a name is made by droppable.named(...)",
     "typed": "Arguments are always told apart by type and value",
     "lock": "All calls are safe from several threads already",
     "path": "The cache is in memory. For a lower tier on disk give below=",

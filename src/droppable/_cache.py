@@ -104,11 +104,11 @@ class Cache(CoreCache, LiveMapping[K, V]):
 
     def __init__(
         self,
+        *without_name: Never,
         max_bytes: int | float | str | None = None,
         ttl: Seconds | None = None,
         backing: Backing = "auto",
         serializer: Serializer | None = None,
-        *,
         fork: Fork = "wipe",
         wait_seconds: Seconds = 30.0,
         linger_seconds: Seconds = 1.0,
@@ -117,6 +117,11 @@ class Cache(CoreCache, LiveMapping[K, V]):
         layout: Layout | None = None,
         **unknown: Never,
     ) -> None:
+        if without_name:
+            raise TypeError(
+                "Cache() takes its options by name, as Cache(max_bytes='64M', ttl=600), and no number of entries: free "
+                f"memory is the bound, or max_bytes in bytes; you gave {', '.join(map(repr, without_name))}"
+            )
         if unknown:
             refuse_unknown("Cache()", unknown)
         core_backing = read_choice("backing", backing, _BACKINGS)

@@ -59,10 +59,10 @@ def _memo(function: Callable[..., Any], given: Cache | Namespace | None, max_byt
         cache = given
     else:
         cache = Cache(
-            max_bytes,
-            None if callable(options.ttl) else options.ttl,
-            options.backing,
-            options.serializer,
+            max_bytes=max_bytes,
+            ttl=None if callable(options.ttl) else options.ttl,
+            backing=options.backing,
+            serializer=options.serializer,
             fork=options.fork,
             wait_seconds=options.wait_seconds,
             linger_seconds=options.linger_seconds,

@@ -160,6 +160,13 @@ class Keeper:
                     f"{what} cannot be part of a key: {_reason(cause)}. {self._remedy(argument)}"
                 ) from cause
 
+    def note_key_call(self, error: TypeError) -> None:
+        """key= could not be called with these arguments: the exception says whose it is, and what it is called with."""
+        error.add_note(
+            f"key= of {self._options.name} is called with the arguments as the caller wrote them: give it the same "
+            "parameters, as in key=lambda numbers, scale=1: (tuple(numbers), scale)"
+        )
+
     def _identity_of(self, instance: Any) -> Any:
         self_key = self._options.self_key
         if self_key is INSTANCE:

@@ -81,9 +81,10 @@ def modules_that_load_when_asked_for_are_known(cache: droppable.Cache) -> None:
 
 
 def sizes_times_and_copies() -> None:
-    cache = droppable.Cache("1G", timedelta(minutes=5))
-    droppable.Cache(1e9, droppable.NEVER)
-    droppable.Cache([1])  # type: ignore[arg-type]
+    cache = droppable.Cache(max_bytes="1G", ttl=timedelta(minutes=5))
+    droppable.Cache(max_bytes=1e9, ttl=droppable.NEVER)
+    droppable.Cache(max_bytes=[1])  # type: ignore[arg-type]
+    droppable.Cache(1000, 600)  # type: ignore[arg-type]
     cache.set("key", 1, ttl="5m")  # type: ignore[arg-type]
     cache.get("key", copy=True)
     cache.get_or_create("key", lambda: 5, timedelta(1), copy=True)

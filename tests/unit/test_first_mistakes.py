@@ -31,6 +31,48 @@ def test_names_of_other_caches(argument: str, advice: str) -> None:
         droppable.cache(**options)
 
 
+def test_a_name_for_a_cache() -> None:
+    options: dict[str, Any] = {"name": "tiles"}
+    with pytest.raises(TypeError, match=r"^Cache\(\) has no argument name=\. .* is made by droppable\.named\(\.\.\.\)"):
+        droppable.Cache(**options)
+
+
+@pytest.mark.parametrize("key", [[1], {}, (1, [2])])
+def test_a_key_that_cannot_be_hashed(key: Any) -> None:
+    with droppable.Cache[Any, int](max_bytes="1M") as cache:
+        for call in (cache.get, cache.__getitem__, cache.__contains__, lambda key: cache.set(key, 1)):
+            with pytest.raises(TypeError, match="unhashable") as raised:
+                call(key)
+            assert "a tuple in place of a list" in raised.value.__notes__[0]
+
+
+def test_a_key_function_that_does_not_take_the_arguments() -> None:
+    @droppable.cache(key=lambda numbers: tuple(numbers))
+    def scaled(numbers: list[int], scale: int = 1) -> int:
+        return sum(numbers) * scale
+
+    @droppable.cache(key=tuple)
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    assert (scaled([1]), total([1])) == (1, 1)
+    for call in (lambda: scaled([1], scale=2), lambda: total(numbers=[1])):
+        with pytest.raises(TypeError) as raised:
+            call()
+        assert "is called with the arguments as the caller wrote them" in raised.value.__notes__[0]
+        assert "key= of " in raised.value.__notes__[0]
+
+
+def test_an_error_in_a_key_function_is_its_own() -> None:
+    @droppable.cache(key=lambda numbers: tuple(numbers) + 1)
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    with pytest.raises(TypeError) as raised:
+        total([1])
+    assert not hasattr(raised.value, "__notes__")
+
+
 def test_a_name_that_nobody_knows() -> None:
     options: dict[str, Any] = {"colour": 3}
     with pytest.raises(TypeError, match=r"^Cache\(\) has no argument colour=$"):
@@ -41,6 +83,12 @@ def test_a_number_of_entries() -> None:
     decorate: Any = droppable.cache
     with pytest.raises(TypeError, match=r"takes no number of entries: .*max_bytes='64M'.*; you gave 128"):
         decorate(128)
+
+
+def test_what_cachetools_takes_first() -> None:
+    make: Any = droppable.Cache
+    with pytest.raises(TypeError, match=r"options by name, .*and no number of entries: .*; you gave 1000, 600$"):
+        make(1000, 600)
 
 
 def test_a_count_that_is_not_there_says_how_to_begin() -> None:
@@ -97,7 +145,8 @@ def test_a_decorated_function_says_which_it_is() -> None:
 
 
 def test_signatures_that_help_shows() -> None:
-    assert list(inspect.signature(droppable.Cache).parameters)[:4] == ["max_bytes", "ttl", "backing", "serializer"]
+    names = ["without_name", "max_bytes", "ttl", "backing", "serializer"]  # the first stands for what is refused
+    assert list(inspect.signature(droppable.Cache).parameters)[:5] == names
     assert list(inspect.signature(droppable.Region).parameters) == ["length", "on_drop", "backing", "fork", "name"]
 
 

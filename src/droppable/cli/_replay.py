@@ -78,7 +78,7 @@ def play(requests: Sequence[Request], memory_bytes: int) -> list[bool]:
     """Which requests hit in a real cache with this bound."""
     filler = memoryview(bytes([1]) * min(LARGEST_BYTES, max(request.size_bytes for request in requests)))
     hits = []
-    with droppable.Cache[str, memoryview](memory_bytes) as cache:
+    with droppable.Cache[str, memoryview](max_bytes=memory_bytes) as cache:
         for request in requests:
             hit = cache.get(request.key) is not None
             hits.append(hit)
