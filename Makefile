@@ -5,7 +5,7 @@
 #   make demo       the main job: three caches under memory pressure, a table and a plot
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
-#   make mutants    puts faults into a copy of the C core, to see whether its tests notice them: half an hour
+#   make mutants    puts faults into a copy of the source, to see whether the tests notice them; writes docs/mutants.md
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
 #   make server-suites  tests of memcached, Redis and their clients, against the server; writes docs/server-suites.md
@@ -140,8 +140,8 @@ test:
 flaky: build
 	tools/flaky.sh $(ARGS)
 
-# Faults put into a copy of the C core, one after the other: do its tests notice? make mutants ARGS="pin": those of that word.
-mutants: $(VENV)/requirements.stamp
+# Faults put into a copy of the source, each with the test that has to catch it. make mutants ARGS="pin": those of that word.
+mutants: build
 	$(BIN)/python tools/mutants.py $(ARGS)
 
 # The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.

@@ -1,13 +1,15 @@
-"""Puts one fault after the other into a copy of the C core, and sees whether its tests notice.
+"""Puts one fault after the other into a copy of the source, and sees whether the test that should catch it does.
 
-    make mutants      all of them: half an hour        make mutants ARGS="pin stamp": of those with such a word
+    make mutants                    all of them: about a quarter of an hour, and docs/mutants.md is written
+    make mutants ARGS="pin stamp"   those with such a word in their name
+    make mutants ARGS="--any pin"   where the named test does not catch it: which of the C tests does?
 
-Each fault in mutants.toml is a line of the core that a slip could have left out or turned round. The tests are run one
-by one, the quick ones first, until one fails: a test that fails, hangs or is stopped by an assertion has caught the
-fault. A fault that nothing catches is one that the tests would not notice: the exit status is 1 then. A fault whose
-line is not there any more is named too, and wants to be written anew. Under build/mutants; a minute or two for each.
+Each fault in mutants.toml is a line of the source that a slip could have left out or turned round, and names its test. A
+test that fails, hangs or is stopped by an assertion has caught the fault. What is not caught, and a fault whose line is
+not there any more, is told, and the exit status is 1 then. All of it happens in copies under build/mutants.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -19,79 +21,179 @@ from pathlib import Path
 TOP = Path(__file__).parents[1]
 TREE = TOP / "build" / "mutants"
 BUILD = TREE / "build"
+PACKAGE = TREE / "python"
+FAULTS = Path(__file__).with_suffix(".toml")
+PAGE = TOP / "docs" / "mutants.md"
 LIMIT_SECONDS = 120
-"""A test that takes longer hangs: the longest takes ten seconds."""
-SLOW = ("bounds", "cache", "dirty", "faults", "fill", "forks", "limits", "region_faults", "recovery", "smaps")
-"""Are run last."""
+"""What takes longer hangs: the longest test takes half a minute."""
+HEADINGS = {
+    "wrong bytes": "Wrong bytes",
+    "stale": "Values that are out of date",
+    "hang": "Calls that never return",
+    "memory": "Memory that nobody gets back",
+    "counts": "Counts that drift",
+    "crash": "Crashes",
+}
+HEAD = """# Seeded faults
+
+A test proves little before it was seen to fail. So `make mutants` puts faults into a copy of the source, one after the
+other, each of them a line that a slip could have left out or turned round, and runs the test that has to catch it. Below is
+each fault with that test, by what users would see. `tools/mutants.py` wrote this page at the end of a run in which all of
+them were caught. A unit test sees to it that each fault can still be put in and that this page lists them all.
+
+A new fault goes into `tools/mutants.toml`, with its test. `make mutants ARGS="--any WORD"` finds out which of the C tests
+notice it, and where none does, one is missing.
+"""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of the core, and what is put in its place."""
+    """A line of the source, what is put in its place, what would come of it, and the test that has to notice."""
 
     name: str
+    would: str
+    test: str
     file: str
     right: str
     wrong: str
 
+    @property
+    def is_c(self) -> bool:
+        """Whether it is in the C core."""
+        return self.file.startswith("csrc/")
 
-FAULTS = Path(__file__).with_suffix(".toml")
+    @property
+    def place(self) -> Path:
+        """Its file in the copy."""
+        return TREE / self.file if self.is_c else PACKAGE / self.file.removeprefix("src/")
+
+    def why_not(self, source: str) -> str | None:
+        """Why it cannot be put into its file; None: it can."""
+        count = source.count(self.right)
+        return None if count == 1 else f"{self.file} has its line {count} times"
 
 
-def run(*command: str | Path, limit: float | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=TREE, capture_output=True, text=True, timeout=limit)
+def read_faults() -> list[Fault]:
+    """All of mutants.toml."""
+    return [Fault(**fault) for fault in tomllib.loads(FAULTS.read_text())["fault"]]
 
 
-def fails(test: Path) -> bool:
+def page(faults: list[Fault]) -> str:
+    """docs/mutants.md."""
+    text = HEAD
+    for would, heading in HEADINGS.items():
+        text += f"\n## {heading}\n\n| Fault | Caught by |\n|---|---|\n"
+        for fault in faults:
+            if fault.would == would:
+                text += f"| {fault.name} | `{fault.test.removeprefix('tests/')}` |\n"
+    return text
+
+
+def run(
+    *command: str | Path, where: Path = TREE, limit: float | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, **environment}
+    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=limit, env=environ)
+
+
+def program(test: str) -> Path:
+    """The program of a test of the C core."""
+    return BUILD / "csrc" / "tests" / f"test_{test.partition(':')[0]}"
+
+
+def run_test(test: str) -> str | None:
+    """How the test failed; None: it passed."""
+    is_c = test.partition(":")[1] == ":" and not test.startswith("tests/")
     try:
-        return run(test, limit=LIMIT_SECONDS).returncode != 0
+        if is_c:
+            result = run(program(test), limit=LIMIT_SECONDS, CHECK_ONLY=test.partition(": ")[2], CHECK_STOP="1")
+        else:
+            command = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test)
+            result = run(*command, where=TOP, limit=LIMIT_SECONDS, PYTHONPATH=str(PACKAGE))
     except subprocess.TimeoutExpired:
-        return True
+        return "hangs"
+    if result.returncode != 0:
+        return "is stopped" if result.returncode < 0 else "fails"
+    case = test.partition(": ")[2]
+    if is_c and f" - {case}(" not in result.stdout:
+        sys.exit(f"{test}: there is no such case")
+    return None
 
 
-def caught_by(tests: list[Path]) -> str | None:
-    return next((test.name for test in tests if fails(test)), None)
+def build(test: str | None = None) -> str | None:
+    """Why it cannot be built; None: it was. test: only what this one needs."""
+    targets = [str(program(test).relative_to(BUILD))] if test else []
+    result = run("ninja", "-C", BUILD, *targets)
+    return result.stdout[-2000:] if result.returncode != 0 else None
 
 
-def prepare() -> list[Path]:
-    """A copy of the core, built; and its tests, the quick ones first."""
+def prepare() -> None:
+    """A copy of the core, built, and of the package as it is installed."""
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(TOP / "csrc", TREE / "csrc")
     for name in ("meson.build", "meson.options"):
         shutil.copy(TOP / name, TREE)
     options = ("-Dpython=false", "-Dtests=true", "-Dwerror=false", "-Dbuildtype=debugoptimized")
     options += ("-Dc_args=-DCHECK_SLOW -DDRP_ASSERTIONS",)
-    for command in (("meson", "setup", BUILD, *options), ("ninja", "-C", BUILD)):
-        if (result := run(*command)).returncode != 0:
-            sys.exit(f"{command[0]} failed:\n{result.stdout[-4000:]}{result.stderr}")
-    tests = [path for path in (BUILD / "csrc" / "tests").glob("test_*") if path.is_file() and os.access(path, os.X_OK)]
-    return sorted(tests, key=lambda path: (path.name.removeprefix("test_") in SLOW, path.name))
+    if (result := run("meson", "setup", BUILD, *options)).returncode != 0:
+        sys.exit(f"meson failed:\n{result.stdout[-4000:]}{result.stderr}")
+    if (why := build()) is not None:
+        sys.exit(why)
+    installed = run(sys.executable, "-c", "import droppable; print(droppable.__path__[0])", where=TOP).stdout.strip()
+    shutil.copytree(installed, PACKAGE / "droppable", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def caught_by_any() -> str | None:
+    if build() is not None:
+        return None
+    for path in sorted((BUILD / "csrc" / "tests").glob("test_*")):
+        if path.is_file() and os.access(path, os.X_OK):
+            try:
+                result = run(path, limit=LIMIT_SECONDS, CHECK_STOP="1")
+            except subprocess.TimeoutExpired:
+                return f"{path.name} hangs"
+            if result.returncode != 0:
+                failed = [line for line in result.stdout.splitlines() if line.startswith("not ok")]
+                return f"{path.name} {failed[:1] or 'is stopped'}"
+    return None
+
+
+def try_fault(fault: Fault, ask_all: bool) -> str | None:
+    """How the fault was caught; None: it was not."""
+    source = fault.place.read_text()
+    if (why := fault.why_not(source)) is not None:
+        print(f"NOT THERE    {fault.name}: {why}", flush=True)
+        return None
+    fault.place.write_text(source.replace(fault.right, fault.wrong))
+    why = build(fault.test) if fault.is_c else None
+    how = run_test(fault.test) if why is None else None
+    if why is not None:
+        print(f"NOT BUILT    {fault.name}:\n{why}", flush=True)
+    elif how is None:
+        by = f"; {caught_by_any() or 'nor by any other'}" if ask_all and fault.is_c else ""
+        print(f"NOT CAUGHT   {fault.name}: not by {fault.test}{by}", flush=True)
+    else:
+        print(f"caught       {fault.name}: {fault.test} {how}", flush=True)
+    fault.place.write_text(source)
+    return how
 
 
 def main() -> int:
-    faults = [Fault(**fault) for fault in tomllib.loads(FAULTS.read_text())["fault"]]
-    chosen = [fault for fault in faults if not sys.argv[1:] or any(word in fault.name for word in sys.argv[1:])]
-    tests = prepare()
-    if (name := caught_by(tests)) is not None:
-        sys.exit(f"{name} fails without any fault")
-    wrong = 0
-    for fault in chosen:
-        path = TREE / "csrc" / fault.file
-        source = path.read_text()
-        if source.count(fault.right) != 1:
-            print(f"NOT THERE    {fault.name}: {fault.file} has its line {source.count(fault.right)} times", flush=True)
-            wrong += 1
-            continue
-        path.write_text(source.replace(fault.right, fault.wrong))
-        built = run("ninja", "-C", BUILD)
-        name = "the compiler" if built.returncode != 0 else caught_by(tests)
-        print(
-            f"{'NOT CAUGHT  ' if name is None else 'caught      '} {fault.name}{f': {name}' if name else ''}",
-            flush=True,
-        )
-        wrong += name in (None, "the compiler")
-        path.write_text(source)
-    return 1 if wrong else 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--any", action="store_true", help="where the named test does not catch it: which C test does?")
+    parser.add_argument("words", nargs="*", help="only faults with one of them in their name")
+    arguments = parser.parse_args()
+    faults = read_faults()
+    chosen = [fault for fault in faults if not arguments.words or any(word in fault.name for word in arguments.words)]
+    prepare()
+    for test in sorted({fault.test for fault in chosen}):
+        if (how := run_test(test)) is not None:
+            sys.exit(f"{test} {how} without any fault")
+    caught = [fault for fault in chosen if try_fault(fault, arguments.any) is not None]
+    print(f"{len(caught)} of {len(chosen)} faults were caught")
+    if caught == faults:
+        PAGE.write_text(page(faults))
+    return 0 if caught == chosen else 1
 
 
 if __name__ == "__main__":

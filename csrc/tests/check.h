@@ -20,6 +20,9 @@
  * _exit(check_failures()). RUN, SKIP and check_done() belong to the main thread.
  *
  * Long tests do all of their work in the build as it ships, and a part of it where CHECK_LESS is true.
+ *
+ * In the environment, CHECK_ONLY=name: of all cases only those of that name are run. CHECK_STOP=1: the first failure ends the
+ * program.
  */
 #ifndef DRP_CHECK_H
 #define DRP_CHECK_H
@@ -30,6 +33,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /*
  * Under sanitizers a step takes several times as long. -DCHECK_SLOW says that of an emulated machine, or that the same steps
@@ -66,12 +70,19 @@ static inline int check_failures(void)
 	return atomic_load(&check_state.failures);
 }
 
+static inline void check_count_failure(void)
+{
+	atomic_fetch_add(&check_state.failures, 1);
+	fflush(stdout);
+	if (getenv("CHECK_STOP"))
+		_Exit(1);
+}
+
 static inline int check_that(int holds, const char *what, const char *file, int line)
 {
 	if (!holds) {
-		atomic_fetch_add(&check_state.failures, 1);
 		printf("# %s:%d: does not hold: %s\n", file, line, what);
-		fflush(stdout);
+		check_count_failure();
 	}
 	return holds;
 }
@@ -79,12 +90,17 @@ static inline int check_that(int holds, const char *what, const char *file, int 
 static inline int check_equal(long long a, long long b, const char *what, const char *file, int line)
 {
 	if (a != b) {
-		atomic_fetch_add(&check_state.failures, 1);
 		printf("# %s:%d: not equal: %s: %lld (0x%llx) and %lld (0x%llx)\n", file, line, what, a,
 		       (unsigned long long)a, b, (unsigned long long)b);
-		fflush(stdout);
+		check_count_failure();
 	}
 	return a == b;
+}
+
+static inline bool check_is_wanted(const char *name)
+{
+	const char *only = getenv("CHECK_ONLY");
+	return !only || strcmp(only, name) == 0;
 }
 
 static inline void check_begin(void)
@@ -127,6 +143,8 @@ static inline int check_done(void)
 	} while (0)
 #define RUN(name, ...)                                                                                                  \
 	do {                                                                                                            \
+		if (!check_is_wanted(#name))                                                                            \
+			break;                                                                                          \
 		check_begin();                                                                                          \
 		name(__VA_ARGS__);                                                                                      \
 		check_end(#name, #__VA_ARGS__);                                                                         \

@@ -150,6 +150,37 @@ static void a_lost_page_is_told(void)
 	}
 }
 
+/* A page of it goes at each step in which the head is read: what is told of the entry is right, or nothing is. */
+static void a_head_is_read_whole_or_not_at_all(void)
+{
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		size_t steps = 1, told = 0;
+		for (size_t step = 1; step <= steps; step++) {
+			unsigned char *base = map_log();
+			struct entry_reader reader;
+			struct entry entry;
+			size_t start;
+			append(base, prim_page_size() - 64, &shapes[i], &start);
+			fake_drop_at_step(step, FAKE_EVERY_PAGE);
+			if (entry_open(base, PAGES * prim_page_size(), start, STAMP, &reader, &entry)) {
+				CHECK_EQ(entry.kind, 5);
+				CHECK_EQ(entry.key_bytes, shapes[i].key_bytes);
+				CHECK_EQ(entry.meta_bytes, shapes[i].meta_bytes);
+				CHECK_EQ(entry.inline_bytes, shapes[i].value_bytes);
+				CHECK_EQ(entry.expires_ns, shapes[i].flags & ENTRY_TTL ? 77 : 0);
+				CHECK_EQ(entry.cost_ns, shapes[i].flags & ENTRY_COST ? 88 : 0);
+				told++;
+			}
+			if (fake_steps() > steps)
+				steps = fake_steps();
+			fake_drop_at_step(0, 0);
+			unmap_log(base);
+		}
+		CHECK(steps > 1);
+		CHECK_EQ(told, 0); /* the last step comes before the last look */
+	}
+}
+
 /* A small one takes ten bytes beside its key and its value. */
 static void a_small_one_is_small(void)
 {
@@ -165,6 +196,7 @@ int main(void)
 	RUN(all_shapes_come_back_at_all_places, );
 	RUN(none_takes_more_than_reckoned, );
 	RUN(a_lost_page_is_told, );
+	RUN(a_head_is_read_whole_or_not_at_all, );
 	RUN(a_small_one_is_small, );
 	return check_done();
 }
