@@ -282,6 +282,7 @@ static int split(struct index *index, uint64_t hash)
 	for (unsigned distance = 0, farther = 1; distance < INDEX_REACH; distance++) {
 		if (!(farther >> distance & 1))
 			continue;
+		prim_step();
 		for (size_t i = 1; i < slots; i++) {
 			const uint64_t slot = index_load(&old[i]);
 			const unsigned its_distance = slot >> INDEX_DISTANCE_SHIFT & (INDEX_REACH - 1);

@@ -5,6 +5,7 @@
 #include "cache/cache.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -465,6 +466,61 @@ static void forks_empty(enum prim_backing backing)
 	free(sink.value);
 }
 
+/* Two want the same value at once: the second one asks while the first one pins it, and waits. */
+static struct {
+	struct cache *cache;
+	_Atomic bool second_asked; /* it has the lock from here until it waits */
+	pthread_t second;
+} pinners;
+
+static int note_second(struct cache_sink *sink, uint8_t kind, size_t meta_bytes, size_t value_bytes, void **meta, void **value)
+{
+	atomic_store(&pinners.second_asked, true);
+	return client_reserve(sink, kind, meta_bytes, value_bytes, meta, value);
+}
+
+static int pin_and_unpin(struct cache_sink *sink)
+{
+	const uint64_t key = 1;
+	struct cache_pin pin;
+
+	const int status = cache_get(pinners.cache, &key, sizeof(key), GET_PIN, sink, &pin, NULL);
+	CHECK(status != DRP_OK || pin.cache);
+	if (status == DRP_OK)
+		cache_unpin(&pin);
+	return status;
+}
+
+static void *pin_second(void *unused)
+{
+	struct client_sink sink = {.base = {.reserve = note_second}};
+
+	CHECK_EQ(pin_and_unpin(&sink.base), DRP_OK);
+	free(sink.value);
+	return unused;
+}
+
+static void begin_second(struct cache_sink *sink, size_t bytes)
+{
+	(void)sink, (void)bytes;
+	REQUIRE(pthread_create(&pinners.second, NULL, pin_second, NULL) == 0);
+	while (!atomic_load(&pinners.second_asked))
+		sched_yield();
+}
+
+static void who_waits_for_a_pin_is_woken(void)
+{
+	struct client_sink sink = {.base = {.reserve = client_reserve, .begin_copy = begin_second}};
+
+	pinners.cache = make(&(struct cache_config){.backing = PRIM_LAZYFREE});
+	CHECK_EQ(client_set(pinners.cache, 1, 1, 1 << 20, true, SET_ALWAYS), DRP_OK);
+	CHECK_EQ(pin_and_unpin(&sink.base), DRP_OK);
+	pthread_join(pinners.second, NULL);
+	cache_close(pinners.cache);
+	cache_unref(pinners.cache);
+	free(sink.value);
+}
+
 int main(void)
 {
 	RUN(stores_and_forgets, PRIM_LAZYFREE);
@@ -472,6 +528,7 @@ int main(void)
 	RUN(drops_are_misses, PRIM_LAZYFREE);
 	RUN(drops_are_misses, PRIM_DROPPABLE);
 	RUN(pins_survive_everything, );
+	RUN(who_waits_for_a_pin_is_woken);
 	RUN(rests_and_is_dropped, );
 	RUN(expires, );
 	RUN(forks_empty, PRIM_LAZYFREE);

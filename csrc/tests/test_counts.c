@@ -278,6 +278,40 @@ static void the_index_is_lost_as_an_entry_moves(enum prim_backing backing, size_
 	CHECK(is_over);
 }
 
+/* Keys that a page of the index holds at most, plus the one for which it is split. */
+static uint64_t fill_page(struct cache *cache, uint64_t keys)
+{
+	const struct index *index = &cache->shards[0].index;
+	uint64_t key = 0;
+
+	for (; key < keys && index->page_count == 1; key++)
+		CHECK_EQ(client_set(cache, key, 1, 0, false, SET_ALWAYS), DRP_OK);
+	return key;
+}
+
+static void the_index_is_lost_as_a_page_is_split(void)
+{
+	const struct cache_config config = {.backing = PRIM_DROPPABLE, .shards = 1, .segment_bytes = SEGMENT};
+	struct cache *cache = fake_cache_make(&config);
+	const uint64_t last = fill_page(cache, PAGE) - 1;
+	size_t steps = 1;
+
+	CHECK_EQ(cache->shards[0].index.page_count, 2);
+	fake_cache_end(cache);
+	for (size_t step = 1; step <= steps; step++) {
+		cache = fake_cache_make(&config);
+		(void)fill_page(cache, last);
+		fake_drop_at_step(step, 0); /* the page of the index is the first that was mapped */
+		CHECK_EQ(client_set(cache, last, 1, 0, false, SET_ALWAYS), DRP_OK);
+		if (fake_steps() > steps)
+			steps = fake_steps();
+		fake_drop_at_step(0, 0);
+		check_counts(cache);
+		fake_cache_end(cache);
+	}
+	printf("# %zu steps\n", steps);
+}
+
 int main(void)
 {
 	static const enum prim_backing backings[] = {PRIM_LAZYFREE, PRIM_DROPPABLE};
@@ -291,6 +325,7 @@ int main(void)
 		RUN(the_index_is_lost_as_an_entry_moves, backings[i], 100);
 		RUN(the_index_is_lost_as_an_entry_moves, backings[i], PAGE + 904);
 	}
+	RUN(the_index_is_lost_as_a_page_is_split);
 	for (unsigned drops = 0; drops < 3; drops++)
 		for (uint64_t seed = 1; seed <= 2; seed++) {
 			RUN(counts_never_drift, PRIM_LAZYFREE, 0, 0xffffff, drops, seed);

@@ -132,7 +132,10 @@ static void drop_at_every_step(enum prim_backing backing, enum operation operati
 
 	for (uint64_t key = 0; key < KEYS; key++) {
 		size_t steps = 1, pages[64] = {FAKE_EVERY_PAGE}, page_count = 1;
+		uint64_t unlooked[KEYS];
+		bool unasked[KEYS];
 		struct cache *filled = make_filled(backing);
+		operate(filled, operation, key, unlooked, unasked); /* pages that it takes can go while it writes them */
 		for (size_t page = 0; page < fake_pages(); page++)
 			if (fake_page_in_use(page) && page_count < 64)
 				pages[page_count++] = page;

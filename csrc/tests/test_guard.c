@@ -224,6 +224,22 @@ static void a_foreign_fault_reaches_its_handler(enum order order)
 	CHECK_EQ(outcome_of(child), HANDLER_EXIT);
 }
 
+/* What our guard is asked to survive is our memory alone: work in it may read somebody else's mapping too. */
+static void a_foreign_fault_in_guarded_work_reaches_its_handler(void)
+{
+	pid_t child = fork_child();
+	if (child == 0) {
+		char *ours = truncated_map(), *theirs = truncated_map();
+		uintptr_t fault;
+		set_handler(foreign);
+		watched(ours, "ours");
+		expected_address = theirs + page + 5;
+		(void)guard_call(touch, theirs + page + 5, ours, 2 * page, &fault); /* its handler ends the process */
+		_exit(2);
+	}
+	CHECK_EQ(outcome_of(child), HANDLER_EXIT);
+}
+
 static sigjmp_buf foreign_way_out;
 static void jumps_away(int signal_number, siginfo_t *info, void *context)
 {
@@ -354,6 +370,7 @@ int main(void)
 	RUN(a_foreign_fault_reaches_its_handler, BEFORE);
 	RUN(a_foreign_fault_reaches_its_handler, AFTER);
 	RUN(a_foreign_fault_reaches_its_handler, AFTER_AND_GUARDED);
+	RUN(a_foreign_fault_in_guarded_work_reaches_its_handler);
 	RUN(a_chained_handler_may_jump_away);
 	RUN(handlers_that_name_each_other_end);
 	RUN(a_handler_that_repairs_nothing_ends);

@@ -117,6 +117,33 @@ static void nothing_is_written_under_a_reader(void)
 	fake_cache_end(cache);
 }
 
+/* While a value is copied without the lock, others replace it and store values of its size. */
+static struct cache *changed;
+
+static void replace_all(struct cache_sink *sink, size_t bytes)
+{
+	(void)sink, (void)bytes;
+	for (uint64_t version = 2; version < 6; version++)
+		for (uint64_t key = 0; key < VALUES; key++)
+			CHECK_EQ(client_set(changed, key, version, BYTES, true, SET_ALWAYS), DRP_OK);
+}
+
+static void nothing_is_written_under_a_copy(enum prim_backing backing)
+{
+	uint64_t version = 0;
+	bool wrong = true;
+
+	changed = make(backing);
+	sink.base.begin_copy = replace_all;
+	CHECK_EQ(client_get(changed, &sink, 3, GET_COPY, &version, &wrong), DRP_OK);
+	sink.base.begin_copy = NULL;
+	CHECK(!wrong);
+	CHECK_EQ(version, 1);
+	for (uint64_t key = 0; key < VALUES; key++)
+		check_value(changed, key, 5);
+	fake_cache_end(changed);
+}
+
 int main(void)
 {
 	RUN(replacing_takes_no_more_memory, PRIM_LAZYFREE);
@@ -126,6 +153,8 @@ int main(void)
 	RUN(a_value_on_old_pages_can_be_dropped, PRIM_LAZYFREE);
 	RUN(a_value_on_old_pages_can_be_dropped, PRIM_DROPPABLE);
 	RUN(nothing_is_written_under_a_reader, );
+	RUN(nothing_is_written_under_a_copy, PRIM_LAZYFREE);
+	RUN(nothing_is_written_under_a_copy, PRIM_DROPPABLE);
 	free(sink.value);
 	return check_done();
 }

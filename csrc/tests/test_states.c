@@ -230,6 +230,23 @@ static void what_may_not_be_used_again_is_doomed(bool is_unwiped)
 	end();
 }
 
+/* Its dead bytes would stay where nobody could take them. */
+static void what_cannot_be_marked_is_doomed(void)
+{
+	begin();
+	struct segment *segment = open_head();
+	arena_note_appended(arena, segment, 1);
+	CHECK_EQ(segment->held_pages, 1); /* a page that was begun */
+	fake_fail_call(1);
+	shard_retire(cache, shard, segment);
+	CHECK_EQ(fake_calls(), 1);
+	fake_fail_call(0);
+	CHECK(arena->doomed == segment);
+	CHECK_EQ(arena->held_pages, 0);
+	arena_bury(arena_take_doomed(arena));
+	end();
+}
+
 static void free_ones_are_trimmed(void)
 {
 	begin();
@@ -574,6 +591,7 @@ int main(void)
 	RUN(a_whole_too_many_is_doomed);
 	RUN(what_may_not_be_used_again_is_doomed, false);
 	RUN(what_may_not_be_used_again_is_doomed, true);
+	RUN(what_cannot_be_marked_is_doomed);
 	RUN(free_ones_are_trimmed);
 	RUN(what_is_free_at_the_end_of_emptying_is_doomed);
 	RUN(a_value_is_written_by_a_user_and_lives_once_it_is_marked);

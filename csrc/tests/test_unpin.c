@@ -261,6 +261,40 @@ static void survives_marks_that_fail(void)
 	}
 }
 
+/* Where memory is short nothing rests. A value whose pages cannot be marked is given up: else nobody could ever have them back. */
+static void what_cannot_be_marked_is_given_up(void)
+{
+	bool reached = true;
+
+	for (size_t call = 1; reached; call++) {
+		struct cache *cache = make();
+		struct cache_pin pin;
+		uint64_t key = 1;
+		put(cache, key);
+		fake_headroom(100 * MB, 100 * MB - PAGE, 0);
+		read_room_again();
+		CHECK_EQ(client_set(cache, 2, 1, 10, false, SET_ALWAYS), DRP_REFUSED);
+		sink.base.reserve = client_reserve;
+		REQUIRE(cache_get(cache, &key, sizeof(key), GET_PIN_OWN, &sink.base, &pin, NULL) == DRP_OK && pin.cache);
+		const unsigned char *value = pin.value;
+		fake_fail_call(call);
+		cache_unpin(&pin);
+		reached = fake_calls() >= call;
+		fake_fail_call(0);
+		CHECK_EQ(held(cache) + resting(cache), 0);
+		size_t found = 0;
+		for (size_t page = 0; page < fake_pages(); page++) {
+			const unsigned char *at = fake_page_at(page);
+			if (at < value || at >= value + PAGES_BYTES)
+				continue;
+			CHECK(!fake_page_is_dirty(page));
+			found++;
+		}
+		CHECK_EQ(found, PAGES_BYTES / PAGE);
+		fake_cache_end(cache);
+	}
+}
+
 int main(void)
 {
 	RUN(rests_after_its_last_holder, );
@@ -271,6 +305,7 @@ int main(void)
 	RUN(goes_when_it_is_not_used, );
 	RUN(goes_when_memory_is_short, );
 	RUN(survives_marks_that_fail, );
+	RUN(what_cannot_be_marked_is_given_up, );
 	free(sink.value);
 	return check_done();
 }

@@ -68,6 +68,30 @@ class TestThreads:
         assert not cache._flights.table
         assert not waiting(cache)
 
+    def test_who_comes_after_an_invalidation_computes_anew(self, cache: Cache) -> None:
+        begun, asked = threading.Event(), threading.Event()
+
+        def old() -> str:
+            begun.set()
+            while not asked.is_set():
+                assert not waiting(cache), "the second caller waits for this one"
+                os.sched_yield()
+            return "old"
+
+        def new() -> str:
+            asked.set()
+            return "new"
+
+        def ask(number: int) -> Any:
+            if number == 0:
+                return cache.get_or_create("k", old)
+            begun.wait(WAIT_SECONDS)
+            cache.discard("k")
+            return cache.get_or_create("k", new)
+
+        assert in_threads(2, ask) == ["old", "new"]
+        assert cache["k"] == "new"
+
     def test_an_exception_reaches_all_and_is_not_kept(self, cache: Cache) -> None:
         calls: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The seeded faults of tools/mutants.toml, without running them: each can be put in still, and docs/mutants.md lists them."""
+"""The faults of tools/mutants.toml, without a run: each can be put in still, and docs/mutants.md lists them all."""
 
 from __future__ import annotations
 
