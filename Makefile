@@ -6,10 +6,11 @@
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
 #   make mutants    puts faults into a copy of the source, to see whether the tests notice them; writes docs/mutants.md
+#   make torture SECONDS=600 SEED=7   caches in processes that are stopped, killed and squeezed; every value is compared
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
 #   make server-suites  tests of memcached, Redis and their clients, against the server; writes docs/server-suites.md
-#   tools/fuzz_server.sh  libFuzzer on the server's parsers
+#   tools/fuzz.sh   libFuzzer on the server's parsers, on what reads the log, and on the cache
 #   make bench      the benchmarks, peers side by side
 #   make kernels    the tests on other kernels, booted in QEMU          make userland32  the Python tests in a 32-bit Debian
 #   make docs       the documentation, as a site in build/site          make site    the same, looked at in a browser
@@ -38,7 +39,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
+.PHONY: build lint format c-test pytest test flaky mutants torture suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
 
 # Set-up
 
@@ -83,6 +84,14 @@ $(VENV)/site.stamp: requirements/site.txt $(VENV)/docs.stamp
 
 $(VENV)/docs.stamp: requirements/docs.txt $(VENV)/requirements.stamp
 	@$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+# The package with the core's assertions, beside the one that ships
+build/asserting.stamp: $(VENV)/requirements.stamp $(SOURCES)
+	@echo "building droppable with assertions in build/asserting"
+	@rm -rf build/asserting && $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps \
+		--config-settings=build-dir=build/python-asserting --config-settings=setup-args=-Dc_args=-DDRP_ASSERTIONS \
+		--target build/asserting .
 	@touch $@
 
 build: $(VENV)/build.stamp
@@ -143,6 +152,12 @@ flaky: build
 # Faults put into a copy of the source, each with the test that has to catch it. make mutants ARGS="pin": those of that word.
 mutants: build
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+# Processes that use caches while they are stopped, killed and squeezed, with the core's assertions. docs/torture.md
+SECONDS ?= 60
+SEED ?= 1
+torture: build build/asserting.stamp
+	PYTHONPATH=$(CURDIR)/build/asserting:$(CURDIR)/tests $(BIN)/python -m torture.driver --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 # The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.
 suites: build

@@ -15,6 +15,7 @@
 
 #include "droppable.h"
 #include "os/prim.h"
+#include "os/prim_end.h"
 
 enum { CLOSED = -1 };
 
@@ -106,7 +107,7 @@ static bool mapping_try_close(struct mapping *self)
 	if (!atomic_compare_exchange_strong(&self->users, &users, CLOSED))
 		return users == CLOSED;
 	Py_BEGIN_ALLOW_THREADS /* long, where there is much */
-	prim_unmap(self->address, self->length);
+	prim_end(self->address, self->length);
 	Py_END_ALLOW_THREADS
 	return true;
 }

@@ -37,7 +37,7 @@ static uint64_t read_limit_bytes(void)
 {
 	struct prim_headroom headroom;
 
-	prim_headroom(&headroom);
+	prim_best_effort(prim_headroom(&headroom)); /* .unread tells what could not be read */
 	return cache_limit_bytes(&headroom);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "os/drp_assert.h"
+#include "os/prim_end.h"
 #include "droppable.h"
 
 enum {
@@ -148,9 +149,7 @@ static void bury(struct segment *segment)
 		/* What is not given back here goes with the mapping. */
 		prim_best_effort(prim_purge(segment->base + at, left < step ? left : step));
 	}
-	/* It fails where it would split a mapping and there may be no more of them: then the address space alone is lost. */
-	if (prim_unmap(segment->base, segment->length) != DRP_OK)
-		prim_best_effort(prim_purge(segment->base, segment->length));
+	prim_end(segment->base, segment->length);
 	free(segment);
 }
 

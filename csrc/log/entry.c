@@ -340,11 +340,14 @@ static void read_extras(struct entry_reader *reader, struct entry *entry)
 		entry_copy(reader, &entry->version, 8);
 }
 
-/* Does an entry of that many bytes that begins at start end before end? */
-static bool fits(size_t start, size_t end, size_t bytes)
+/* Does the entry, if it begins at start, end before end? Each length for itself first: their sum may wrap. */
+static bool fits(size_t start, size_t end, const struct entry *entry)
 {
+	const size_t room = end - start;
 	size_t same;
-	return bytes < end - start && entry_place(start, bytes, &same) <= end;
+
+	return entry->key_bytes < room && entry->meta_bytes < room && entry->inline_bytes < room && entry->bytes < room &&
+	       entry_place(start, entry->bytes, &same) <= end;
 }
 
 bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t stamp, struct entry_reader *reader,
@@ -365,7 +368,7 @@ bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t st
 	entry->expires_ns = entry->cost_ns = entry->version = 0;
 	if (!(entry->flags & ENTRY_SMALL)) {
 		read_lengths(reader, entry);
-		if (!fits(start, end, entry->bytes))
+		if (!fits(start, end, entry))
 			return false;
 	} else if (!read_small_lengths(reader, entry)) {
 		return false;

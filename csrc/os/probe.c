@@ -19,6 +19,7 @@
 
 #include "droppable.h"
 #include "os/prim.h"
+#include "os/prim_end.h"
 
 enum { PAGES = 8, ATTEMPTS = 8, FILL = 0x5a };
 
@@ -75,7 +76,7 @@ static struct probe_result probe_drop(enum prim_backing backing)
 		if (prim_map(backing, probe_bytes(), 0, &pages) != DRP_OK)
 			return fails(PROBE_CALL_FAILED, errno);
 		result = try_drop(pages, backing == PRIM_LAZYFREE);
-		prim_unmap(pages, probe_bytes());
+		prim_end(pages, probe_bytes());
 	} while ((result.finding == PROBE_LOST_AT_ONCE || result.finding == PROBE_NEVER_DROPPED) &&
 		 ++attempts < ATTEMPTS);
 	return result;
@@ -109,7 +110,7 @@ static struct probe_result probe_cold(void)
 		result = fails(PROBE_CALL_FAILED, errno);
 	else if (pages_alive(pages) < PAGES) /* not marked: nothing may take them */
 		result = fails(PROBE_LOST_AT_ONCE, 0);
-	prim_unmap(pages, probe_bytes());
+	prim_end(pages, probe_bytes());
 	return result;
 }
 
@@ -122,7 +123,7 @@ static struct probe_result probe_wipe_on_fork(void)
 		return fails(PROBE_CALL_FAILED, errno);
 	if (prim_fork_content(pages, probe_bytes(), false) != DRP_OK)
 		result = fails(PROBE_CALL_FAILED, errno);
-	prim_unmap(pages, probe_bytes());
+	prim_end(pages, probe_bytes());
 	return result;
 }
 
@@ -143,7 +144,7 @@ static struct probe_result probe_exact_census(void)
 		result.error = errno;
 	else if (census.exact && states[0] == PRIM_RESIDENT && states[1] == PRIM_ZERO && states[2] == PRIM_ABSENT)
 		result = works();
-	prim_unmap(mapped, probe_bytes());
+	prim_end(mapped, probe_bytes());
 	return result;
 }
 
@@ -169,7 +170,7 @@ static struct probe_result try_signal(int handle, int pipe_in)
 		result = fails(PROBE_CALL_FAILED, errno);
 	else
 		result = look_for_fault(pipe_in, pages);
-	prim_unmap(pages, probe_bytes()); /* disarms it too */
+	prim_end(pages, probe_bytes()); /* disarms it too */
 	return result;
 }
 

@@ -192,7 +192,7 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 {
 	struct prim_headroom headroom;
 
-	prim_headroom(&headroom);
+	prim_best_effort(prim_headroom(&headroom)); /* .unread tells what could not be read */
 	int64_t room = room_by_reading(&headroom);
 	atomic_store_explicit(&process.is_unread, headroom.unread != PRIM_READ_ALL, memory_order_relaxed);
 	if (headroom.unread == PRIM_READ_ALL) {

@@ -38,6 +38,7 @@
 
 #include "droppable.h"
 #include "os/prim.h"
+#include "os/prim_end.h"
 
 enum {
 	CACHE_LINE = 64,       /* states of two threads never share one */
@@ -185,7 +186,7 @@ static void grow(void)
 		return;
 	states = address;
 	if (prim_map(PRIM_PLAIN, page_bytes, 0, &address) != DRP_OK) {
-		prim_unmap(states, page_bytes);
+		prim_end(states, page_bytes);
 		return;
 	}
 	page = address;

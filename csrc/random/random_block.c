@@ -18,6 +18,7 @@
 
 #include "droppable.h"
 #include "os/prim.h"
+#include "os/prim_end.h"
 #include "random/random.h"
 
 /*
@@ -62,7 +63,7 @@ int random_block_open(struct random_block **out)
 	if (status == DRP_OK)
 		status = fill(address);
 	if (status != DRP_OK) {
-		prim_unmap(address, mapping_bytes());
+		prim_end(address, mapping_bytes());
 		return status;
 	}
 	*out = address;
@@ -71,7 +72,7 @@ int random_block_open(struct random_block **out)
 
 void random_block_close(struct random_block *block)
 {
-	prim_unmap(block, mapping_bytes());
+	prim_end(block, mapping_bytes());
 }
 
 static void fill_or_die(struct random_block *block)

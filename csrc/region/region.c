@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "os/prim_end.h"
 #include "os/prim_track.h"
 #include "log/witness.h"
 
@@ -28,7 +29,7 @@ static int map_memory(struct region *region, bool any_backing)
 		return status;
 	status = prim_mark(memory, region->page_bytes); /* is it offered here? */
 	if (status != DRP_OK) {
-		prim_unmap(memory, region->length);
+		prim_end(memory, region->length);
 		return status;
 	}
 	region->memory = memory;
@@ -96,9 +97,9 @@ int region_open(size_t length, const struct region_options *options, struct regi
 err_disarm:
 	prim_signal_close(region->signal_handle);
 err_states:
-	prim_unmap(states, region->states_bytes);
+	prim_end(states, region->states_bytes);
 err_unmap:
-	prim_unmap(region->memory, region->length);
+	prim_end(region->memory, region->length);
 err_free:
 	pthread_mutex_destroy(&region->lock);
 	free(region);
@@ -114,8 +115,8 @@ void region_close(struct region *region)
 		prim_signal_close(region->signal_handle);
 	if (region->track_handle != NO_HANDLE)
 		prim_track_close(region->track_handle);
-	prim_unmap((void *)region->states, region->states_bytes);
-	prim_unmap(region->memory, region->length);
+	prim_end((void *)region->states, region->states_bytes);
+	prim_end(region->memory, region->length);
 	pthread_mutex_destroy(&region->lock);
 	free(region);
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "os/drp_assert.h"
+#include "os/prim_end.h"
 #include "droppable.h"
 #include "log/place.h"
 
@@ -175,13 +176,9 @@ int index_init(struct index *index, enum prim_backing backing, unsigned map_flag
 	return status;
 }
 
-/* Where it would take a mapping more than there may be, the pages go at least. */
 static void end_chunk(uint64_t *chunk)
 {
-	const size_t bytes = INDEX_CHUNK_PAGES * prim_page_size();
-
-	if (prim_unmap(chunk, bytes) != DRP_OK)
-		prim_best_effort(prim_purge(chunk, bytes));
+	prim_end(chunk, INDEX_CHUNK_PAGES * prim_page_size());
 }
 
 void index_destroy(struct index *index)

@@ -1,5 +1,5 @@
 /*
- * fuzz_server.c - both parsers under libFuzzer: any bytes, in pieces of any length. Built and run by tools/fuzz_server.sh.
+ * fuzz_server.c - both parsers under libFuzzer: any bytes, in pieces of any length. Built and run by tools/fuzz.sh server.
  *
  * The first byte of an input is the length of the pieces, the rest is what a client sends. Nothing may crash, read outside of what was
  * sent, or ask for more memory than one command may have.

@@ -37,6 +37,7 @@ static struct {
 	struct mapping *first;
 	size_t steps, drop_step, drop_page;
 	size_t calls, fail_call;
+	int failure; /* DRP_OK: what is most likely for the call */
 	size_t handles, marked_pages;
 	int last_handle;
 	bool moves;
@@ -318,6 +319,17 @@ bool fake_fails(void)
 	return ++fake.calls == fake.fail_call;
 }
 
+void fake_fail_as(int status)
+{
+	fake.failure = status;
+}
+
+/* What a call that fails returns, if the test did not say. */
+static int failure(int as_a_rule)
+{
+	return fake.failure != DRP_OK ? fake.failure : as_a_rule;
+}
+
 static struct mapping *mapping_of(const void *address, size_t *page)
 {
 	for (struct mapping *mapping = fake.first; mapping; mapping = mapping->next) {
@@ -360,7 +372,7 @@ int prim_map(enum prim_backing backing, size_t length, unsigned flags, void **ou
 	pthread_once(&once, install_fork_handler);
 	size_t pages = length / prim_page_size();
 	if (fake_fails() || fake.no_mappings || (fake.space_pages != 0 && fake_pages() + pages > fake.space_pages))
-		return DRP_NO_MEMORY;
+		return failure(DRP_NO_MEMORY);
 	struct mapping *mapping = calloc(1, sizeof(*mapping) + pages * sizeof(mapping->pages[0]));
 	void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (address == MAP_FAILED)
@@ -415,7 +427,7 @@ int prim_unmap(void *address, size_t length)
 		}
 		if (mapping->address + mapping->page_count * prim_page_size() == (unsigned char *)address + length) {
 			if (fake_fails())
-				return DRP_NO_MEMORY;
+				return failure(DRP_NO_MEMORY);
 			mapping->page_count -= length / prim_page_size();
 			munmap(address, length);
 			return DRP_OK;
@@ -429,7 +441,7 @@ int prim_mark(void *address, size_t length)
 	size_t first;
 	point();
 	if (fake_fails())
-		return DRP_NO_MEMORY;
+		return failure(DRP_NO_MEMORY);
 	if (fake.is_locked)
 		return DRP_UNSUPPORTED;
 	struct mapping *mapping = mapping_of(address, &first);
@@ -462,7 +474,7 @@ int prim_purge(void *address, size_t length)
 	point();
 	note_given_back(length);
 	if (fake_fails())
-		return DRP_NO_MEMORY;
+		return failure(DRP_NO_MEMORY);
 	if (fake.is_locked)
 		return DRP_UNSUPPORTED;
 	struct mapping *mapping = mapping_of(address, &first);
@@ -523,7 +535,7 @@ int prim_census(const void *address, size_t length, unsigned char *states, struc
 {
 	size_t first;
 	if (fake_fails())
-		return DRP_SYSTEM;
+		return failure(DRP_SYSTEM);
 	const struct mapping *mapping = mapping_of(address, &first);
 	*out = (struct prim_census){.pages = length / prim_page_size(), .exact = true};
 	for (size_t i = 0; i < out->pages; i++) {
@@ -555,7 +567,7 @@ int prim_random(void *buffer, size_t length)
 {
 	unsigned char *at = buffer;
 	if (fake_fails())
-		return DRP_SYSTEM;
+		return failure(DRP_SYSTEM);
 	for (size_t i = 0; i < length; i++) /* the same in each run: a failure repeats */
 		at[i] = (unsigned char)((fake.random = fake.random * UINT64_C(6364136223846793005) + 1) >> 56);
 	return DRP_OK;
@@ -564,13 +576,13 @@ int prim_random(void *buffer, size_t length)
 int prim_headroom(struct prim_headroom *out)
 {
 	*out = fake.headroom; /* also where it fails: what could be read is told always */
-	return fake_fails() ? DRP_SYSTEM : DRP_OK;
+	return fake_fails() ? failure(DRP_SYSTEM) : DRP_OK;
 }
 
 int prim_headroom_again(struct prim_headroom *room)
 {
 	if (fake_fails())
-		return DRP_SYSTEM;
+		return failure(DRP_SYSTEM);
 	*room = fake.headroom;
 	return DRP_OK;
 }
@@ -578,7 +590,7 @@ int prim_headroom_again(struct prim_headroom *room)
 int prim_resident(uint64_t *bytes)
 {
 	if (fake_fails())
-		return DRP_SYSTEM;
+		return failure(DRP_SYSTEM);
 	*bytes = fake.resident_bytes;
 	return DRP_OK;
 }
@@ -586,7 +598,7 @@ int prim_resident(uint64_t *bytes)
 static int open_handle(int *handle)
 {
 	if (fake_fails())
-		return DRP_UNSUPPORTED;
+		return failure(DRP_UNSUPPORTED);
 	fake.handles++;
 	*handle = ++fake.last_handle;
 	return DRP_OK;
@@ -607,7 +619,7 @@ int prim_signal_arm(int handle, void *address, size_t length)
 {
 	size_t first;
 	if (fake_fails())
-		return DRP_NO_MEMORY;
+		return failure(DRP_NO_MEMORY);
 	struct mapping *mapping = mapping_of(address, &first);
 	mapping->signal_handle = handle;
 	for (size_t i = first; i < first + length / prim_page_size(); i++)
@@ -640,7 +652,7 @@ int prim_signal_refill(int handle, void *address, const void *source, size_t len
 		if (!mapping->pages[first].absent)
 			status = DRP_EXISTS;
 		else if (fake_fails())
-			status = DRP_NO_MEMORY;
+			status = failure(DRP_NO_MEMORY);
 		if (status != DRP_OK)
 			break;
 		unsigned char *made = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -708,7 +720,7 @@ int prim_track_collect(void *address, size_t length, prim_track_found *found, vo
 	int status = DRP_OK;
 
 	if (!written || fake_fails())
-		status = DRP_SYSTEM;
+		status = failure(DRP_SYSTEM);
 	else if (mapping->track_handle == 0)
 		status = DRP_UNSUPPORTED;
 	for (size_t i = 0; i < pages && status == DRP_OK; i++) {

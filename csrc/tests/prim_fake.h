@@ -63,6 +63,8 @@ void fake_fail_keeping(bool fails);
 void fake_fail_call(size_t call);
 bool fake_fails(void);
 size_t fake_calls(void);
+/* From now on calls that fail return that; DRP_OK: what is most likely for each of them. */
+void fake_fail_as(int status);
 
 /* From now on memory is locked, as by mlockall(2): prim_mark() and prim_purge() do nothing and fail. */
 void fake_lock(bool locked);

@@ -181,6 +181,30 @@ static void a_head_is_read_whole_or_not_at_all(void)
 	}
 }
 
+/* Lengths whose sum wraps, as a head of any bytes may have them: there is no such entry, and nothing is read of it. */
+static void lengths_that_wrap_are_none(void)
+{
+	static const uint64_t keys[] = {UINT64_MAX, UINT64_MAX - 100, (uint64_t)1 << 63, 5000};
+	unsigned char *base = map_log();
+	const struct { /* of a piece, and the lengths of a wide entry */
+		uint32_t stamp;
+		uint16_t length;
+		uint8_t flags, kind;
+		uint16_t small_key, small_meta;
+		uint32_t inline_value;
+	} head = {.stamp = STAMP, .length = 400, .flags = ENTRY_FIRST | ENTRY_WIDE};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		const uint64_t lengths[] = {keys[i], 0 - keys[i]};
+		struct entry_reader reader;
+		struct entry entry;
+		memcpy(base, &head, sizeof(head));
+		memcpy(base + sizeof(head), lengths, sizeof(lengths));
+		CHECK(!entry_open(base, 1024, 0, STAMP, &reader, &entry));
+	}
+	unmap_log(base);
+}
+
 /* A small one takes ten bytes beside its key and its value. */
 static void a_small_one_is_small(void)
 {
@@ -197,6 +221,7 @@ int main(void)
 	RUN(none_takes_more_than_reckoned, );
 	RUN(a_lost_page_is_told, );
 	RUN(a_head_is_read_whole_or_not_at_all, );
+	RUN(lengths_that_wrap_are_none, );
 	RUN(a_small_one_is_small, );
 	return check_done();
 }
