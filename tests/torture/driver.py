@@ -36,6 +36,8 @@ HANG_SECONDS: Final = 120
 LOOK_SECONDS: Final = 0.02
 LEAST_LIMIT: Final = 500 * MB
 MOST_LIMIT: Final = 900 * MB
+SPARE: Final = 200 * MB
+"""What the processes may take at once, of which a change of the limit takes nothing."""
 STOP_SHARE: Final = 0.02
 LIMIT_SHARE: Final = 0.05
 """In such a share of the driver's looks a process is stopped, or the limit changed."""
@@ -131,8 +133,12 @@ class Round:
         os.kill(process.pid, signal.SIGCONT)
 
     def _change_limit(self, group: MemoryCgroup) -> None:
+        # Of what the processes hold themselves nothing can be reclaimed: a limit below that would kill one of them.
+        stat = group.stat()
+        held = group.usage_bytes - stat.get("inactive_file", 0) - stat.get("active_file", 0)
+        limit_bytes = max(self._chance.randrange(LEAST_LIMIT, MOST_LIMIT), min(held + SPARE, MOST_LIMIT))
         try:
-            group.limit_bytes = self._chance.randrange(LEAST_LIMIT, MOST_LIMIT)
+            group.limit_bytes = limit_bytes
             self.counts["limits changed"] += 1
         except OSError:  # so much cannot be reclaimed
             self.counts["limits refused"] += 1
