@@ -184,7 +184,7 @@ static void a_head_is_read_whole_or_not_at_all(void)
 /* Lengths whose sum wraps, as a head of any bytes may have them: there is no such entry, and nothing is read of it. */
 static void lengths_that_wrap_are_none(void)
 {
-	static const uint64_t keys[] = {UINT64_MAX, UINT64_MAX - 100, (uint64_t)1 << 63, 5000};
+	static const size_t keys[] = {SIZE_MAX, SIZE_MAX - 100, SIZE_MAX / 2 + 1, 5000};
 	unsigned char *base = map_log();
 	const struct { /* of a piece, and the lengths of a wide entry */
 		uint32_t stamp;
@@ -195,7 +195,7 @@ static void lengths_that_wrap_are_none(void)
 	} head = {.stamp = STAMP, .length = 400, .flags = ENTRY_FIRST | ENTRY_WIDE};
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		const uint64_t lengths[] = {keys[i], 0 - keys[i]};
+		const uint64_t lengths[] = {keys[i], (size_t)0 - keys[i]};
 		struct entry_reader reader;
 		struct entry entry;
 		memcpy(base, &head, sizeof(head));
