@@ -74,6 +74,7 @@ void index_note_lost(struct index *index, uint32_t page_number)
 	const uint64_t live = index->live[page_number];
 
 	DRP_ASSERT(index->entries >= live);
+	index->changes++; /* who looked at it before must look again, even if he sees the old page still */
 	index->states[page_number] |= INDEX_PAGE_LOST;
 	index->live[page_number] = 0;
 	index->lost_pages++;
