@@ -7,6 +7,7 @@
 #   make flaky      looks for tests that fail by luck: hours
 #   make mutants    puts faults into a copy of the source, to see whether the tests notice them; writes docs/mutants.md
 #   make torture SECONDS=600 SEED=7   caches in processes that are stopped, killed and squeezed; every value is compared
+#   make python-t   the Python tests on a CPython without a global lock, which it builds
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
 #   make server-suites  tests of memcached, Redis and their clients, against the server; writes docs/server-suites.md
@@ -39,7 +40,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants torture suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
+.PHONY: build lint format c-test pytest test flaky mutants torture python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
 
 # Set-up
 
@@ -158,6 +159,16 @@ SECONDS ?= 60
 SEED ?= 1
 torture: build build/asserting.stamp
 	PYTHONPATH=$(CURDIR)/build/asserting:$(CURDIR)/tests $(BIN)/python -m torture.driver --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
+# The Python tests without a global lock, on a CPython 3.13t that is built once: five minutes, then the tests. Another one:
+# make python-t PYTHON_T=/path/to/python3.13t. Some tests alone: make python-t ARGS="tests/torture".
+python-t:
+	@python=$(or $(PYTHON_T),$$(tools/python_t.sh .python-t)) && \
+		{ test -x .python-t/venv/bin/pip || $$python -m venv .python-t/venv; }
+	@.python-t/venv/bin/python -m pip install --quiet -r requirements/python-t.txt
+	@PATH=$(CURDIR)/.python-t/venv/bin:$$PATH .python-t/venv/bin/python -m pip install --quiet --no-build-isolation --no-deps \
+		--config-settings=build-dir=build/python-t .
+	.python-t/venv/bin/python -m pytest -q $(or $(ARGS),tests/unit tests/property tests/torture)
 
 # The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.
 suites: build

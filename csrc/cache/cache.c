@@ -24,6 +24,7 @@
 
 enum {
 	GET_RETRIES = 3,
+	STEP_TRIES = 4, /* of a copy during which the thread changed processor */
 	SEGMENTS_AT_LIMIT = 1024, /* of a shard, in as much memory as there may be */
 	SHARD_LEAST_BYTES = 128 << 20,
 	SHARDS_MOST = 16,
@@ -188,11 +189,17 @@ static bool copy_extent(const unsigned char *from, size_t bytes, const uint16_t 
 	for (size_t at = 0, length; intact && at < bytes; at += length) {
 		const uint16_t *those = witnesses + at / prim_page_size();
 		length = bytes - at < WITNESS_STEP_BYTES ? bytes - at : WITNESS_STEP_BYTES;
-		if (bytes >= LARGE_BYTES && !witness_intact(from + at, length, those))
-			intact = false;
-		else
-			memcpy(value + at, from + at, length);
-		intact = intact && witness_intact(from + at, length, those);
+		bool moved = true; /* to another processor, meanwhile: see copy_inline() */
+		for (int tries = 0; intact && moved && tries < STEP_TRIES; tries++) {
+			const unsigned cpu = prim_cpu();
+			if (bytes >= LARGE_BYTES && !witness_intact(from + at, length, those))
+				intact = false;
+			else
+				memcpy(value + at, from + at, length);
+			intact = intact && witness_intact(from + at, length, those);
+			moved = prim_cpu() != cpu;
+		}
+		intact = intact && !moved;
 	}
 	cache_end_copy(sink, shard, segment);
 	return intact;
@@ -349,6 +356,8 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			if (status == DRP_CLOSED)
 				goto out;
 		}
+		if (status == COPY_AGAIN)
+			continue;
 		if (status == PIN_RETRY) {
 			tries--;
 			continue;
@@ -365,6 +374,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		if (!replaced)
 			break;
 	}
+	status = DRP_MISS;
 	cost_note_miss(shard, hash, MISS_DROPPED);
 out:
 	watch = shard->hits % WATCH_CALLS == 0;

@@ -39,12 +39,18 @@ static inline void note_found(struct cache *cache, struct shard *shard, struct f
 	segment_note_used(found->segment, found->offset, found->offset + found->entry.bytes);
 }
 
-/* Copies a value that lies in the log of entries, under the lock. DRP_MISS: dropped; DRP_REFUSED: from reserve(). */
+enum { COPY_AGAIN = 3 /* the thread changed processor meanwhile */ };
+
+/*
+ * Copies a value that lies in the log of entries, under the lock. DRP_MISS: dropped; DRP_REFUSED: from reserve(). COPY_AGAIN: one
+ * processor may have seen the page that was dropped, and the other one, through a stale translation, the stamp still.
+ */
 static inline __attribute__((always_inline)) int copy_inline(struct found *found, struct cache_sink *sink)
 {
 	void *meta = NULL, *value = NULL;
 	const struct entry *entry = &found->entry;
 	const size_t page = prim_page_size();
+	const unsigned cpu = prim_cpu();
 
 	/* The processor reads ahead within a page only. */
 	for (size_t at = (found->offset | (page - 1)) + 1; at < found->offset + entry->bytes; at += page) {
@@ -59,7 +65,7 @@ static inline __attribute__((always_inline)) int copy_inline(struct found *found
 	if (found->reader.lost || !entry_intact(found->segment->base, found->offset,
 						arena_stamp(found->segment->number), entry->bytes))
 		return DRP_MISS;
-	return DRP_OK;
+	return prim_cpu() == cpu ? DRP_OK : COPY_AGAIN;
 }
 
 /* cache.c: the same as find_fresh(), and all of its value is there, too; what is not is forgotten. found's reader stands behind the key. */

@@ -84,8 +84,8 @@ static size_t look_up(struct cache *cache, struct shard *shard, struct cache_wan
 	if (found.entry.flags & ENTRY_EXTENT)
 		return 0;
 	const int status = copy_inline(&found, wanted->sink);
-	if (status == DRP_MISS)
-		return 0; /* dropped: the other look-up says so, or finds what came instead */
+	if (status == DRP_MISS || status == COPY_AGAIN)
+		return 0; /* dropped, perhaps: the other look-up says so, or finds what came instead */
 	wanted->status = status;
 	wanted->place = found_name(&found);
 	note_found(cache, shard, &found);

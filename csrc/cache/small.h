@@ -68,6 +68,7 @@ static inline __attribute__((always_inline)) int small_get(struct cache *cache, 
 	const uint64_t place = index_load(slot) & INDEX_PLACE_MASK;
 	const size_t offset = arena_place_offset(place);
 	const uint32_t stamp = arena_stamp(segment->number);
+	const unsigned cpu = prim_cpu(); /* see copy_inline() */
 
 	if (!small_find(segment, place, key, key_bytes, &entry) ||
 	    (entry.expires_ns != 0 && entry.expires_ns <= cache_now_ns(cache)))
@@ -82,7 +83,7 @@ static inline __attribute__((always_inline)) int small_get(struct cache *cache, 
 	prim_step();
 	if (entry.value_bytes > 0)
 		memcpy(value, entry.key + key_bytes + entry.meta_bytes, entry.value_bytes);
-	if (!entry_small_intact(segment->base, offset, stamp))
+	if (!entry_small_intact(segment->base, offset, stamp) || prim_cpu() != cpu)
 		return SMALL_OTHER;
 	/* As note_found() does; all of a small entry is in one page. */
 	if (cache->config.max_bytes || segment->part == ARENA_PROBATION)

@@ -48,6 +48,7 @@ int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_par
 	const uint32_t stamp = arena_stamp(found->segment->number);
 	struct found again = *found; /* whose reader goes on, while the caller needs the other where it stands */
 	uint64_t place;
+	const unsigned cpu = prim_cpu();
 	int status = DRP_MISS;
 
 	unsigned char *copy = malloc(bytes ? bytes : 1);
@@ -56,7 +57,8 @@ int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_par
 	if (!shard_open_entry(&again))
 		goto out;
 	entry_copy(&again.reader, copy, bytes);
-	if (again.reader.lost || !entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes))
+	if (again.reader.lost || !entry_intact(found->segment->base, found->offset, stamp, found->entry.bytes) ||
+	    prim_cpu() != cpu) /* then one may have seen the page that was dropped, and the other the stamp still */
 		goto out;
 	if (extent)
 		memcpy(copy + found->entry.key_bytes + found->entry.meta_bytes, extent, sizeof(*extent));
@@ -131,6 +133,7 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 	const struct drp_part part = {source, bytes};
 	struct segment *to;
 	struct entry_extent extent;
+	const unsigned cpu = prim_cpu();
 	bool kept = false, resident;
 
 	if (!range_is_resident(source, bytes))
@@ -147,7 +150,7 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 		prim_touch(target, count * prim_page_size());
 	/* The same bytes have the same witnesses: those in the entry serve the copy, if the source was whole throughout. */
 	kept = written == DRP_OK && !found->reader.lost && witness_intact(source, bytes, witnesses + count) &&
-	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 &&
+	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 && prim_cpu() == cpu &&
 	       shard_move_entry(cache, shard, ARENA_MAIN, found, &extent);
 	if (kept)
 		shard_free_extent(cache, shard, old, LEAVE_REPLACED);

@@ -484,7 +484,10 @@ bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct
 	return false;
 }
 
-/* PRIM_DROPPABLE, after the writer changed processor: was it written to the pages that are there now? */
+/*
+ * PRIM_DROPPABLE, after the writer changed processor, or does not find its own stamp: was it written to the pages that are there
+ * now? Its page may have gone in the midst of it, and the stamp have come to be in the old one, the value in the new.
+ */
 static bool landed(struct segment *segment, size_t start, size_t end, const struct entry *entry,
 		   const struct drp_part *parts, size_t part_count)
 {
@@ -596,7 +599,9 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		probation_note_appended(shard, head, end - head->used);
 		arena_note_appended(&shard->arena, head, end);
 		note_appended(shard, head);
-		if (in_order && prim_cpu() != cpu && !landed(head, start, end, entry, parts, part_count))
+		if (in_order &&
+		    (prim_cpu() != cpu || !entry_intact(head->base, start, arena_stamp(head->number), entry->bytes)) &&
+		    !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
 		add_bytes(shard, head, end - start);
 		if (entry->flags & ENTRY_EXTENT)

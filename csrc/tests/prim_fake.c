@@ -550,7 +550,7 @@ int prim_census(const void *address, size_t length, unsigned char *states, struc
 
 unsigned prim_cpu(void)
 {
-	return fake.moves ? fake.cpu++ : 0;
+	return fake.moves ? ++fake.cpu : 0;
 }
 
 uint64_t prim_now_ns(void)

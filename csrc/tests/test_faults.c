@@ -152,6 +152,7 @@ static void drop_at_every_step(enum prim_backing backing, enum operation operati
 				fake_move_between_cpus(moves);
 				fake_drop_at_step(step, pages[page]);
 				operate(cache, operation, key, newest, gone);
+				fake_move_between_cpus(false); /* a reader that moves in each copy finds nothing */
 				if (fake_steps() > steps) /* more than before: the fault made it go another way */
 					steps = fake_steps();
 				fake_drop_at_step(0, 0);
