@@ -182,16 +182,16 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: it is none; the message says what to write.
     """
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, flags=re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, flags=re.IGNORECASE | re.ASCII)
     if match is None:
         raise ValueError(
             f"{text!r} is not a size: write bytes, or a number with K, M, G or T (powers of 1024), as in 256M"
         )
     power = 1024 ** _POWERS[match[2].upper()]
-    size_bytes = int(match[1]) * power if match[1].isdecimal() else int(float(match[1]) * power)
-    if size_bytes >= _MOST_BYTES:
+    rounded = float(match[1]) * power  # infinity, if the digits are hundreds
+    if rounded >= _MOST_BYTES:
         raise ValueError(f"{text!r} is more than any machine has")
-    return size_bytes
+    return int(match[1]) * power if match[1].isdecimal() else int(rounded)
 
 
 def format_size(size_bytes: int) -> str:

@@ -38,8 +38,13 @@ def _size(text: str) -> int:
 
 def _sizes(text: str) -> list[int]:
     sizes = sorted({_size(word) for word in text.split(",") if word})
-    if not sizes or sizes[0] <= 0:
+    if not sizes:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes: write them as in {_MEMORIES}")
+    if sizes[0] < page_size_bytes():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has a size of {sizes[0]} bytes, and the least is a page of {page_size_bytes()} bytes. "
+            f"Write megabytes with an M, as in {_MEMORIES}"
+        )
     return sizes
 
 
@@ -78,9 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=f"Tells {about}: plays the requests in a file on a real cache, and on other policies.",
         epilog='The file has a request a line: "KEY", "KEY SIZE" or "KEY SIZE SECONDS", where SECONDS is what '
         "computing the value takes; or it is a table with the columns key, size and seconds, separated by commas, "
-        "named in its first line; or an access log of Apache or nginx, whose lines may end with the request's seconds.",
+        "named in its first line; or an access log of Apache or nginx, whose lines may end with the request's seconds. "
+        "It may be packed by gzip, and may be a pipe, as in: zcat access.log.*.gz | droppable replay /dev/stdin",
     )
-    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file")
+    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file, or a pipe")
     replay_parser.add_argument(
         "--memory", type=_sizes, default=_sizes(_MEMORIES), metavar="SIZES", help=f"to try (default: {_MEMORIES})"
     )

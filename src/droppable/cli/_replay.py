@@ -6,6 +6,7 @@ are libcachesim's, if it is installed. Those that are simulated pay nothing for 
 
 import dataclasses
 import json
+import mmap
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,10 +16,13 @@ from typing import Any, Final
 
 import droppable
 from droppable._arguments import format_size
-from droppable.cli._replay_trace import LARGEST_BYTES, Request, Trace, TraceError, read_trace
+from droppable.cli._replay_text import TraceError
+from droppable.cli._replay_trace import Request, Trace, read_trace
 
 OURS: Final = "droppable"
 _FAILED: Final = 1
+_LARGEST_BYTES: Final = 1 << 31
+"""Larger values are not stored in the real cache, whatever its memory: each would be written whole."""
 _LEAST_INDEX: Final = 18
 """Powers of two of slots that libcachesim's tables begin with."""
 
@@ -49,7 +53,7 @@ def replay(path: Path, memories: Sequence[int], size_bytes: int, as_json: bool, 
     """
     try:
         trace = read_trace(path, size_bytes)
-    except (OSError, EOFError, TraceError) as error:
+    except (OSError, TraceError) as error:
         print(f"droppable replay: {error}", file=sys.stderr)
         return _FAILED
     outcomes = [
@@ -60,7 +64,7 @@ def replay(path: Path, memories: Sequence[int], size_bytes: int, as_json: bool, 
     if plot is not None and not _draw(outcomes, trace, plot):
         return _FAILED
     if as_json:
-        counts = {"requests": len(trace.requests), "skipped_lines": trace.skipped}
+        counts = {"read_as": trace.form, "requests": len(trace.requests), "skipped_lines": trace.skipped}
         print(json.dumps({**counts, "outcomes": [dataclasses.asdict(one) for one in outcomes]}, indent=2))
     else:
         print("\n".join(_table(outcomes, trace)))
@@ -76,13 +80,15 @@ def outcome_of(name: str, memory_bytes: int, trace: Trace, policy: Policy) -> Ou
 
 def play(requests: Sequence[Request], memory_bytes: int) -> list[bool]:
     """Which requests hit in a real cache with this bound."""
-    filler = memoryview(bytes([1]) * min(LARGEST_BYTES, max(request.size_bytes for request in requests)))
+    most_bytes = min(memory_bytes, _LARGEST_BYTES)
+    largest = max((request.size_bytes for request in requests if request.size_bytes < most_bytes), default=0)
+    filler = memoryview(mmap.mmap(-1, max(1, largest), prot=mmap.PROT_READ))  # never written to, so it takes no memory
     hits = []
     with droppable.Cache[str, memoryview](max_bytes=memory_bytes) as cache:
         for request in requests:
             hit = cache.get(request.key) is not None
             hits.append(hit)
-            if not hit and request.size_bytes < memory_bytes:
+            if not hit and request.size_bytes < most_bytes:
                 try:
                     cache.set(request.key, filler[: request.size_bytes], cost=request.seconds or None)
                 except droppable.ValueTooLargeError:
@@ -122,7 +128,8 @@ def _simulated() -> dict[str, Policy]:
             for request in requests:
                 asked.obj_id = numbers.setdefault(request.key, len(numbers) + 1)
                 asked.obj_size = request.size_bytes
-                hits.append(bool(cache.get(asked)))
+                # libcachesim writes a warning on standard error, if it is asked for more than its memory.
+                hits.append(request.size_bytes <= memory_bytes and bool(cache.get(asked)))
             return hits
 
         return hits_of
@@ -134,7 +141,14 @@ def _table(outcomes: Sequence[Outcome], trace: Trace) -> list[str]:
     names = list(dict.fromkeys(outcome.policy for outcome in outcomes))
     sizes = {request.key: request.size_bytes for request in trace.requests}
     whole_size = format_size(sum(sizes.values()))
-    lines = [f"{len(trace.requests):,} requests for {len(sizes):,} keys; all values together: {whole_size}"]
+    lines = [
+        f"{len(trace.requests):,} requests for {len(sizes):,} keys; all values together: {whole_size}",
+        f"The file was read as {trace.form}.",
+    ]
+    if len(sizes) == len(trace.requests) > 1:
+        lines.append(
+            "No key is asked for twice, so no cache can hit. Look whether the file has the form that was meant."
+        )
     if trace.skipped:
         lines.append(f"{trace.skipped:,} lines are no GET with status 200, and are left out")
     tables: list[tuple[str, Callable[[Outcome], str]]] = [("hits", lambda one: f"{one.hit_ratio:.1%}")]
