@@ -1,10 +1,11 @@
-"""`droppable replay`: what it reads, what it counts, and what it says of files that it cannot read."""
+"""`droppable replay`: what it counts and what it tells. What it reads: test_replay_trace.py."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pytest
 
 from droppable.cli import main
 from droppable.cli._replay import least_recently_used, play
-from droppable.cli._replay_trace import Request, Trace, TraceError, read_trace
+from droppable.cli._replay_trace import Request
+
+
+def _in_a_process(first: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = f"import sys; from droppable.cli import main; {first}\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -23,69 +29,6 @@ def write(tmp_path: Path) -> Any:
         return path
 
     return write
-
-
-def test_lists_of_requests(write: Any) -> None:
-    assert read_trace(write("a\n\nb 2K\nc 10 0.5\n"), 7) == Trace(
-        [Request("a", 7, 0.0), Request("b", 2048, 0.0), Request("c", 10, 0.5)], 0
-    )
-
-
-def test_tables(write: Any) -> None:
-    assert read_trace(write("Seconds, key,other,SIZE\n1.5,a,x,3\n,b,y,\n"), 7) == Trace(
-        [Request("a", 3, 1.5), Request("b", 7, 0.0)], 0
-    )
-
-
-def test_access_logs(write: Any) -> None:
-    lines = [
-        '::1 - ada [26/Nov/2026:10:00:00 +0000] "GET /a?b=1 HTTP/1.1" 200 5120 "-" "curl/8 (1.0)" 0.042',
-        '::1 - - [26/Nov/2026:10:00:00 +0000] "GET /b HTTP/1.1" 200 10',
-        '::1 - - [26/Nov/2026:10:00:00 +0000] "POST /b HTTP/1.1" 200 10',
-        '::1 - - [26/Nov/2026:10:00:00 +0000] "GET /b HTTP/1.1" 404 10',
-        '::1 - - [26/Nov/2026:10:00:00 +0000] "GET /b HTTP/1.1" 200 -',
-        "something else",
-    ]
-    assert read_trace(write("\n".join(lines)), 7) == Trace([Request("/a?b=1", 5120, 0.042), Request("/b", 10, 0.0)], 4)
-
-
-def test_a_mark_at_the_begin_and_lines_of_windows(write: Any) -> None:
-    assert read_trace(write("\ufeffkey,size\r\na,3\r\n"), 7) == Trace([Request("a", 3, 0.0)], 0)
-    assert read_trace(write("\ufeffa 3\r\nb\r\n"), 7) == Trace([Request("a", 3, 0.0), Request("b", 7, 0.0)], 0)
-
-
-def test_packed_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "access.log.1.gz"
-    path.write_bytes(gzip.compress(b"a 3\nb\n" * 1000))
-    assert len(read_trace(path, 7).requests) == 2000
-    path.write_bytes(path.read_bytes()[:-20])
-    assert main(["replay", str(path)]) == 1
-    assert "ended before" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "has no request in it"),
-        ("a\nb much\n", "line 2: a line is KEY [SIZE [SECONDS]]; you gave 'b much'"),
-        ("a 1 long\n", "line 1: a line is KEY [SIZE [SECONDS]]; you gave 'a 1 long'"),
-        ("a 1 -1\n", "line 1: a key, and seconds of 0 or more, are missing in 'a 1 -1'"),
-        ("a 1 inf\n", "line 1: a key, and seconds of 0 or more"),
-        ("key,size\n,3\n", "line 2: a key, and seconds"),
-    ],
-)
-def test_what_cannot_be_read(write: Any, text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(text)
-    with pytest.raises(TraceError) as raised:
-        read_trace(path, 7)
-    assert message in str(raised.value)
-    assert main(["replay", str(path)]) == 1
-    assert message in capsys.readouterr().err
-
-
-def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["replay", str(tmp_path / "nothing")]) == 1
-    assert "No such file" in capsys.readouterr().err
 
 
 def test_what_lru_hits() -> None:
@@ -103,15 +46,27 @@ def test_a_real_cache_hits_as_much_as_an_lru() -> None:
     assert sum(play(requests, 64 << 20)) == len(requests) - len(set(keys))
 
 
-def test_values_that_never_fit_are_misses() -> None:
-    assert play([Request("large", 1 << 30, 0.0)] * 3, 1 << 20) == [False] * 3
+@pytest.mark.parametrize("size_bytes", [(1 << 20) - 1, 1 << 20, 1 << 30, 1 << 31, 1 << 61])
+def test_values_that_never_fit_are_misses(size_bytes: int) -> None:
+    requests = [Request("large", size_bytes, 0.0), Request("a", 5, 0.0)] * 3
+    assert play(requests, 1 << 20) == [False, False, False, True, False, True]
+
+
+def test_a_value_that_is_never_stored_takes_no_memory(write: Any) -> None:
+    """A value of 1 TB, and one of 2 GB less a byte, in a process that may not have 2 GB of addresses more."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))"
+    path = write("a 1T\nb 2147483647\na 1T\nc 5\nc 5\n")
+    told = _in_a_process(limit, "replay", str(path), "--memory", "8M", "--json")
+    assert told.returncode == 0, told.stderr
+    assert [one["hits"] for one in json.loads(told.stdout)["outcomes"]][:2] == [1, 1]
 
 
 def test_the_report(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write("a 1000 0.5\nb 1000 0.25\na 1000 0.5\n")
     assert main(["replay", str(path), "--memory", "1M,64M"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("3 requests for 2 keys; all values together: 2K\n")
+    assert shown.startswith("3 requests for 2 keys; all values together: 2K\nThe file was read as a list.\n")
+    assert "No key is asked for twice" not in shown
     assert "seconds saved, of 1.2\n" in shown
     assert [line.split()[:3] for line in shown.splitlines() if line.startswith("        1M")] == [
         ["1M", "33.3%", "33.3%"],
@@ -119,10 +74,20 @@ def test_the_report(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert main(["replay", str(path), "--memory", "1M", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["requests"], report["skipped_lines"]) == (3, 0)
+    assert (report["read_as"], report["requests"], report["skipped_lines"]) == ("a list", 3, 0)
     assert report["outcomes"][0] == {
         "policy": "droppable", "memory_bytes": 1 << 20, "hits": 1, "hit_ratio": 1 / 3, "saved_seconds": 0.5
     }  # fmt: skip
+
+
+def test_a_table_without_names_is_told_to_have_no_key_twice(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(write("a,1000,0.5\na,1000,0.25\n")), "--memory", "1M"]) == 0
+    assert "The file was read as a list.\nNo key is asked for twice, so no cache can hit." in capsys.readouterr().out
+
+
+def test_seconds_of_the_largest_numbers_are_json(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(write("a 5 9e9\n" * 1000)), "--memory", "1M", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcomes"][0]["saved_seconds"] == 999 * 9e9
 
 
 def test_other_policies_where_libcachesim_is(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,12 +97,23 @@ def test_other_policies_where_libcachesim_is(write: Any, capsys: pytest.CaptureF
     assert [(one["policy"], one["hits"]) for one in outcomes[2:]] == [("S3-FIFO", 58), ("W-TinyLFU", 58)]
 
 
-@pytest.mark.parametrize("sizes", ["", ",", "0", "much"])
+def test_other_policies_write_no_warnings_of_their_own(write: Any) -> None:
+    pytest.importorskip("libcachesim", reason="libcachesim is not installed")
+    path = write("a 10\nb 5000\nc 0\nd 200T\n" * 3)
+    told = _in_a_process("", "replay", str(path), "--memory", "4096,3G,4G,64G,100T", "--json")
+    assert (told.returncode, told.stderr) == (0, "")
+    hits = [one["hits"] for one in json.loads(told.stdout)["outcomes"]]
+    assert hits == [4] * 4 + [6] * 16
+
+
+@pytest.mark.parametrize("sizes", ["", ",", "0", "8", "64M,1", "much", "9" * 5000, "9" * 400 + ".5", "5\u212a"])
 def test_sizes_that_are_none(sizes: str, write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["replay", str(write("a\n")), "--memory", sizes])
     assert ended.value.code == 2
-    assert "is not a size" in (said := capsys.readouterr().err) or "is no list of sizes" in said
+    said = capsys.readouterr().err
+    messages = ("is not a size", "is no list of sizes", "is more than any machine has", "and the least is a page of ")
+    assert sum(message in said for message in messages) == 1
 
 
 def test_a_picture(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,9 @@ _LARGEST_BYTES: Final = 1 << 31
 """Larger values are not stored in the real cache, whatever its memory: each would be written whole."""
 _LEAST_INDEX: Final = 18
 """Powers of two of slots that libcachesim's tables begin with."""
+_MOST_SIMULATED: Final = 1 << 30
+"""Of memory for libcachesim, whose W-TinyLFU counts in 32 bits. More memory, and the sizes, are given in larger units:
+rounding them up takes at most (requests / this) of the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +126,13 @@ def _simulated() -> dict[str, Policy]:
 
     def simulate(kind: Any) -> Policy:
         def hits_of(requests: Sequence[Request], memory_bytes: int) -> list[bool]:
-            cache, asked, numbers = kind(memory_bytes, hashpower=_LEAST_INDEX), libcachesim.Request(), dict[str, int]()
+            unit = -(-memory_bytes // _MOST_SIMULATED)
+            cache, asked = kind(memory_bytes // unit, hashpower=_LEAST_INDEX), libcachesim.Request()
+            numbers: dict[str, int] = {}
             hits = []
             for request in requests:
                 asked.obj_id = numbers.setdefault(request.key, len(numbers) + 1)
-                asked.obj_size = request.size_bytes
+                asked.obj_size = -(-request.size_bytes // unit)
                 # libcachesim writes a warning on standard error, if it is asked for more than its memory.
                 hits.append(request.size_bytes <= memory_bytes and bool(cache.get(asked)))
             return hits

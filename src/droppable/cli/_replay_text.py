@@ -1,8 +1,8 @@
-"""The lines of a text file, or of a pipe, also where gzip has packed it. Called by `_replay_trace`.
+r"""The lines of a text file, or of a pipe, also where gzip has packed it. Called by `_replay_trace`.
 
     bytes  ->  unpacked, if they begin as those of gzip do  ->  UTF-8, or UTF-16 with its mark  ->  lines
 
-A byte that is no UTF-8 becomes its number, as in "\\xe9": so two keys in Latin-1 stay two keys.
+A byte that is no UTF-8 becomes its number, as in "\xe9", so that two keys in Latin-1 stay two.
 """
 
 import codecs
@@ -33,7 +33,7 @@ class TraceError(ValueError):
 
 @contextmanager
 def text_lines(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a file, with their ends. The file is opened once; what cannot be sought in, as a pipe, is kept whole.
+    """The lines of a file, with their ends. The file is opened once; what is a pipe is kept whole while it is read.
 
     Raises:
         TraceError: it is packed and damaged, or packed in another way than by gzip, or has a line of 16 MB. The
@@ -48,13 +48,12 @@ def text_lines(path: Path) -> Iterator[Iterator[str]]:
         if packed:
             import gzip
 
-            unpacked = gzip.open(file)
+            file = gzip.GzipFile(fileobj=file)
             try:
-                begin = unpacked.read(8)
-                unpacked.seek(0)
+                begin = file.read(8)
+                file.seek(0)
             except (EOFError, OSError, zlib.error) as error:
                 raise _damaged(path, error) from None
-            file = unpacked
         for magic, program in _OTHERS.items():
             if re.match(magic, begin):
                 raise TraceError(
