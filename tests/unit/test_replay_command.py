@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from droppable.cli import main
+from droppable.cli import _replay, main
 from droppable.cli._replay import least_recently_used, play
-from droppable.cli._replay_trace import Request
+from droppable.cli._replay_trace import Request, read_trace
 
 
 def _in_a_process(first: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -123,3 +125,32 @@ def test_a_picture(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert picture.read_text().count("<svg") == 1
     assert main(["replay", str(path), "--plot", str(tmp_path / "nowhere" / "hits.svg")]) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_larger_units_change_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of more than 1 GB is simulated in larger units; here of more than 1 MB (30,000 requests: 3 %)."""
+    pytest.importorskip("libcachesim", reason="libcachesim is not installed")
+    random.seed(1)
+    keys = [int(random.paretovariate(0.8)) for _ in range(30_000)]
+    requests = [Request(str(key), 4000 + key % 7 * 1000, 0.0) for key in keys]
+    exact = {name: sum(policy(requests, 8 << 20)) for name, policy in _replay._simulated().items()}
+    monkeypatch.setattr(_replay, "_MOST_SIMULATED", 1 << 20)
+    rounded = {name: sum(policy(requests, 8 << 20)) for name, policy in _replay._simulated().items()}
+    assert exact == {name: pytest.approx(hits, rel=0.03) for name, hits in rounded.items()}
+
+
+def test_what_the_recipe_of_the_documentation_records(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "replay.md").read_text()
+    names: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)[0], names)
+    path = tmp_path / "requests.csv"
+    keys = ["page one", 'a, "b"', "two\nlines", "", 1, "1", ("t", 2), "\u00e9", "key"]
+    for result in (None, 7, {"a": [1, 2]}):  # a program that was started three times
+        with path.open("a", newline="") as file:
+            call = names["traced"](lambda key, result=result: result, file)
+            assert [call(key) for key in keys] == [result] * len(keys)
+    trace = read_trace(path, 1)
+    assert trace.form == "a table"
+    assert [request.key for request in trace.requests] == [repr(key) for key in keys] * 3
+    assert trace.requests[0].size_bytes == len(pickle.dumps(None))
+    assert trace.has_seconds

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 _GZIP: Final = b"\x1f\x8b"
 _OTHERS: Final = {
@@ -48,7 +48,7 @@ def text_lines(path: Path) -> Iterator[Iterator[str]]:
         if packed:
             import gzip
 
-            file = gzip.GzipFile(fileobj=file)
+            file = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
             try:
                 begin = file.read(8)
                 file.seek(0)
