@@ -2,55 +2,89 @@
 
 Dask looks at the resident memory of its workers, ten times a second, and acts on shares of the worker's limit:
 
-    0.7     it writes results to disk                           the worker itself: WorkerPlugin
+    0.7     it writes results to disk, until 0.6 is reached     the worker itself: WorkerPlugin
     0.8     it gives the worker no tasks                        the worker itself
     0.95    it ends the worker, whose tasks begin again         its nanny, another process: NannyPlugin
 
-Resident memory counts pages that the kernel may take back at any moment. Both plugins let Dask see the rest instead.
+Resident memory counts pages that the kernel may take back at any moment. Both plugins let Dask see the rest instead:
+_dask_memory.py says how. Each name that is registered is a worker plugin and a cache:
+
+    register(client)         "droppable"         cache "dask:"       \
+    register(client, "b")    "droppable b"       cache "dask:b"       --- the worker's memory, while one of them is there
+                             "droppable nanny"                       --- the same in the nanny
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import time
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from dask.base import tokenize
 from distributed import Client, NannyPlugin, WorkerPlugin
+from distributed.protocol.pickle import loads
 
 import droppable
+from droppable._memo_signature import is_coroutine_function
+from droppable.adapters._dask_code import code_token
+from droppable.adapters._dask_memory import OrdinaryMemory, ProcessFigures
 from droppable.adapters._shared import cache_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _LIBRARY: Final = "dask"
-_WATCH_SHARE: Final = 0.5
-"""Of a worker's limit: below it Dask does nothing, so that resident memory is good enough."""
-_BUDGET: Final = 20
-"""A look at the memory maps takes 20 ms a gigabyte. After one comes a pause of so many times what it took."""
+_MEMORY_HOOK: Final = "get_process_memory"
+"""What a worker asks its monitor for, to show it and to act on it. Dask's own tests replace it too."""
+
+_users: Final[defaultdict[str, set[str]]] = defaultdict(set)
+"""By the name of a cache: which workers of this process have it. There are several with `processes=False`."""
 
 
-def register(client: Client, name: str = "", **options: Any) -> None:
+def register(client: Client, name: str = "", **options: Any) -> Any:
     """Gives each worker a cache for `memoize`, and lets Dask see the memory that cannot be taken back.
 
-    Workers that start later get it too.
+    Workers that start later get it too. A second call that gives the same options, or none, changes nothing.
 
     Args:
         client: of the cluster.
         name: of the cache; `memoize` asks for it by this name.
         options: what `droppable.Cache` takes.
 
+    Returns:
+        None. Of an asynchronous client: what has to be awaited.
+
     Raises:
-        ValueError: backing="droppable": the kernel does not tell cheaply how much of that memory a process has.
-        TypeError, ValueError: an option that is none of `Cache`'s, or out of range; raised for the first worker.
+        TypeError, ValueError: an option that is none of `Cache`'s, or out of range. Nothing is registered then.
+        ValueError: backing="droppable": the kernel does not tell cheaply how much of that memory a process has. Also
+            where this name is registered with other options; a scheduler that is forbidden to unpickle
+            (`distributed.scheduler.pickle`) cannot be asked for those, and the first ones stay in force.
     """
-    client.register_plugin(DroppableWorkerPlugin(name, **options))
-    client.register_plugin(DroppableNannyPlugin())
+    plugin = DroppableWorkerPlugin(name, **options)
+    droppable.Cache(**options).close()
+    return client.sync(_register, client, plugin)
+
+
+async def _register(client: Client, plugin: DroppableWorkerPlugin) -> None:
+    def find(dask_scheduler: Any, name: str) -> Any:  # within a function, so that a scheduler without droppable knows it
+        return dask_scheduler.worker_plugins.get(name)
+
+    try:
+        found = await client.run_on_scheduler(find, name=plugin.name)
+    except ValueError:
+        found = None
+    if found is not None:
+        loads(found).check_same(plugin)
+    else:
+        try:
+            await client.register_plugin(plugin)
+        except Exception:  # a worker could not make the cache; those that start later should not try
+            await client.unregister_worker_plugin(plugin.name)
+            raise
+    await client.register_plugin(DroppableNannyPlugin())
 
 
 class DroppableWorkerPlugin(WorkerPlugin):
@@ -65,16 +99,40 @@ class DroppableWorkerPlugin(WorkerPlugin):
         self._cache_name = name
         self._options = options
 
+    def check_same(self, other: DroppableWorkerPlugin) -> None:
+        """Raises ValueError where the other plugin gives an option that this one, which is registered, does not have."""
+        for option, value in other._options.items():
+            has = self._options.get(option)
+            if tokenize(value) != tokenize(has):
+                raise ValueError(
+                    f"the cache {self._cache_name!r} of this cluster is registered with {option}={has!r}; you gave "
+                    f"{value!r}. To have another one in its place, empty at first, call "
+                    f"client.unregister_worker_plugin({self.name!r}) before"
+                )
+
     def setup(self, worker: Any) -> None:
         cache_of(_LIBRARY, self._cache_name, self._options)
-        limit_bytes = worker.memory_manager.memory_limit
-        if limit_bytes is not None:
-            memory = OrdinaryMemory(os.getpid(), int(_WATCH_SHARE * limit_bytes))
-            worker.monitor.get_process_memory = memory.read_bytes
+        _users[self._cache_name].add(worker.id)
+        mark_bytes = _mark_bytes(worker.memory_manager)
+        if mark_bytes is not None:
+            memory = OrdinaryMemory(ProcessFigures(os.getpid()), mark_bytes)
+            vars(worker.monitor).setdefault(_MEMORY_HOOK, memory.read_bytes)  # another cache may have brought it
 
     def teardown(self, worker: Any) -> None:
-        vars(worker.monitor).pop("get_process_memory", None)
-        cache_of(_LIBRARY, self._cache_name, {}).close()
+        if not any(isinstance(plugin, DroppableWorkerPlugin) for plugin in worker.plugins.values()):
+            vars(worker.monitor).pop(_MEMORY_HOOK, None)
+        users = _users[self._cache_name]
+        if worker.id in users:  # else setup failed
+            users.remove(worker.id)
+            if not users:
+                cache_of(_LIBRARY, self._cache_name, {}).close()
+
+
+def _mark_bytes(manager: Any) -> int | None:
+    """The least that a worker acts on, or None where it has no limit or does nothing about it."""
+    shares = (manager.memory_target_fraction, manager.memory_spill_fraction, manager.memory_pause_fraction)
+    in_use = [share for share in shares if share is not False]
+    return int(min(in_use) * manager.memory_limit) if in_use and manager.memory_limit else None
 
 
 class DroppableNannyPlugin(NannyPlugin):
@@ -95,6 +153,7 @@ class DroppableNannyPlugin(NannyPlugin):
             monitor.callback = ours.args[1]
 
     _memory: OrdinaryMemory | None = None
+    _pid: int | None = None
 
     def _look(self, nanny: Any, dasks_own: Callable[[], None]) -> None:
         process = nanny.process and nanny.process.process
@@ -103,43 +162,16 @@ class DroppableNannyPlugin(NannyPlugin):
             return
         manager = nanny.memory_manager
         most_bytes = int(manager.memory_limit * manager.memory_terminate_fraction)
-        if self._memory is None or self._memory.pid != pid:
-            self._memory = OrdinaryMemory(pid, most_bytes)
+        if self._memory is None or self._pid != pid:
+            self._memory = OrdinaryMemory(ProcessFigures(pid), most_bytes)
+            self._pid = pid
         try:
             is_too_much = self._memory.read_bytes() > most_bytes
         except (FileNotFoundError, ProcessLookupError):
             return  # it has just ended
         if is_too_much:
+            self._memory = None  # if the worker lives on, then only for what the next look says
             dasks_own()
-
-
-class OrdinaryMemory:
-    """Resident bytes of a process without those that the kernel may take back.
-
-    Looks at the memory maps only where the answer matters, and for no more than a twentieth of the time.
-    """
-
-    def __init__(self, pid: int, watch_bytes: int) -> None:
-        self.pid = pid
-        self._folder = Path(f"/proc/{pid}")
-        self._watch_bytes = watch_bytes
-        self._lazyfree_bytes = 0
-        self._due = 0.0
-
-    def read_bytes(self) -> int:
-        """Raises FileNotFoundError or ProcessLookupError where the process has ended."""
-        resident_bytes = int((self._folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        ordinary_bytes = resident_bytes - self._lazyfree_bytes
-        if 0 <= ordinary_bytes < self._watch_bytes:
-            return ordinary_bytes  # what is lazily freed may have grown since: then it is even less
-        began = time.monotonic()
-        if began >= self._due or ordinary_bytes < 0:
-            lines = (self._folder / "smaps_rollup").read_text().splitlines()
-            sizes = {name: int(size.split()[0]) << 10 for name, _, size in (line.partition(":") for line in lines[1:])}
-            self._lazyfree_bytes = sizes["LazyFree"]
-            self._due = began + _BUDGET * (time.monotonic() - began)
-            return sizes["Rss"] - self._lazyfree_bytes
-        return ordinary_bytes
 
 
 class Memoized(Generic[P, R]):
@@ -151,9 +183,14 @@ class Memoized(Generic[P, R]):
         self._name = name
         self._ttl = ttl
         self._token: str = tokenize(function, ensure_deterministic=True)
+        self._code: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is true of this process only."""
+        return {**vars(self), "_code": None}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        key = (self._token, tokenize(args, kwargs, ensure_deterministic=True))
+        key = (*self._identity(), tokenize(args, kwargs, ensure_deterministic=True))
         compute = functools.partial(self.__wrapped__, *args, **kwargs)
         return cast("R", self.cache.get_or_create(key, compute, self._ttl))
 
@@ -162,8 +199,13 @@ class Memoized(Generic[P, R]):
         """This process' cache of that name; in a worker, the one that `register` made."""
         return cache_of(_LIBRARY, self._name, {})
 
+    def _identity(self) -> tuple[str, str]:
+        if self._code is None:
+            self._code = code_token(self.__wrapped__)
+        return self._token, self._code
+
     def __dask_tokenize__(self) -> Any:
-        return type(self).__name__, self._token, self._name
+        return type(self).__name__, self._identity(), self._name
 
 
 def memoize(function: Callable[P, R], *, name: str = "", ttl: float | timedelta | None = None) -> Memoized[P, R]:
@@ -172,16 +214,25 @@ def memoize(function: Callable[P, R], *, name: str = "", ttl: float | timedelta 
         load = memoize(load)
         futures = client.map(load, paths)
 
-    What identifies a result is the function's code and all arguments, by Dask's own `tokenize`: arrays and frames by
-    their contents, which are read for it. Two tasks of one worker that ask for the same at once compute once. Arrays
-    come back read-only.
+    A result is known by the function and by all arguments. The function is known by what Dask's own `tokenize` says of
+    it, by its code, and by the text of its module, as the worker has both. What it imports from other modules is no
+    part of that. The arguments are known by `tokenize`: arrays and frames by their contents, which are read for it. Two
+    tasks of one worker that ask for the same at once compute once. Arrays come back read-only.
 
     Args:
-        function: what is computed. It is looked at when it is decorated; what it reads from elsewhere is no part of it.
+        function: what is computed. No coroutine function.
         name: of the cache, as `register` was given it.
         ttl: as for `droppable.cache`.
 
     Raises:
+        TypeError: function is a coroutine function, or no function.
         dask.tokenize.TokenizationError: the function, or an argument of a call, has no token that stays the same.
     """
+    if not callable(function):
+        raise TypeError(f"function must be a function; you gave {function!r}")
+    if is_coroutine_function(function):
+        raise TypeError(
+            f"function must not be a coroutine function: its result is a coroutine, which cannot be kept. You gave "
+            f"{function!r}: give its task to Dask as it is, or write it as a function that blocks, for which Dask has threads"
+        )
     return Memoized(function, name, ttl)

@@ -1,0 +1,118 @@
+"""How much memory of a process cannot be taken back, for those who act on it: Dask's workers and nannies.
+
+    resident   what the process has in memory: cheap to ask for
+    LazyFree   what of it the kernel may take back at any moment. Only a look at the page tables tells it, which takes
+               12 ms of CPU a gigabyte of resident memory and is rationed
+    ordinary   resident - LazyFree. Dask acts where it is above a mark
+
+Both figures move between two looks. A cache that grows adds to both, so that resident - (old LazyFree) says too much:
+who acts on that ends a worker for its cache. A cache that is taken back while other memory takes its place leaves
+resident as it is, so that the same difference says too little, and would say so for ever. Hence the answer is
+
+    resident            where that is below the mark: the rest can only be less, and nobody acts on it
+    what a look says    where one is due
+    the last answer     otherwise, less what resident memory has shrunk by: it falls at any time and rises by a look only
+
+                        look                look                look
+    mark - - - - - - - - | - - - - - - - - - | - - - - - - - - - | - -
+                         |              ...''|              ...''|
+    resident - old       |         ...''     |         ...''     |         the cache grows: no answer shows it
+    LazyFree             |    ...''          |    ...''          |
+    answer     ----------+-------------------+--------.          +----
+                                                       `---------'         something was freed: shown at once
+
+A look is due when a pause is over that is a multiple of the CPU time of the last look:
+
+    `_CHANGED`  where resident memory has changed since by a sixteenth of the mark: a quarter of a second a gigabyte
+    `_SAME`     where it has not: 1.2 seconds a gigabyte
+
+So looks take a twentieth of one CPU while memory comes and goes, and a hundredth at rest, even if the answer stays close
+to the mark for long. For as long as the pause an answer can be too low. One that is above the mark is that of a look: it
+can be too high for as long, if memory was freed and a cache grew by as much between two questions.
+
+Called by `droppable.adapters.dask`, in the event loop of a worker (for itself) and of a nanny (for its worker).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+_CHANGED: Final = 20
+_SAME: Final = 100
+_CHANGE_SHARE: Final = 1 / 16
+
+
+class Look(NamedTuple):
+    """Bytes of a process that cannot be taken back, and the CPU seconds that it took to see that."""
+
+    ordinary_bytes: int
+    spent_seconds: float
+
+
+class Figures(Protocol):
+    """Where the figures of a process come from: `ProcessFigures`, or a test."""
+
+    def resident_bytes(self) -> int:
+        """Resident memory. Cheap."""
+
+    def look(self) -> Look:
+        """Ordinary memory. Dear."""
+
+
+class ProcessFigures:
+    """The figures of a process, from /proc. Both methods raise FileNotFoundError or ProcessLookupError when it ended."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+
+    def resident_bytes(self) -> int:
+        """As of `Figures`."""
+        return int((self._folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def look(self) -> Look:
+        """As of `Figures`."""
+        began = time.thread_time()
+        lines = (self._folder / "smaps_rollup").read_text().splitlines()[1:]
+        spent_seconds = time.thread_time() - began
+        if not lines:  # it is about to end
+            raise ProcessLookupError(f"{self._folder} tells of no memory")
+        sizes = {name: int(size.split()[0]) << 10 for name, _, size in (line.partition(":") for line in lines)}
+        return Look(sizes["Rss"] - sizes["LazyFree"], spent_seconds)
+
+
+class OrdinaryMemory:
+    """Bytes of a process that cannot be taken back, for somebody who acts where they are above `mark_bytes`.
+
+    One thread asks. Where the process has ended, the errors are those of `figures`.
+    """
+
+    def __init__(self, figures: Figures, mark_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._figures = figures
+        self._mark_bytes = mark_bytes
+        self._now = now
+        self._last: Look | None = None
+        self._last_resident_bytes = 0
+        self._looked_at = 0.0
+        self._answer_bytes = 0
+
+    def read_bytes(self) -> int:
+        """Resident bytes, where they are below the mark; else ordinary ones."""
+        resident_bytes = self._figures.resident_bytes()
+        if resident_bytes < self._mark_bytes:
+            return resident_bytes
+        if self._last is None or self._is_due(self._last, resident_bytes):
+            self._last = self._figures.look()
+            self._last_resident_bytes = resident_bytes
+            self._looked_at = self._now()
+            self._answer_bytes = self._last.ordinary_bytes
+        freed_bytes = self._last_resident_bytes - resident_bytes
+        self._answer_bytes = max(0, min(self._answer_bytes, self._last.ordinary_bytes - freed_bytes))
+        return self._answer_bytes
+
+    def _is_due(self, last: Look, resident_bytes: int) -> bool:
+        has_changed = abs(resident_bytes - self._last_resident_bytes) >= _CHANGE_SHARE * self._mark_bytes
+        return self._now() - self._looked_at >= (_CHANGED if has_changed else _SAME) * last.spent_seconds
