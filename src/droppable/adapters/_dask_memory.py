@@ -2,7 +2,7 @@
 
     resident   what the process has in memory: cheap to ask for
     LazyFree   what of it the kernel may take back at any moment. Only a look at the page tables tells it, which takes
-               12 ms of CPU a gigabyte of resident memory and is rationed
+               15 ms of CPU a gigabyte of resident memory and is rationed
     ordinary   resident - LazyFree. Dask acts where it is above a mark
 
 Both figures move between two looks. A cache that grows adds to both, so that resident - (old LazyFree) says too much:
@@ -11,24 +11,24 @@ resident as it is, so that the same difference says too little, and would say so
 
     resident            where that is below the mark: the rest can only be less, and nobody acts on it
     what a look says    where one is due
-    the last answer     otherwise, less what resident memory has shrunk by: it falls at any time and rises by a look only
+    the last answer     otherwise, less what resident memory has shrunk by: it falls at any time, and rises by a look
 
-                        look                look                look
-    mark - - - - - - - - | - - - - - - - - - | - - - - - - - - - | - -
-                         |              ...''|              ...''|
-    resident - old       |         ...''     |         ...''     |         the cache grows: no answer shows it
-    LazyFree             |    ...''          |    ...''          |
-    answer     ----------+-------------------+--------.          +----
-                                                       `---------'         something was freed: shown at once
+                     look               look               look
+    resident - old     |             .--' |             .--' |       the cache grows. Above the mark this would end a
+    LazyFree           |         .--'     |         .--'     |       worker; no answer shows it
+    mark - - - - - - - | - - .--' - - - - | - - .--' - - - - | - -
+                       | .--'             | .--'             |
+    answer   ----------+------------------+-------.          +----
+                                                   `---------'       other memory was freed: shown at once
 
 A look is due when a pause is over that is a multiple of the CPU time of the last look:
 
-    `_CHANGED`  where resident memory has changed since by a sixteenth of the mark: a quarter of a second a gigabyte
-    `_SAME`     where it has not: 1.2 seconds a gigabyte
+    `_CHANGED`  where resident memory has changed since by a sixteenth of the mark: a third of a second a gigabyte
+    `_SAME`     where it has not: one and a half seconds a gigabyte
 
-So looks take a twentieth of one CPU while memory comes and goes, and a hundredth at rest, even if the answer stays close
-to the mark for long. For as long as the pause an answer can be too low. One that is above the mark is that of a look: it
-can be too high for as long, if memory was freed and a cache grew by as much between two questions.
+So looks take a twentieth of one CPU while memory comes and goes, and a hundredth at rest, even if the answer stays
+close to the mark for long. For as long as the pause an answer can be too low. One that is above the mark is that of a
+look: it can be too high for as long, if memory was freed and a cache grew by as much between two questions.
 
 Called by `droppable.adapters.dask`, in the event loop of a worker (for itself) and of a nanny (for its worker).
 """
@@ -64,7 +64,7 @@ class Figures(Protocol):
 
 
 class ProcessFigures:
-    """The figures of a process, from /proc. Both methods raise FileNotFoundError or ProcessLookupError when it ended."""
+    """The figures of a process, from /proc. Where it has ended: FileNotFoundError or ProcessLookupError."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}")

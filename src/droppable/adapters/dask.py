@@ -9,15 +9,18 @@ Dask looks at the resident memory of its workers, ten times a second, and acts o
 Resident memory counts pages that the kernel may take back at any moment. Both plugins let Dask see the rest instead:
 _dask_memory.py says how. Each name that is registered is a worker plugin and a cache:
 
-    register(client)         "droppable"         cache "dask:"       \
-    register(client, "b")    "droppable b"       cache "dask:b"       --- the worker's memory, while one of them is there
-                             "droppable nanny"                       --- the same in the nanny
+                             plugin               what it does
+    register(client)         "droppable"          cache "dask:" \
+    register(client, "b")    "droppable b"        cache "dask:b" -- the worker sees ordinary memory while one is there
+    both                     "droppable nanny"    the nanny sees the same
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import pickle
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,7 +28,6 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from dask.base import tokenize
 from distributed import Client, NannyPlugin, WorkerPlugin
-from distributed.protocol.pickle import loads
 
 import droppable
 from droppable._memo_signature import is_coroutine_function
@@ -39,6 +41,8 @@ R = TypeVar("R")
 _LIBRARY: Final = "dask"
 _MEMORY_HOOK: Final = "get_process_memory"
 """What a worker asks its monitor for, to show it and to act on it. Dask's own tests replace it too."""
+
+_OPTIONS: Final = inspect.signature(droppable.Cache).parameters
 
 _users: Final[defaultdict[str, set[str]]] = defaultdict(set)
 """By the name of a cache: which workers of this process have it. There are several with `processes=False`."""
@@ -60,24 +64,22 @@ def register(client: Client, name: str = "", **options: Any) -> Any:
     Raises:
         TypeError, ValueError: an option that is none of `Cache`'s, or out of range. Nothing is registered then.
         ValueError: backing="droppable": the kernel does not tell cheaply how much of that memory a process has. Also
-            where this name is registered with other options; a scheduler that is forbidden to unpickle
-            (`distributed.scheduler.pickle`) cannot be asked for those, and the first ones stay in force.
+            where this name is registered with other options.
     """
     plugin = DroppableWorkerPlugin(name, **options)
     droppable.Cache(**options).close()
-    return client.sync(_register, client, plugin)
+    return cast("Any", client).sync(_register, client, plugin)
 
 
-async def _register(client: Client, plugin: DroppableWorkerPlugin) -> None:
-    def find(dask_scheduler: Any, name: str) -> Any:  # within a function, so that a scheduler without droppable knows it
+async def _register(client: Any, plugin: DroppableWorkerPlugin) -> None:
+    def find(
+        dask_scheduler: Any, name: str
+    ) -> Any:  # within a function, so that a scheduler without droppable knows it
         return dask_scheduler.worker_plugins.get(name)
 
-    try:
-        found = await client.run_on_scheduler(find, name=plugin.name)
-    except ValueError:
-        found = None
+    found = await client.run_on_scheduler(find, name=plugin.name)
     if found is not None:
-        loads(found).check_same(plugin)
+        pickle.loads(found).check_same(plugin)
     else:
         try:
             await client.register_plugin(plugin)
@@ -100,10 +102,10 @@ class DroppableWorkerPlugin(WorkerPlugin):
         self._options = options
 
     def check_same(self, other: DroppableWorkerPlugin) -> None:
-        """Raises ValueError where the other plugin gives an option that this one, which is registered, does not have."""
+        """Raises ValueError where the other one gives an option that this one, which is registered, does not have."""
         for option, value in other._options.items():
-            has = self._options.get(option)
-            if tokenize(value) != tokenize(has):
+            has = self._options.get(option, _OPTIONS[option].default)
+            if value != has and tokenize(value) != tokenize(has):  # objects may lack an equality
                 raise ValueError(
                     f"the cache {self._cache_name!r} of this cluster is registered with {option}={has!r}; you gave "
                     f"{value!r}. To have another one in its place, empty at first, call "
@@ -232,7 +234,7 @@ def memoize(function: Callable[P, R], *, name: str = "", ttl: float | timedelta 
         raise TypeError(f"function must be a function; you gave {function!r}")
     if is_coroutine_function(function):
         raise TypeError(
-            f"function must not be a coroutine function: its result is a coroutine, which cannot be kept. You gave "
-            f"{function!r}: give its task to Dask as it is, or write it as a function that blocks, for which Dask has threads"
+            "function must not be a coroutine function: its result is a coroutine, which cannot be kept; you gave "
+            f"{function!r}. Give it to Dask as it is, or memoize a function that blocks: Dask runs those in threads"
         )
     return Memoized(function, name, ttl)
