@@ -326,6 +326,7 @@ static void share_in_child(struct cache *cache, struct shard *shard)
 
 static void child_shard(struct cache *cache, struct shard *shard)
 {
+	shard->index.board = shard->arena.board = NULL; /* it is the parent's: readers know nothing of this process */
 	pthread_cond_init(&shard->pin_changed, NULL);
 	shard->pins.leaving = NULL; /* they are unfinished */
 	atomic_store_explicit(&shard->index.users, 0, memory_order_relaxed); /* of this thread there are none */

@@ -427,6 +427,8 @@ static void give_serial(struct arena *arena, struct segment *segment, uint64_t s
 	arena->table[segment->number & (arena->table_size - 1)] = segment;
 	arena->table_used++;
 	arena->next_serial = serial + 1;
+	if (arena->board)
+		board_note_segment(arena->board, serial, segment->number, segment->base, segment->kind);
 }
 
 bool arena_is_full(struct arena *arena, enum segment_kind kind, size_t length)
@@ -596,6 +598,8 @@ static void dispose(struct arena *arena, struct segment *segment)
 void arena_retire(struct arena *arena, struct segment *segment)
 {
 	arena_count(arena, segment, 0);
+	if (arena->board)
+		board_forget_segment(arena->board, segment->serial, segment->number);
 	arena->table[segment->number & (arena->table_size - 1)] = NULL;
 	arena->table_used--;
 	segment->number = 0;

@@ -25,6 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "log/board.h"
 #include "log/place.h"
 #include "os/prim.h"
 #include "log/segment.h"
@@ -59,6 +60,7 @@ struct arena {
 	struct segment *kept[SEGMENT_KINDS]; /* with their pages, which are cheaper to write again than new ones; newest first */
 	unsigned kept_count[SEGMENT_KINDS];
 	bool memory_is_short; /* set by the caller: what the main log retires gives its pages back (policy/probation.h) */
+	struct board_shard *board; /* readers in other processes are told of segments there; NULL: there are none */
 	struct segment *doomed, *zombies; /* to be unmapped by arena_bury(), outside the lock; retired, and still in use */
 };
 

@@ -50,6 +50,12 @@ static inline uint32_t arena_stamp(uint32_t number)
 	return number << 8 | 0x5a;
 }
 
+/* Which of so many shards, a power of two, has the key of that hash. */
+static inline unsigned place_shard(uint64_t hash, unsigned shards)
+{
+	return (unsigned)(hash >> 8) & (shards - 1);
+}
+
 static inline uint64_t place_make(uint32_t number, size_t offset)
 {
 	return (uint64_t)number << ARENA_OFFSET_BITS | offset / ARENA_UNIT;

@@ -1,11 +1,22 @@
 /* prim_linux_self.c - a descriptor of this process's memory, for others to read. See prim_self.h for the order. */
 #include "os/prim_self.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "droppable.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 16 /* Linux 5.1 */
+#endif
 
 static int kept_pagemap = -1; /* written before there is a second thread */
 
@@ -37,4 +48,58 @@ err_close:
 		close(pagemap);
 	*memory = -1;
 	return DRP_UNSUPPORTED;
+}
+
+/* No kernel that has the seals that matter here lacks memory for files; only their rights differ. */
+static int new_file(void)
+{
+	const int descriptor = memfd_create("droppable", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+	return descriptor >= 0 || errno != EINVAL ? descriptor : memfd_create("droppable", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+int prim_share_open(size_t length, int *descriptor, void **memory)
+{
+	int status = DRP_NO_MEMORY;
+
+	*descriptor = new_file();
+	if (*descriptor < 0)
+		return errno == ENOSYS ? DRP_UNSUPPORTED : DRP_NO_MEMORY;
+	if (ftruncate(*descriptor, (off_t)length) != 0)
+		goto err_close;
+	*memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, *descriptor, 0);
+	if (*memory == MAP_FAILED)
+		goto err_close;
+	/* Our own mapping was there before, so it can write; no later one can. */
+	if (fcntl(*descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0) {
+		status = DRP_UNSUPPORTED;
+		goto err_unmap;
+	}
+	return DRP_OK;
+
+err_unmap:
+	munmap(*memory, length);
+err_close:
+	close(*descriptor);
+	*descriptor = -1;
+	return status;
+}
+
+int prim_share_map(int descriptor, size_t length, const void **memory)
+{
+	struct stat about;
+
+	/* A file that could shrink would end us by SIGBUS. */
+	if (fstat(descriptor, &about) != 0 || (uint64_t)about.st_size != length || !(fcntl(descriptor, F_GET_SEALS) & F_SEAL_SHRINK))
+		return DRP_INVALID;
+	void *mapped = mmap(NULL, length, PROT_READ, MAP_SHARED, descriptor, 0);
+	if (mapped == MAP_FAILED)
+		return DRP_NO_MEMORY;
+	*memory = mapped;
+	return DRP_OK;
+}
+
+void prim_share_unmap(const void *memory, size_t length)
+{
+	munmap((void *)(uintptr_t)memory, length);
 }

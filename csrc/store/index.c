@@ -32,6 +32,62 @@ static void store(uint64_t *slot, uint64_t value)
 	prim_step();
 }
 
+/* Readers in other processes: the slots of this page are being changed. log/board.h says what they make of it. */
+static void begin_change(struct index *index, uint32_t page_number)
+{
+	if (index->board)
+		board_begin(&index->board->changes[board_stripe((uintptr_t)index_page_address(index, page_number), prim_page_size())]);
+}
+
+static void end_change(struct index *index, uint32_t page_number)
+{
+	if (index->board)
+		board_end(&index->board->changes[board_stripe((uintptr_t)index_page_address(index, page_number), prim_page_size())]);
+}
+
+static void put(struct index *index, uint32_t page_number, uint64_t *slot, uint64_t value)
+{
+	begin_change(index, page_number);
+	store(slot, value);
+	end_change(index, page_number);
+}
+
+/* These cells of the directory have changed, or, if its depth has, all of them. */
+static void tell_directory(struct index *index, size_t first, size_t count)
+{
+	struct board_shard *board = index->board;
+
+	if (!board)
+		return;
+	board_begin(&board->shape);
+	if (atomic_load_explicit(&board->depth, memory_order_relaxed) != index->depth) {
+		atomic_store_explicit(&board->depth, index->depth, memory_order_relaxed);
+		first = 0;
+		count = (size_t)1 << index->depth;
+	}
+	for (size_t i = first; i < first + count && index->depth <= BOARD_DEPTH_MOST; i++)
+		atomic_store_explicit(&board->directory[i],
+				      (uintptr_t)index_page_address(index, index->directory[i] & INDEX_PAGE_MASK), memory_order_relaxed);
+	board_end(&board->shape);
+}
+
+/* Until it is told again, nobody reads the directory. */
+static void hide_directory(struct index *index)
+{
+	if (!index->board)
+		return;
+	board_begin(&index->board->shape);
+	atomic_store_explicit(&index->board->depth, BOARD_DEPTH_MOST + 1, memory_order_relaxed);
+	board_end(&index->board->shape);
+}
+
+void index_publish(struct index *index, struct board_shard *board)
+{
+	index->board = board;
+	hide_directory(index);
+	tell_directory(index, 0, 0);
+}
+
 static uint64_t make_slot(uint64_t hash, unsigned distance, uint64_t place)
 {
 	return (hash >> INDEX_TAG_SHIFT) << INDEX_TAG_SHIFT | (uint64_t)distance << INDEX_DISTANCE_SHIFT | place;
@@ -75,6 +131,8 @@ void index_note_lost(struct index *index, uint32_t page_number)
 
 	DRP_ASSERT(index->entries >= live);
 	index->changes++; /* who looked at it before must look again, even if he sees the old page still */
+	begin_change(index, page_number); /* what its entries led to may be used for others from now on */
+	end_change(index, page_number);
 	index->states[page_number] |= INDEX_PAGE_LOST;
 	index->live[page_number] = 0;
 	index->lost_pages++;
@@ -109,6 +167,7 @@ static void begin_page(struct index *index, uint32_t page_number)
 
 	if ((index->states[page_number] & (INDEX_PAGE_USED | INDEX_PAGE_LOST)) == INDEX_PAGE_USED)
 		index_note_lost(index, page_number);
+	begin_change(index, page_number);
 	/* One that was not used since the index was emptied is only there if it could not be given back then. */
 	if (((index->states[page_number] & INDEX_PAGE_USED) || index_load(page) == INDEX_GUARD) && prim_purge(page, prim_page_size()) != DRP_OK)
 		for (size_t i = 0; i < index_slots_per_page(); i++)
@@ -116,6 +175,7 @@ static void begin_page(struct index *index, uint32_t page_number)
 	index->states[page_number] = (unsigned char)((index->states[page_number] | INDEX_PAGE_USED) & ~INDEX_PAGE_LOST);
 	note_dirty(index, page_number);
 	store(page, INDEX_GUARD);
+	end_change(index, page_number);
 }
 
 static int add_chunk(struct index *index)
@@ -210,7 +270,7 @@ static uint64_t *free_slot(struct index *index, uint32_t number, uint64_t hash, 
 		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
 			if (let_go(index, number, index_load(&bucket[i]), false)) {
 				/* Cleared whatever comes next: it is counted off. */
-				store(&bucket[i], INDEX_TOMBSTONE);
+				put(index, number, &bucket[i], INDEX_TOMBSTONE);
 				return &bucket[i];
 			}
 	}
@@ -316,11 +376,16 @@ static int split(struct index *index, uint64_t hash)
 	index->orphans -= lost < index->orphans ? lost : index->orphans;
 	index->live[number] = live[0];
 	index->live[added] = live[1];
+	begin_change(index, added);
 	for (size_t i = 1; i < slots; i++)
 		store(&index_page_address(index, added)[i], halves[slots + i]);
+	end_change(index, added);
 	/* The old page's guard is not written again: if the page went since it was read, the guard tells, below. */
+	begin_change(index, number);
 	for (size_t i = 1; i < slots; i++)
 		store(&old[i], halves[i]);
+	end_change(index, number);
+	tell_directory(index, first, cells); /* the added page has nothing older in it by now */
 	note_dirty(index, number);
 	if (!page_stands(old))
 		begin_page(index, number);
@@ -378,8 +443,10 @@ static void free_page(struct index *index, uint32_t number)
 		index->dirty_pages--;
 	index->states[number] = INDEX_PAGE_FREE;
 	index->free_count++;
+	begin_change(index, number);
 	/* What stays of it is written over when it is used again. */
 	prim_best_effort(prim_purge(index_page_address(index, number), prim_page_size()));
+	end_change(index, number);
 }
 
 /* What is gone leaves a page first; it may be all. */
@@ -421,17 +488,21 @@ static void merge(struct index *index, size_t first, unsigned depth)
 	index->live[low] = (uint16_t)(index->live[low] + index->live[high]);
 	index->live[high] = 0;
 	DRP_ASSERT(index->live[low] == count_live(merged));
+	begin_change(index, low);
 	for (size_t i = 1; i < slots; i++)
 		store(&page[i], merged[i]);
+	end_change(index, low);
 	note_dirty(index, low);
 	for (size_t i = 0; i < cells; i++)
 		index->directory[first + i] = low | (depth - 1) << INDEX_DEPTH_SHIFT;
+	tell_directory(index, first, cells);
 	if (!page_stands(page))
 		begin_page(index, low);
 	free_page(index, high);
 	if (depth == index->depth)
 		index->deepest_count -= 2;
 	halve_directory(index);
+	tell_directory(index, 0, 0); /* if its depth has changed */
 out:
 	free(merged);
 }
@@ -473,7 +544,7 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 				*displaced = index_load(slot) & INDEX_PLACE_MASK;
 		}
 		note_dirty(index, number);
-		store(slot, make_slot(hash, distance, place));
+		put(index, number, slot, make_slot(hash, distance, place));
 		if (page_stands(page)) {
 			index->live[number] += !*displaced;
 			index->entries += !*displaced;
@@ -490,7 +561,7 @@ bool index_home_insert(struct index *index, const struct index_home *home, uint6
 	uint64_t *page = index_page_address(index, home->page_number);
 
 	note_dirty(index, home->page_number);
-	store(home->vacant, make_slot(hash, 0, place));
+	put(index, home->page_number, home->vacant, make_slot(hash, 0, place));
 	if (!page_stands(page)) {
 		begin_page(index, home->page_number);
 		return false;
@@ -503,7 +574,7 @@ bool index_home_insert(struct index *index, const struct index_home *home, uint6
 static bool change(struct index *index, struct index_cursor *cursor, uint64_t value)
 {
 	note_dirty(index, cursor->page_number);
-	store(cursor->slot, value);
+	put(index, cursor->page_number, cursor->slot, value);
 	if (page_stands(cursor->page))
 		return true;
 	begin_page(index, cursor->page_number);
@@ -581,6 +652,7 @@ void index_clear(struct index *index)
 {
 	if (index->chunk_count == 0)
 		return; /* it ended already */
+	hide_directory(index);
 	doom_chunks(index);
 	for (size_t i = 0; i < index->chunk_count; i++)
 		/* A page that stays is begun anew when it is used again, whatever it has in it; until then the kernel may have it. */
@@ -602,6 +674,7 @@ void index_clear(struct index *index)
 	index->depth = 0;
 	index->page_count = index->deepest_count = 1;
 	index->free_count = index->dirty_pages = 0;
+	tell_directory(index, 0, 0);
 }
 
 struct index_chunks index_take_doomed(struct index *index)
@@ -635,7 +708,7 @@ void index_scrub(struct index *index, size_t page_number)
 	for (size_t i = 1; i < index_slots_per_page(); i++)
 		if (let_go(index, number, index_load(&page[i]), true)) {
 			note_dirty(index, number);
-			store(&page[i], INDEX_TOMBSTONE);
+			put(index, number, &page[i], INDEX_TOMBSTONE);
 		}
 	if (!page_stands(page))
 		begin_page(index, number);

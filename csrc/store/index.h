@@ -29,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "log/board.h"
 #include "os/prim.h"
 
 enum index_fate { INDEX_STAYS, INDEX_GONE, INDEX_ORPHAN /* and so is its segment, or no longer that segment */ };
@@ -63,6 +64,7 @@ struct index {
 	/* Is the entry at this place gone for sure? If so its slot is cleared now. scrub: a round comes by, slot after slot. */
 	enum index_fate (*let_go)(void *context, uint64_t place, bool scrub);
 	void *context;
+	struct board_shard *board; /* readers in other processes are told there; NULL: there are none */
 };
 
 /* Where a search stands. place is the candidate, found by tag. */
@@ -77,6 +79,9 @@ struct index_cursor {
 	bool page_lost;    /* the page was written once and is gone: the entry, if there was one, was dropped */
 	bool has_page;     /* it stands */
 };
+
+/* Where readers look from now on, in shared memory. Before the index has entries. */
+void index_publish(struct index *index, struct board_shard *board);
 
 int index_init(struct index *index, enum prim_backing backing, unsigned map_flags);
 void index_destroy(struct index *index);

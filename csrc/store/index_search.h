@@ -48,9 +48,14 @@ static inline uint64_t *index_page_address(const struct index *index, size_t num
 	return index->chunks[number / INDEX_CHUNK_PAGES] + number % INDEX_CHUNK_PAGES * index_slots_per_page();
 }
 
+static inline uint32_t index_cell_at(unsigned depth, uint64_t hash)
+{
+	return depth == 0 ? 0 : (uint32_t)(hash >> (64 - depth));
+}
+
 static inline uint32_t index_cell_of(const struct index *index, uint64_t hash)
 {
-	return index->depth == 0 ? 0 : (uint32_t)(hash >> (64 - index->depth));
+	return index_cell_at(index->depth, hash);
 }
 
 static inline size_t index_home_of(uint64_t hash)

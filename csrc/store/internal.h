@@ -88,7 +88,7 @@ static inline uint64_t shard_entries(const struct shard *shard)
 }
 static inline unsigned shard_number_of(const struct cache *cache, uint64_t hash)
 {
-	return (unsigned)(hash >> 8) & (cache->shard_count - 1);
+	return place_shard(hash, cache->shard_count);
 }
 static inline struct shard *shard_of(struct cache *cache, uint64_t hash)
 {

@@ -132,6 +132,7 @@ FLOORS = {
     "random": ("os", "log"),
     "policy": ("os", "log", "store"),
     "cache": ("os", "log", "store", "policy"),
+    "client": ("os", "log", "store", "policy", "cache"),
 }
 """The folders of the core, and what each may know of."""
 
@@ -199,6 +200,7 @@ def test_only_the_binding_names_python_h() -> None:
 def test_only_prim_linux_maps_memory() -> None:
     assert files_with(r"\b(mmap|munmap|mremap|madvise|ioctl)\s*\(", "csrc", "binding") == {
         "csrc/os/prim_linux.c",
+        "csrc/os/prim_linux_self.c",
         "csrc/os/prim_linux_track.c",
     }
 
