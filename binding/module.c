@@ -26,7 +26,7 @@ static int core_exec(PyObject *module)
 		return -1;
 	if (core_add_random(module) < 0 || core_add_random_block(module) < 0)
 		return -1;
-	if (core_add_region(module) < 0)
+	if (core_add_reader(module) < 0 || core_add_region(module) < 0)
 		return -1;
 	return 0;
 }

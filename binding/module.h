@@ -103,6 +103,7 @@ int core_add_prim(PyObject *module);
 int core_add_probe(PyObject *module);
 int core_add_random(PyObject *module);
 int core_add_random_block(PyObject *module);
+int core_add_reader(PyObject *module);
 int core_add_region(PyObject *module);
 
 /* array.c, for the garbage collector and for the end. dtypes may be NULL. */

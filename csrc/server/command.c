@@ -85,7 +85,14 @@ static const struct command commands[] = {
 	{"time", DIALECT_RESP, 1, 1, 0, resp_time},
 	{"command", DIALECT_RESP, 1, 0, 0, resp_command},
 	{"config", DIALECT_RESP, 2, 0, 0, resp_config},
+	{"droppable.get", DIALECT_RESP, 2, 2, 0, direct_get},
+	{"droppable.set", DIALECT_RESP, 6, 7, 0, direct_set},
+	{"droppable.del", DIALECT_RESP, 2, 2, 0, direct_delete},
+	{"droppable.has", DIALECT_RESP, 2, 2, 0, direct_has},
+	{"droppable.hits", DIALECT_RESP, 2, 0, COMMAND_NOT_QUEUED, direct_hits},
 	{"droppable.attach", DIALECT_RESP, 1, 1, 0, direct_attach},
+	{"droppable.clear", DIALECT_RESP, 1, 1, 0, direct_clear},
+	{"droppable.stats", DIALECT_RESP, 1, 1, 0, direct_stats},
 	{"quit", DIALECT_RESP, 1, 1, COMMAND_BEFORE_LOGIN | COMMAND_NOT_QUEUED, resp_quit},
 };
 

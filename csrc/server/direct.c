@@ -6,12 +6,51 @@
  */
 #include "server/direct.h"
 
+#include <strings.h>
+
+#include "cache/cache.h"
+#include "cache/update.h"
+#include "server/reply.h"
 #include "server/resp.h"
+
+#define NO_MEMORY "OOM no memory is left that this value could be stored in"
+#define NS_PER_MS UINT64_C(1000000)
+
+enum { META_MOST_BYTES = 4096, HEAD_MOST_BYTES = 64 };
 
 static enum step fail(struct session *session, const char *text)
 {
 	resp_error(session, text);
 	return STEP_DONE;
+}
+
+static enum step number(struct session *session, int64_t value)
+{
+	resp_number(session, value);
+	return STEP_DONE;
+}
+
+/* Digits alone. False: it is no such number, or larger than most. */
+static bool read_number(const struct word *word, uint64_t most, uint64_t *out)
+{
+	*out = 0;
+	if (word->count == 0 || word->count > 20)
+		return false;
+	for (size_t i = 0; i < word->count; i++)
+		if (word->bytes[i] < '0' || word->bytes[i] > '9' || __builtin_mul_overflow(*out, (uint64_t)10, out) ||
+		    __builtin_add_overflow(*out, (uint64_t)(word->bytes[i] - '0'), out))
+			return false;
+	return *out <= most;
+}
+
+static bool is_key(const struct word *word)
+{
+	return word->count > 0 && word->count <= RESP_KEY_BYTES;
+}
+
+static enum step wrong_key(struct session *session)
+{
+	return fail(session, "ERR keys have 1 to 16384 bytes");
 }
 
 enum step direct_attach(struct session *session, struct request *request)
@@ -27,7 +66,160 @@ enum step direct_attach(struct session *session, struct request *request)
 					     : "ERR the server was started with --no-attach");
 	session->passes = true;
 	resp_array(session, 2);
-	resp_string(session, "layout", 6);
-	resp_number(session, DIRECT_LAYOUT);
+	resp_number(session, BOARD_LAYOUT);
+	return number(session, (int64_t)service->publication.bytes);
+}
+
+/* A value on its way into the output: |*3 kind|meta length|meta|value length|value|, all of which is known when it is placed. */
+struct taking {
+	struct cache_sink sink;
+	struct output *out;
+	size_t bytes; /* from where the output stood */
+};
+
+static int place(struct cache_sink *sink, uint8_t kind, size_t meta_bytes, size_t value_bytes, void **meta, void **value)
+{
+	struct taking *taking = (struct taking *)sink;
+	unsigned char *const room = output_room(taking->out, HEAD_MOST_BYTES + meta_bytes + value_bytes);
+
+	if (!room)
+		return -1;
+	char *at = put_text((char *)room, "*3\r\n:", 5);
+	at = put_text(put_number(at, kind), "\r\n$", 3);
+	at = put_text(put_number(at, meta_bytes), "\r\n", 2);
+	*meta = at;
+	at = put_text(put_number(put_text(at + meta_bytes, "\r\n$", 3), value_bytes), "\r\n", 2);
+	*value = at;
+	at = put_text(at + value_bytes, "\r\n", 2);
+	taking->bytes = (size_t)(at - (char *)room);
+	return 0;
+}
+
+enum step direct_get(struct session *session, struct request *request)
+{
+	struct taking taking = {.sink = {.reserve = place}, .out = session->out};
+	const struct word *key = &request->words[1];
+	struct cache_pin pin;
+
+	if (!is_key(key))
+		return wrong_key(session);
+	/* Room for what is placed under a lock of the cache, before it is taken. */
+	if (!output_room(session->out, REPLY_ROOM_BYTES))
+		return fail(session, "OOM no memory is left for this reply");
+	switch (cache_get(session->service->direct, key->bytes, key->count, GET_COPY, &taking.sink, &pin, NULL)) {
+	case DRP_OK:
+		output_use(session->out, taking.bytes);
+		return STEP_DONE;
+	case DRP_REFUSED:
+		return fail(session, "OOM no memory is left for this reply");
+	default:
+		resp_null(session);
+		return STEP_DONE;
+	}
+}
+
+enum step direct_set(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1], *meta = &request->words[3], *value = &request->words[4];
+	const struct drp_part part = {value->bytes, value->count};
+	uint64_t kind, ms;
+
+	if (!is_key(key))
+		return wrong_key(session);
+	if (!read_number(&request->words[2], UINT8_MAX, &kind) || !read_number(&request->words[5], INT64_MAX / NS_PER_MS, &ms))
+		return fail(session, "ERR kind and time to live are numbers: 0 to 255, and milliseconds");
+	if (meta->count > META_MOST_BYTES)
+		return fail(session, "ERR meta has at most 4096 bytes");
+	const bool only_new = request->count == 7;
+	if (only_new && (request->words[6].count != 2 || strncasecmp(request->words[6].bytes, "NX", 2) != 0))
+		return fail(session, "ERR syntax error");
+	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta->bytes, .meta_bytes = meta->count,
+					.kind = (uint8_t)kind, .ttl_ns = ms * NS_PER_MS};
+	switch (cache_set(session->service->direct, key->bytes, key->count, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS)) {
+	case DRP_OK:
+		resp_ok(session);
+		return STEP_DONE;
+	case DRP_EXISTS:
+		resp_null(session);
+		return STEP_DONE;
+	case DRP_TOO_LARGE:
+		return fail(session, "ERR the value is larger than this cache can hold");
+	default:
+		/* An older value must not stand in for the one that was refused. */
+		if (!only_new)
+			cache_delete(session->service->direct, key->bytes, key->count, 0);
+		return fail(session, NO_MEMORY);
+	}
+}
+
+enum step direct_delete(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+
+	if (!is_key(key))
+		return wrong_key(session);
+	return number(session, cache_delete(session->service->direct, key->bytes, key->count, 0) == DRP_OK);
+}
+
+enum step direct_has(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+
+	if (!is_key(key))
+		return wrong_key(session);
+	return number(session, cache_contains(session->service->direct, key->bytes, key->count) == 1);
+}
+
+enum step direct_clear(struct session *session, struct request *request)
+{
+	(void)request;
+	if (!session->service->settings.allows_flush)
+		return fail(session, "ERR the server was started with --no-flush");
+	cache_clear(session->service->direct);
+	resp_ok(session);
+	return STEP_DONE;
+}
+
+enum step direct_hits(struct session *session, struct request *request)
+{
+	const char *at = request->line, *const end = at + request->line_bytes;
+	struct word word;
+	uint64_t hits;
+
+	if (!read_number(&request->words[1], INT64_MAX, &hits))
+		return STEP_CLOSE; /* there is no reply that an error could come by */
+	atomic_fetch_add_explicit(&session->service->direct_hits, hits, memory_order_relaxed);
+	for (unsigned i = 0; resp_next(&at, end, &word); i++)
+		if (i >= 2)
+			cache_note_use(session->service->direct, word.bytes, word.count);
+	return STEP_DONE;
+}
+
+static void put_count(struct session *session, const char *name, uint64_t count)
+{
+	resp_string(session, name, strlen(name));
+	resp_number(session, (int64_t)count);
+}
+
+enum step direct_stats(struct session *session, struct request *request)
+{
+	struct cache_stats stats;
+	uint64_t misses = 0;
+
+	(void)request;
+	cache_read_stats(session->service->direct, &stats);
+	for (int cause = 0; cause < MISS_CAUSES; cause++)
+		misses += stats.misses[cause];
+	resp_map(session, 10);
+	put_count(session, "entries", stats.entries);
+	put_count(session, "stored_bytes", stats.bytes);
+	put_count(session, "hits", stats.hits);
+	put_count(session, "direct_hits", atomic_load_explicit(&session->service->direct_hits, memory_order_relaxed));
+	put_count(session, "misses", misses);
+	put_count(session, "sets", stats.sets);
+	put_count(session, "dropped", stats.dropped);
+	put_count(session, "evicted", stats.evicted);
+	put_count(session, "expired", stats.expired);
+	put_count(session, "refused", stats.refused);
 	return STEP_DONE;
 }

@@ -1,9 +1,17 @@
 /*
  * direct.h - commands of droppable.connect(), whose clients read values from this process's memory without asking.
  *
- *   DROPPABLE.ATTACH      descriptors, and what a client has to know to read through them; over a unix socket alone
+ *   DROPPABLE.ATTACH                              descriptors of the memory and of the board, and how long the board is
+ *   DROPPABLE.GET key                             [kind, meta, value], or null
+ *   DROPPABLE.SET key kind meta value ms [NX]     OK; null: NX, and it is there. ms: to live, 0: for ever
+ *   DROPPABLE.DEL key                             1, or 0: it was not there
+ *   DROPPABLE.HAS key                             1 or 0
+ *   DROPPABLE.CLEAR                               OK
+ *   DROPPABLE.HITS count key...                   nothing at all: so many hits there were, and these keys were among them
+ *   DROPPABLE.STATS                               names and numbers
  *
- * They are commands of RESP, so that keys and values may be any bytes.
+ * They are commands of RESP, so that keys and values may be any bytes. Their values lie in a cache of their own, where no command
+ * of memcached or Redis reaches them. kind and meta are the clients': how the value is to be read.
  *
  * Callers: command.c.
  */
@@ -12,8 +20,13 @@
 
 #include "server/request.h"
 
-enum { DIRECT_LAYOUT = 1 /* of what a client reads: another number where any of it changes */ };
-
 enum step direct_attach(struct session *session, struct request *request);
+enum step direct_get(struct session *session, struct request *request);
+enum step direct_set(struct session *session, struct request *request);
+enum step direct_delete(struct session *session, struct request *request);
+enum step direct_has(struct session *session, struct request *request);
+enum step direct_clear(struct session *session, struct request *request);
+enum step direct_hits(struct session *session, struct request *request);
+enum step direct_stats(struct session *session, struct request *request);
 
 #endif

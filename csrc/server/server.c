@@ -150,6 +150,18 @@ static size_t buffers_bytes(const struct settings *settings)
 	return share < BUFFERS_MOST_BYTES ? (size_t)share : BUFFERS_MOST_BYTES;
 }
 
+/* What clients read without asking. Where it cannot be had they ask over the socket. */
+static void open_memory(struct service *service)
+{
+	service->publication = (struct publication){.descriptor = -1};
+	if (!service->settings.allows_attach || cache_publish(service->direct, &service->publication) != DRP_OK)
+		return;
+	if (prim_self_open(&service->passed[0]) != DRP_OK)
+		return;
+	service->passed[1] = service->publication.descriptor;
+	service->passed_count = 2;
+}
+
 static bool make_service(struct server *server)
 {
 	const struct cache_config config = {.backing = PRIM_LAZYFREE};
@@ -182,11 +194,15 @@ static bool make_service(struct server *server)
 		goto err_keyspace;
 	}
 	service->started_seconds = keyspace_time(&service->keyspace);
-	/* Without it clients ask over the socket. */
-	if (service->settings.allows_attach && prim_self_open(&service->passed[0]) == DRP_OK)
-		service->passed_count = 1;
+	if (cache_create(&config, &service->direct) != DRP_OK) {
+		WHY(server, "there is no memory for a cache");
+		goto err_tracking;
+	}
+	open_memory(service);
 	return true;
 
+err_tracking:
+	tracking_destroy(service->tracking);
 err_keyspace:
 	keyspace_destroy(&service->keyspace);
 err_cache:
@@ -198,8 +214,10 @@ err_counts:
 
 static void free_service(struct service *service)
 {
-	while (service->passed_count > 0)
-		close(service->passed[--service->passed_count]);
+	if (service->passed_count > 0)
+		close(service->passed[0]);
+	cache_unref(service->direct);
+	publication_end(&service->publication);
 	tracking_destroy(service->tracking);
 	cache_unref(service->keyspace.cache);
 	keyspace_destroy(&service->keyspace);
@@ -343,7 +361,8 @@ static void loop(struct server *server)
 	struct epoll_event events[LISTENERS_MOST + 2];
 
 	for (;;) {
-		const int wait_ms = (int)(cache_tick(server->service.keyspace.cache) / 1000000);
+		const uint64_t wait_ns = cache_tick(server->service.keyspace.cache), other_ns = cache_tick(server->service.direct);
+		const int wait_ms = (int)((wait_ns < other_ns ? wait_ns : other_ns) / 1000000);
 		const int ready = epoll_wait(server->poll, events, LISTENERS_MOST + 2, wait_ms);
 		service_look_at_clock(&server->service);
 		for (int i = 0; i < ready; i++) {

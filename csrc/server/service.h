@@ -18,6 +18,8 @@
 
 #include "server/budget.h"
 #include "server/counts.h"
+#include "cache/cache.h"
+#include "cache/publish.h"
 #include "server/keyspace.h"
 
 struct passwords;
@@ -44,10 +46,12 @@ struct settings {
 
 struct service {
 	struct keyspace keyspace;
+	struct cache *direct;              /* values of droppable.connect()'s clients, which lie apart */
+	struct publication publication;    /* where they find those by themselves; without a board: nowhere */
 	struct budget budget;
 	struct settings settings;
 	const struct passwords *passwords; /* NULL: nobody is asked */
-	int passed[SERVICE_PASSED_MOST];   /* what clients get that attach: direct.h */
+	int passed[SERVICE_PASSED_MOST];   /* what clients get that attach: memory, board */
 	unsigned passed_count;             /* 0: nobody can attach */
 	struct tracking *tracking;         /* NULL: nobody can be told of changes */
 	struct counts *counts;             /* one of each worker */
@@ -55,6 +59,7 @@ struct service {
 	int64_t started_seconds;
 	_Atomic uint64_t connections, total_connections, rejected_connections, listen_disabled;
 	_Atomic uint64_t last_client_id;
+	_Atomic uint64_t direct_hits;      /* that clients read by themselves, as far as they have told */
 	_Atomic int64_t clear_at_seconds;  /* everything stored before is to be forgotten then; 0: nothing is */
 	_Atomic uint64_t count_base[COUNTS_FIELDS]; /* what the counts were at the last `stats reset` */
 	_Atomic bool is_stopping;
@@ -69,6 +74,14 @@ static inline void service_look_at_clock(struct service *service)
 	if (at != 0 && keyspace_time(&service->keyspace) >= at &&
 	    atomic_compare_exchange_strong(&service->clear_at_seconds, &at, 0))
 		keyspace_clear(&service->keyspace);
+}
+
+/* For tests: moves the clocks of all values. */
+static inline void service_advance_clock(struct service *service, uint64_t seconds)
+{
+	keyspace_advance_clock(&service->keyspace, seconds);
+	cache_advance_clock(service->direct, seconds * UINT64_C(1000000000));
+	publication_advance_clock(&service->publication, seconds * UINT64_C(1000000000));
 }
 
 #endif

@@ -403,7 +403,7 @@ enum step text_debugtime(struct session *session, struct request *request)
 	if (!session->service->settings.allows_clock)
 		return answer(session, request, "ERROR\r\n");
 	if (request->count > 1 && word_unsigned(&request->words[1], &seconds)) {
-		keyspace_advance_clock(&session->service->keyspace, seconds);
+		service_advance_clock(session->service, seconds);
 		service_look_at_clock(session->service);
 	}
 	return answer(session, request, "OK\r\n");

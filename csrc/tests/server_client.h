@@ -53,6 +53,7 @@ static inline void set_up(struct client *client)
 	service.count_sets = 1;
 	service.stop_descriptor = -1;
 	REQUIRE(cache_create(&config, &cache) == DRP_OK);
+	REQUIRE(cache_create(&config, &service.direct) == DRP_OK);
 	REQUIRE(keyspace_init(&service.keyspace, cache, service.settings.max_value_bytes) == DRP_OK);
 	REQUIRE(output_init(&client->output, &service.budget, flush));
 }
@@ -62,6 +63,7 @@ static inline void tear_down(struct client *client)
 	output_destroy(&client->output);
 	CHECK_EQ(service.budget.used_bytes, 0);
 	cache_unref(service.keyspace.cache);
+	cache_unref(service.direct);
 	keyspace_destroy(&service.keyspace);
 }
 

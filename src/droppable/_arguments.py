@@ -44,6 +44,8 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "ttl": "more than 0 seconds",
     "wait_seconds": "more than 0 seconds",
     "linger_seconds": "0 seconds or more",
+    "timeout_seconds": "more than 0 seconds",
+    "retry_seconds": "more than 0 seconds",
     "stale": "0 seconds or more",
     "jitter": "a fraction from 0 to 1",
     "factory": f"{_A_FUNCTION} without arguments",

@@ -49,6 +49,29 @@ class Copy:
 class Pin:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@final
+class Reader:
+    def __new__(
+        cls,
+        memory: int,
+        board: int,
+        board_bytes: int,
+        decode: Callable[[int, bytes, Any], Any],
+        report: Callable[[int, list[bytes]], object],
+        /,
+    ) -> Self: ...
+    def get(self, key: Any, default: Any, /) -> Any: ...
+    def get_many(self, keys: Any, /) -> tuple[dict[Any, Any], list[Any]]: ...
+    def flush(self) -> None: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
+    @property
+    def is_dead(self) -> bool: ...
+
+def shared_key(key: Any, /) -> bytes: ...
+
 @disjoint_base
 class Cache:
     def __init__(

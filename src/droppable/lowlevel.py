@@ -18,6 +18,7 @@ from droppable._core import Headroom as Headroom
 from droppable._core import Lease as Lease
 from droppable._core import Mapping as Mapping
 from droppable._core import RawRegion as RawRegion
+from droppable._core import Reader as Reader
 from droppable._core import RefusedError as RefusedError
 from droppable._core import RegionHold as RegionHold
 from droppable._core import UnpicklableError as UnpicklableError
@@ -41,6 +42,7 @@ from droppable._core import random_token_hex as random_token_hex
 from droppable._core import random_token_urlsafe as random_token_urlsafe
 from droppable._core import random_uuid4 as random_uuid4
 from droppable._core import remember_dtype as remember_dtype
+from droppable._core import shared_key as shared_key
 
 CoreCache = _core.Cache
 """What `droppable.Cache` derives from."""

@@ -1,0 +1,357 @@
+/*
+ * reader.c - `_core.Reader`: values of a server, read from its memory. csrc/client/reader.h says how.
+ *
+ *   get(key, default) ---- found ----> the value; the key is noted, and told to report() with others, a batch at a time
+ *                     '--- not ------> default: the caller asks the server
+ *
+ * Values come from whoever can connect to the server, so nothing of them is believed: text is checked, and nothing is unpickled.
+ *
+ * What is noted is a hint for the server, which does not see our reads: it keeps what is in use. So each key is noted once a second
+ * at most, and not at all while another thread is at it.
+ *
+ * Threads: the object is never changed once it is made, but for what the lock guards. It is closed with its last reference.
+ * Forks: a child may go on with it.
+ * Callers: src/droppable/_connect.py.
+ */
+#include "client/reader.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "key.h"
+#include "os/hash.h"
+#include "os/prim.h"
+#include "value.h"
+
+enum { NOTED_MOST = 64, NOTED_KEY_BYTES = 256, RECENT = 1024 };
+#define NOTED_NS UINT64_C(1000000000)
+
+typedef struct {
+	PyObject_HEAD
+	struct core_state *core;
+	struct reader reader;
+	bool is_open;
+	PyObject *decode, *report;
+	_Atomic bool is_dead;
+	_Atomic uint64_t hits, misses;
+	pthread_mutex_t lock; /* of what follows */
+	uint64_t told_hits, told_ns;
+	uint32_t recent[RECENT]; /* of hashes that were noted since told_ns, by their low bits */
+	unsigned noted_count;
+	struct noted {
+		uint16_t bytes;
+		unsigned char key[NOTED_KEY_BYTES];
+	} noted[NOTED_MOST];
+} ReaderObject;
+
+/* The keys that were noted, for report(). Called with the lock, which it gives back. */
+static int tell(ReaderObject *self)
+{
+	const uint64_t hits = atomic_load_explicit(&self->hits, memory_order_relaxed) - self->told_hits;
+	PyObject *keys = PyList_New((Py_ssize_t)self->noted_count);
+
+	for (unsigned i = 0; keys && i < self->noted_count; i++) {
+		PyObject *key = PyBytes_FromStringAndSize((const char *)self->noted[i].key, self->noted[i].bytes);
+		if (!key)
+			Py_CLEAR(keys);
+		else
+			PyList_SET_ITEM(keys, i, key);
+	}
+	self->told_hits += hits;
+	self->noted_count = 0;
+	pthread_mutex_unlock(&self->lock);
+	PyObject *done = keys ? PyObject_CallFunction(self->report, "KO", (unsigned long long)hits, keys) : NULL;
+	Py_XDECREF(keys);
+	Py_XDECREF(done);
+	return done ? 0 : -1;
+}
+
+/* A key was found. 0, or -1 with an exception of report(). */
+static int note(ReaderObject *self, const unsigned char *key, size_t bytes)
+{
+	const uint64_t now_ns = prim_now_coarse_ns();
+	/* Any spread will do. */
+	uint64_t first = 0, last = 0;
+
+	atomic_fetch_add_explicit(&self->hits, 1, memory_order_relaxed);
+	memcpy(&first, key, bytes < sizeof(first) ? bytes : sizeof(first));
+	memcpy(&last, key + bytes - (bytes < sizeof(last) ? bytes : sizeof(last)), bytes < sizeof(last) ? bytes : sizeof(last));
+	const uint32_t mark = (uint32_t)(((first ^ (last << 1) ^ bytes) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) | 1;
+	if (bytes > NOTED_KEY_BYTES || pthread_mutex_trylock(&self->lock) != 0)
+		return 0;
+	const bool is_due = now_ns - self->told_ns >= NOTED_NS;
+	uint32_t *recent = &self->recent[(mark >> 1) % RECENT];
+	if (*recent != mark && self->noted_count < NOTED_MOST) {
+		*recent = mark;
+		self->noted[self->noted_count].bytes = (uint16_t)bytes;
+		memcpy(self->noted[self->noted_count++].key, key, bytes);
+	}
+	if (is_due) {
+		memset(self->recent, 0, sizeof(self->recent));
+		self->told_ns = now_ns;
+	}
+	if (is_due || self->noted_count == NOTED_MOST)
+		return tell(self);
+	pthread_mutex_unlock(&self->lock);
+	return 0;
+}
+
+static bool is_ascii(const unsigned char *at, size_t bytes)
+{
+	uint64_t word, all = 0;
+
+	for (; bytes >= sizeof(word); at += sizeof(word), bytes -= sizeof(word)) {
+		memcpy(&word, at, sizeof(word));
+		all |= word;
+	}
+	for (; bytes > 0; bytes--)
+		all |= *at++;
+	return (all & UINT64_C(0x8080808080808080)) == 0;
+}
+
+/* 1 and *value; 0: not found; -1 with an exception. */
+static int look_up(ReaderObject *self, const unsigned char *key, size_t bytes, PyObject **value)
+{
+	struct cache_pin none = {0};
+	struct value_sink sink;
+	bool failed_twice;
+
+	value_sink_init(&sink);
+	const int status = reader_get(&self->reader, key, bytes, &sink.base);
+	if (status != DRP_OK) {
+		value_sink_clear(&sink);
+		if (status == DRP_REFUSED)
+			return -1;
+		if (status == DRP_CLOSED)
+			atomic_store_explicit(&self->is_dead, true, memory_order_relaxed);
+		goto miss;
+	}
+	/* Whoever can connect may have stored it. */
+	if (sink.kind == VALUE_PICKLE || (sink.kind == VALUE_ASCII && !is_ascii(PyUnicode_DATA(sink.object),
+									       (size_t)PyUnicode_GET_LENGTH(sink.object)))) {
+		value_sink_clear(&sink);
+		goto miss;
+	}
+	*value = value_finish(self->core, &sink, &none, self->decode, &failed_twice);
+	if (*value && note(self, key, bytes) == 0)
+		return 1;
+	Py_CLEAR(*value);
+	if (!failed_twice) /* report() raised, or what has nothing to do with the value */
+		return -1;
+	value_sink_clear(&sink); /* it would not load: the caller hears of it from the server's copy, or has it computed anew */
+	PyErr_Clear();
+miss:
+	atomic_fetch_add_explicit(&self->misses, 1, memory_order_relaxed);
+	return 0;
+}
+
+/* A key as bytes that are the same in every process. 0, or -1 with an exception; key_free() either way. */
+static int encode(struct core_state *core, struct key *key, PyObject *object)
+{
+	if (key_encode(core, key, object) < 0)
+		return -1;
+	if (key->hashed_bytes == 0)
+		return 0;
+	PyErr_Format(PyExc_ValueError,
+		     "a key that processes share has at most %d bytes; yours has more: shorten it, or use a digest of your own",
+		     KEY_LONGEST_BYTES);
+	return -1;
+}
+
+static int get(ReaderObject *self, PyObject *object, PyObject **value)
+{
+	unsigned char bytes[KEY_INLINE_BYTES];
+	const size_t count = key_encode_short(object, SCOPE_NONE, bytes, sizeof(bytes));
+	struct key key;
+
+	if (count > 0)
+		return look_up(self, bytes, count, value);
+	const int encoded = encode(self->core, &key, object);
+	const int found = encoded < 0 ? -1 : look_up(self, key.data, key.bytes, value);
+	key_free(&key);
+	return found;
+}
+
+static PyObject *reader_object_get(ReaderObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+	PyObject *value = NULL;
+
+	if (count != 2) {
+		PyErr_SetString(PyExc_TypeError, "get() takes a key and a default");
+		return NULL;
+	}
+	const int found = get(self, arguments[0], &value);
+	return found > 0 ? value : found == 0 ? Py_NewRef(arguments[1]) : NULL;
+}
+
+static PyObject *reader_object_get_many(ReaderObject *self, PyObject *keys)
+{
+	PyObject *sequence = PySequence_Fast(keys, "keys must be iterable"), *found = PyDict_New(), *missing = PyList_New(0);
+	PyObject *result = NULL;
+
+	if (!sequence || !found || !missing)
+		goto out;
+	for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
+		PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i)), *value = NULL;
+		const int there = get(self, key, &value);
+		const int failed = there < 0 ? -1 : there ? PyDict_SetItem(found, key, value) : PyList_Append(missing, key);
+		Py_XDECREF(value);
+		Py_DECREF(key);
+		if (failed < 0)
+			goto out;
+	}
+	result = PyTuple_Pack(2, found, missing);
+out:
+	Py_XDECREF(sequence);
+	Py_XDECREF(found);
+	Py_XDECREF(missing);
+	return result;
+}
+
+static PyObject *reader_object_flush(ReaderObject *self, PyObject *unused)
+{
+	(void)unused;
+	if (pthread_mutex_trylock(&self->lock) != 0)
+		Py_RETURN_NONE;
+	if (tell(self) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *reader_object_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+	int memory, board;
+	unsigned long long board_bytes;
+	PyObject *decode, *report;
+
+	(void)keywords;
+	if (!PyArg_ParseTuple(arguments, "iiKOO", &memory, &board, &board_bytes, &decode, &report))
+		return NULL;
+	ReaderObject *self = (ReaderObject *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	self->core = core_of_type(type);
+	pthread_mutex_init(&self->lock, NULL);
+	const int status = board_bytes > SIZE_MAX ? DRP_UNSUPPORTED : reader_open(&self->reader, memory, board, (size_t)board_bytes);
+	if (status != DRP_OK) {
+		Py_DECREF(self);
+		return core_raise(status, "the server's board");
+	}
+	self->is_open = true;
+	self->decode = Py_NewRef(decode);
+	self->report = Py_NewRef(report);
+	self->told_ns = prim_now_coarse_ns();
+	return (PyObject *)self;
+}
+
+static int reader_object_traverse(ReaderObject *self, visitproc visit, void *arg)
+{
+	Py_VISIT(Py_TYPE(self));
+	Py_VISIT(self->decode);
+	Py_VISIT(self->report);
+	return 0;
+}
+
+static int reader_object_clear(ReaderObject *self)
+{
+	Py_CLEAR(self->decode);
+	Py_CLEAR(self->report);
+	return 0;
+}
+
+static void reader_object_dealloc(ReaderObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+
+	PyObject_GC_UnTrack(self);
+	reader_object_clear(self);
+	if (self->is_open)
+		reader_close(&self->reader);
+	pthread_mutex_destroy(&self->lock);
+	type->tp_free(self);
+	Py_DECREF(type);
+}
+
+static PyObject *reader_object_hits(ReaderObject *self, void *unused)
+{
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->hits, memory_order_relaxed));
+}
+
+static PyObject *reader_object_misses(ReaderObject *self, void *unused)
+{
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->misses, memory_order_relaxed));
+}
+
+static PyObject *reader_object_is_dead(ReaderObject *self, void *unused)
+{
+	(void)unused;
+	return PyBool_FromLong(atomic_load_explicit(&self->is_dead, memory_order_relaxed));
+}
+
+static PyMethodDef reader_methods[] = {
+	{"get", (PyCFunction)(void (*)(void))reader_object_get, METH_FASTCALL,
+	 "get($self, key, default, /)\n--\n\nThe value; default where it is not found in the server's memory, or in doubt."},
+	{"get_many", (PyCFunction)reader_object_get_many, METH_O,
+	 "get_many($self, keys, /)\n--\n\nA dict of what is found, and a list of the keys that are not."},
+	{"flush", (PyCFunction)reader_object_flush, METH_NOARGS,
+	 "flush($self, /)\n--\n\nCalls report() with what was noted since the last time."},
+	{NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef reader_attributes[] = {
+	{"hits", (getter)reader_object_hits, NULL, "Values that get() and get_many() found.", NULL},
+	{"misses", (getter)reader_object_misses, NULL, "Those that they did not.", NULL},
+	{"is_dead", (getter)reader_object_is_dead, NULL, "Whether the server was found to have ended.", NULL},
+	{NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot reader_slots[] = {
+	{Py_tp_doc, "Reader(memory, board, board_bytes, decode, report, /)\n--\n\n"
+		    "Values of a server's cache, read from its memory. Takes both descriptors over, if it does not raise.\n"
+		    "decode(kind, meta, memory) makes what is neither bytes nor str; report(hits, keys) hears of hits, in batches."},
+	{Py_tp_new, reader_object_new},
+	{Py_tp_dealloc, reader_object_dealloc},
+	{Py_tp_traverse, reader_object_traverse},
+	{Py_tp_clear, reader_object_clear},
+	{Py_tp_methods, reader_methods},
+	{Py_tp_getset, reader_attributes},
+	{0, NULL},
+};
+
+static PyType_Spec reader_spec = {
+	.name = "droppable._core.Reader",
+	.basicsize = sizeof(ReaderObject),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+	.slots = reader_slots,
+};
+
+static PyObject *shared_key(PyObject *module, PyObject *object)
+{
+	struct key key;
+	PyObject *bytes = NULL;
+
+	if (encode(core_of_module(module), &key, object) == 0)
+		bytes = PyBytes_FromStringAndSize((const char *)key.data, (Py_ssize_t)key.bytes);
+	key_free(&key);
+	return bytes;
+}
+
+static PyMethodDef functions[] = {
+	{"shared_key", shared_key, METH_O,
+	 "shared_key(key, /)\n--\n\nThe key as bytes that are the same in every process. ValueError for one that is too long for that."},
+	{NULL, NULL, 0, NULL},
+};
+
+int core_add_reader(PyObject *module)
+{
+	PyObject *type = PyType_FromModuleAndSpec(module, &reader_spec, NULL);
+
+	if (!type)
+		return -1;
+	const int added = PyModule_AddType(module, (PyTypeObject *)type);
+	Py_DECREF(type);
+	return added < 0 ? -1 : PyModule_AddFunctions(module, functions);
+}

@@ -1,0 +1,129 @@
+"""Values that processes share: as bytes, and back. Nothing here runs what somebody else has written.
+
+    kind         meta                               value
+    BYTES        -                                  the bytes
+    ASCII, TEXT  -                                  UTF-8
+    ARRAY        repr of (shape, order, dtype)      the array's bytes        dtype: as in a .npy file, read as a literal
+    SERIALIZED   -                                  what the user's serializer made of it
+
+Whoever can connect to the server can write, so that no value is ever unpickled, and what does not fit its kind is no
+value.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+from droppable._cache import Serializer
+
+BYTES: Final = 0
+ASCII: Final = 1
+TEXT: Final = 2
+_FIRST_CODED: Final = 4  # binding/value.h: the binding asks decode() for those from here on, less this
+ARRAY: Final = _FIRST_CODED + 4  # kinds that a cache in a process has begin at 4: these are none of them
+SERIALIZED: Final = _FIRST_CODED + 5
+
+Encoded = tuple[int, bytes, Any]
+"""kind, meta, and the value: bytes, or a buffer of single bytes."""
+
+
+class CannotRead(Exception):
+    """What is stored is no value of this client: of another version, or made by hand."""
+
+
+def encode(value: Any, serializer: Serializer | None) -> Encoded:
+    """Takes a value apart.
+
+    Raises:
+        TypeError: it is neither bytes, text nor an array, and there is no serializer. Whatever the serializer raises.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BYTES, b"", value if isinstance(value, bytes) else bytes(value)
+    if type(value) is str:
+        return (ASCII if value.isascii() else TEXT), b"", value.encode("utf-8", "surrogatepass")
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject:
+        form = _form_of(value.dtype)
+        if form is not None:
+            return _encode_array(value, form)
+    if serializer is None:
+        kind = type(value).__qualname__
+        raise TypeError(
+            f"value must be bytes, str or a NumPy array without objects; you gave one of type {kind}. For other "
+            "objects give connect(serializer=...) one with dumps() and loads() that is safe with what others may write"
+        )
+    return SERIALIZED, b"", serializer.dumps(value)
+
+
+def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
+    """What makes a value of (kind less _FIRST_CODED, meta, memory), for the binding."""
+
+    def decode(kind: int, meta: bytes, memory: Any) -> Any:
+        if kind == ARRAY - _FIRST_CODED:
+            return _decode_array(meta, memory)
+        if kind == SERIALIZED - _FIRST_CODED and serializer is not None:
+            return serializer.loads(bytes(memory))
+        raise CannotRead(f"kind {kind}")
+
+    return decode
+
+
+def decode_reply(kind: int, meta: bytes, value: bytes, decode: Callable[[int, bytes, Any], Any]) -> Any:
+    """The value of a server's reply."""
+    if kind == BYTES:
+        return value
+    if kind in (ASCII, TEXT):
+        return value.decode("utf-8", "surrogatepass")
+    return decode(kind - _FIRST_CODED, meta, value)
+
+
+@lru_cache(maxsize=256)
+def _form_of(dtype: Any) -> str | None:
+    """How a dtype is written down, as a literal; None for one that would not come back as it was."""
+    from ast import literal_eval
+
+    from numpy.lib import format as npy
+
+    try:
+        form = repr(npy.dtype_to_descr(dtype))
+        return form if npy.descr_to_dtype(literal_eval(form)) == dtype else None
+    except (TypeError, ValueError, SyntaxError):
+        return None
+
+
+def _encode_array(array: Any, form: str) -> Encoded:
+    import numpy
+
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = numpy.ascontiguousarray(array)
+    order = "C" if array.flags.c_contiguous else "F"
+    flat = memoryview(array.reshape(-1, order=order).view(numpy.uint8)) if array.size else b""
+    return ARRAY, f"({array.shape!r}, {order!r}, {form})".encode(), flat
+
+
+@lru_cache(maxsize=256)
+def _read_meta(meta: bytes) -> tuple[tuple[int, ...], str, Any]:
+    """The shape, the order and the dtype of an array's meta, which is a literal and nothing more."""
+    from ast import literal_eval
+
+    from numpy.lib import format as npy
+
+    shape, order, form = literal_eval(meta.decode())
+    return tuple(shape), str(order), npy.descr_to_dtype(form)
+
+
+def _decode_array(meta: bytes, memory: Any) -> Any:
+    import numpy
+
+    shape, order, dtype = _read_meta(meta)
+    if dtype.hasobject:
+        raise CannotRead("an array of objects")
+    if dtype.names is not None:
+        dtype = numpy.dtype(dtype, copy=True)  # its names can be changed, so each array has its own
+    array: Any = numpy.ndarray(shape, dtype, memory, 0, None, order)  # type: ignore[arg-type]
+    if array.nbytes != len(memory):
+        raise CannotRead("an array that is longer than its form")
+    return array
