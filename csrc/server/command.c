@@ -86,6 +86,8 @@ static const struct command commands[] = {
 	{"command", DIALECT_RESP, 1, 0, 0, resp_command},
 	{"config", DIALECT_RESP, 2, 0, 0, resp_config},
 	{"droppable.get", DIALECT_RESP, 2, 2, 0, direct_get},
+	{"droppable.claim", DIALECT_RESP, 2, 2, 0, direct_claim},
+	{"droppable.release", DIALECT_RESP, 2, 2, 0, direct_release},
 	{"droppable.set", DIALECT_RESP, 6, 7, 0, direct_set},
 	{"droppable.del", DIALECT_RESP, 2, 2, 0, direct_delete},
 	{"droppable.has", DIALECT_RESP, 2, 2, 0, direct_has},

@@ -10,6 +10,7 @@
 
 #include "cache/cache.h"
 #include "cache/update.h"
+#include "server/claims.h"
 #include "server/reply.h"
 #include "server/resp.h"
 
@@ -95,12 +96,13 @@ static int place(struct cache_sink *sink, uint8_t kind, size_t meta_bytes, size_
 	return 0;
 }
 
-enum step direct_get(struct session *session, struct request *request)
+/* The value, or *there is false and nothing is answered. */
+static enum step answer_value(struct session *session, const struct word *key, bool *there)
 {
 	struct taking taking = {.sink = {.reserve = place}, .out = session->out};
-	const struct word *key = &request->words[1];
 	struct cache_pin pin;
 
+	*there = true;
 	if (!is_key(key))
 		return wrong_key(session);
 	/* Room for what is placed under a lock of the cache, before it is taken. */
@@ -113,8 +115,85 @@ enum step direct_get(struct session *session, struct request *request)
 	case DRP_REFUSED:
 		return fail(session, "OOM no memory is left for this reply");
 	default:
+		*there = false;
+		return STEP_DONE;
+	}
+}
+
+enum step direct_get(struct session *session, struct request *request)
+{
+	bool there;
+	const enum step step = answer_value(session, &request->words[1], &there);
+
+	if (!there)
+		resp_null(session);
+	return step;
+}
+
+enum step direct_claim(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+	bool there;
+	enum step step = answer_value(session, key, &there);
+
+	if (there)
+		return step;
+	const enum claim claim = claims_take(session->service->claims, key->bytes, key->count, session->resp->id);
+	if (claim == CLAIM_OTHERS)
+		return number(session, 0);
+	session->has_claims = true;
+	/* Whoever had the claim may have stored it since we looked. */
+	step = answer_value(session, key, &there);
+	if (!there)
+		return number(session, 1);
+	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id);
+	return step;
+}
+
+enum step direct_release(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+
+	return number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id));
+}
+
+/* What is computed under other claims on the key is older from now on, and not stored any more. */
+static int store_item(struct service *service, const struct word *key, const struct cache_item *item, enum cache_set_mode mode)
+{
+	const int status = cache_set(service->direct, key->bytes, key->count, item, mode);
+
+	if (status != DRP_EXISTS)
+		claims_revoke(service->claims, key->bytes, key->count);
+	/* An older value must not stand in for the one that was refused. */
+	if (status != DRP_OK && status != DRP_EXISTS && mode == SET_ALWAYS)
+		cache_delete(service->direct, key->bytes, key->count, 0);
+	return status;
+}
+
+static enum step store(struct session *session, const struct word *key, const struct cache_item *item, enum cache_set_mode mode,
+		       bool is_claimed)
+{
+	struct service *service = session->service;
+	const uint64_t holder = session->resp->id;
+	int status = DRP_EXISTS;
+
+	claims_lock_key(service->claims, key->bytes, key->count);
+	if (!is_claimed || claims_hold(service->claims, key->bytes, key->count, holder))
+		status = store_item(service, key, item, mode);
+	if (is_claimed)
+		claims_give_up(service->claims, key->bytes, key->count, holder);
+	claims_unlock_key(service->claims, key->bytes, key->count);
+	switch (status) {
+	case DRP_OK:
+		resp_ok(session);
+		return STEP_DONE;
+	case DRP_EXISTS:
 		resp_null(session);
 		return STEP_DONE;
+	case DRP_TOO_LARGE:
+		return fail(session, "ERR the value is larger than this cache can hold");
+	default:
+		return fail(session, NO_MEMORY);
 	}
 }
 
@@ -130,35 +209,28 @@ enum step direct_set(struct session *session, struct request *request)
 		return fail(session, "ERR kind and time to live are numbers: 0 to 255, and milliseconds");
 	if (meta->count > META_MOST_BYTES)
 		return fail(session, "ERR meta has at most 4096 bytes");
-	const bool only_new = request->count == 7;
-	if (only_new && (request->words[6].count != 2 || strncasecmp(request->words[6].bytes, "NX", 2) != 0))
+	const struct word *how = request->count == 7 ? &request->words[6] : NULL;
+	const bool only_new = how && how->count == 2 && strncasecmp(how->bytes, "NX", 2) == 0;
+	const bool is_claimed = how && how->count == 7 && strncasecmp(how->bytes, "CLAIMED", 7) == 0;
+	if (how && !only_new && !is_claimed)
 		return fail(session, "ERR syntax error");
 	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta->bytes, .meta_bytes = meta->count,
 					.kind = (uint8_t)kind, .ttl_ns = ms * NS_PER_MS};
-	switch (cache_set(session->service->direct, key->bytes, key->count, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS)) {
-	case DRP_OK:
-		resp_ok(session);
-		return STEP_DONE;
-	case DRP_EXISTS:
-		resp_null(session);
-		return STEP_DONE;
-	case DRP_TOO_LARGE:
-		return fail(session, "ERR the value is larger than this cache can hold");
-	default:
-		/* An older value must not stand in for the one that was refused. */
-		if (!only_new)
-			cache_delete(session->service->direct, key->bytes, key->count, 0);
-		return fail(session, NO_MEMORY);
-	}
+	return store(session, key, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS, is_claimed);
 }
 
 enum step direct_delete(struct session *session, struct request *request)
 {
 	const struct word *key = &request->words[1];
+	struct claims *claims = session->service->claims;
 
 	if (!is_key(key))
 		return wrong_key(session);
-	return number(session, cache_delete(session->service->direct, key->bytes, key->count, 0) == DRP_OK);
+	claims_lock_key(claims, key->bytes, key->count);
+	claims_revoke(claims, key->bytes, key->count);
+	const bool was_there = cache_delete(session->service->direct, key->bytes, key->count, 0) == DRP_OK;
+	claims_unlock_key(claims, key->bytes, key->count);
+	return number(session, was_there);
 }
 
 enum step direct_has(struct session *session, struct request *request)
@@ -175,7 +247,10 @@ enum step direct_clear(struct session *session, struct request *request)
 	(void)request;
 	if (!session->service->settings.allows_flush)
 		return fail(session, "ERR the server was started with --no-flush");
+	claims_lock_key(session->service->claims, NULL, 0);
+	claims_revoke(session->service->claims, NULL, 0);
 	cache_clear(session->service->direct);
+	claims_unlock_key(session->service->claims, NULL, 0);
 	resp_ok(session);
 	return STEP_DONE;
 }

@@ -3,7 +3,10 @@
  *
  *   DROPPABLE.ATTACH                              descriptors of the memory and of the board, and how long the board is
  *   DROPPABLE.GET key                             [kind, meta, value], or null
- *   DROPPABLE.SET key kind meta value ms [NX]     OK; null: NX, and it is there. ms: to live, 0: for ever
+ *   DROPPABLE.CLAIM key                           as GET; or 1: it is not there, and the client computes it; 0: another one does
+ *   DROPPABLE.RELEASE key                         1: the client computes it no more; 0: it did not
+ *   DROPPABLE.SET key kind meta value ms [NX]     OK; null: NX, and it is there. ms: to live, 0: for ever. With CLAIMED in the place
+ *                                                 of NX: null where the client has no claim, or the key was changed since it has
  *   DROPPABLE.DEL key                             1, or 0: it was not there
  *   DROPPABLE.HAS key                             1 or 0
  *   DROPPABLE.CLEAR                               OK
@@ -22,6 +25,8 @@
 
 enum step direct_attach(struct session *session, struct request *request);
 enum step direct_get(struct session *session, struct request *request);
+enum step direct_claim(struct session *session, struct request *request);
+enum step direct_release(struct session *session, struct request *request);
 enum step direct_set(struct session *session, struct request *request);
 enum step direct_delete(struct session *session, struct request *request);
 enum step direct_has(struct session *session, struct request *request);

@@ -22,6 +22,7 @@
 #include "cache/cache.h"
 #include "cache/tick.h"
 #include "os/prim_self.h"
+#include "server/claims.h"
 #include "server/listener.h"
 #include "server/output.h"
 #include "server/password.h"
@@ -198,9 +199,16 @@ static bool make_service(struct server *server)
 		WHY(server, "there is no memory for a cache");
 		goto err_tracking;
 	}
+	service->claims = claims_create();
+	if (!service->claims) {
+		WHY(server, "there is no memory for claims");
+		goto err_direct;
+	}
 	open_memory(service);
 	return true;
 
+err_direct:
+	cache_unref(service->direct);
 err_tracking:
 	tracking_destroy(service->tracking);
 err_keyspace:
@@ -216,6 +224,7 @@ static void free_service(struct service *service)
 {
 	if (service->passed_count > 0)
 		close(service->passed[0]);
+	claims_destroy(service->claims);
 	cache_unref(service->direct);
 	publication_end(&service->publication);
 	tracking_destroy(service->tracking);

@@ -22,6 +22,7 @@
 #include "cache/publish.h"
 #include "server/keyspace.h"
 
+struct claims;
 struct passwords;
 struct tracking;
 
@@ -47,6 +48,7 @@ struct settings {
 struct service {
 	struct keyspace keyspace;
 	struct cache *direct;              /* values of droppable.connect()'s clients, which lie apart */
+	struct claims *claims;             /* on those values: who computes them */
 	struct publication publication;    /* where they find those by themselves; without a board: nowhere */
 	struct budget budget;
 	struct settings settings;

@@ -1,6 +1,7 @@
 /* session.c - one client's conversation: which protocol it speaks, and its commands one after the other. See session.h. */
 #include "server/session.h"
 
+#include "server/claims.h"
 #include "server/incoming.h"
 #include "server/parser.h"
 #include "server/resp.h"
@@ -17,6 +18,8 @@ void session_init(struct session *session, struct service *service, struct count
 void session_destroy(struct session *session)
 {
 	incoming_end(&session->incoming);
+	if (session->has_claims)
+		claims_end(session->service->claims, session->resp->id);
 	resp_destroy(session->resp, &session->service->budget);
 	session->resp = NULL;
 }

@@ -30,6 +30,7 @@ struct session {
 	unsigned dialect;        /* TEXT, with META among it, or RESP */
 	bool is_authenticated;
 	bool is_local;           /* it came by a unix socket */
+	bool has_claims;         /* it may compute values that others wait for: claims.h */
 	bool passes;             /* the next bytes that leave take the descriptors of service->passed along */
 	bool refuses_value;      /* the caller has no memory for the value under way: it is to be refused and skipped */
 	uint64_t skip_bytes;     /* of a value that is not wanted */

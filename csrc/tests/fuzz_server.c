@@ -10,6 +10,7 @@
 
 #include "cache/cache.h"
 #include "os/prim.h"
+#include "server/claims.h"
 #include "server/session.h"
 
 enum { MAX_VALUE_BYTES = 8192 };
@@ -35,7 +36,7 @@ static void set_up(void)
 	service.count_sets = 1;
 	service.stop_descriptor = -1;
 	if (cache_create(&config, &cache) != DRP_OK || keyspace_init(&service.keyspace, cache, MAX_VALUE_BYTES) != DRP_OK ||
-	    cache_create(&config, &service.direct) != DRP_OK || !output_init(&output, &service.budget, flush))
+	    cache_create(&config, &service.direct) != DRP_OK || !(service.claims = claims_create()) || !output_init(&output, &service.budget, flush))
 		abort();
 }
 

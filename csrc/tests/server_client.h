@@ -12,6 +12,7 @@
 #include "cache/cache.h"
 #include "check.h"
 #include "os/prim.h"
+#include "server/claims.h"
 #include "server/session.h"
 
 enum { REPLIES_BYTES = 1 << 20, LONGEST_BYTES = 1 << 18 };
@@ -54,6 +55,8 @@ static inline void set_up(struct client *client)
 	service.stop_descriptor = -1;
 	REQUIRE(cache_create(&config, &cache) == DRP_OK);
 	REQUIRE(cache_create(&config, &service.direct) == DRP_OK);
+	service.claims = claims_create();
+	REQUIRE(service.claims);
 	REQUIRE(keyspace_init(&service.keyspace, cache, service.settings.max_value_bytes) == DRP_OK);
 	REQUIRE(output_init(&client->output, &service.budget, flush));
 }
@@ -63,6 +66,7 @@ static inline void tear_down(struct client *client)
 	output_destroy(&client->output);
 	CHECK_EQ(service.budget.used_bytes, 0);
 	cache_unref(service.keyspace.cache);
+	claims_destroy(service.claims);
 	cache_unref(service.direct);
 	keyspace_destroy(&service.keyspace);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import resource
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -436,6 +438,126 @@ class TestServers:
                 assert cache.set("k", b"v")
                 assert cache["k"] == b"v"
                 assert cache.stats().is_attached
+
+
+def compute_all(path: str, folder: str, ready: Any) -> int:
+    """In a process of its own: asks for twenty values, and notes each that it computes. Returns how many those are."""
+    computed = 0
+
+    def compute(number: int) -> bytes:
+        nonlocal computed
+        computed += 1
+        os.close(os.open(f"{folder}/{number}", os.O_CREAT | os.O_EXCL))  # raises for the second who computes it
+        time.sleep(0.005)  # it takes a while
+        return b"value %d" % number
+
+    with droppable.connect(path, strict=True) as cache:
+        ready.wait(WAIT_SECONDS)
+        for number in range(20):
+            assert cache.get_or_create(number, lambda number=number: compute(number)) == b"value %d" % number
+    return computed
+
+
+@contextmanager
+def claimed(path: Path, key: str) -> Iterator[socket.socket]:
+    """Another client computes the value of that key, until this ends."""
+    word = droppable.lowlevel.shared_key(key)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(WAIT_SECONDS)
+        connection.connect(str(path))
+        connection.sendall(b"*2\r\n$15\r\nDROPPABLE.CLAIM\r\n$%d\r\n%s\r\n" % (len(word), word))
+        assert connection.recv(100) == b":1\r\n"
+        yield connection
+
+
+class TestOneComputation:
+    def test_processes_compute_each_value_once(self, shared: droppable.SharedCache, path: Path, tmp_path: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        with context.Manager() as manager, context.Pool(4) as pool:
+            ready = manager.Barrier(4)
+            computed = pool.starmap(compute_all, [(str(path), str(tmp_path), ready)] * 4)
+        assert sum(computed) == 20 == len(os.listdir(tmp_path))
+
+    def test_who_dies_while_computing_is_followed_by_another(self, shared: droppable.SharedCache, path: Path) -> None:
+        code = """
+            import sys, droppable
+            cache = droppable.connect(sys.argv[1])
+            cache.get_or_create("k", lambda: print("computing", flush=True) or sys.stdin.read().encode())
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "computing\n"
+            found = []
+            second = threading.Thread(target=lambda: found.append(shared.get_or_create("k", lambda: b"second")))
+            second.start()
+            assert raw(path, b"DROPPABLE.CLAIM", droppable.lowlevel.shared_key("k")) == b":0\r\n"
+            assert not found
+            first.kill()
+            second.join(WAIT_SECONDS)
+        assert found == [b"second"]
+        assert shared["k"] == b"second"
+
+    def test_nobody_is_waited_for_longer_than_asked(self, shared: droppable.SharedCache, path: Path) -> None:
+        with claimed(path, "k"):
+            assert shared.get_or_create("k", lambda: b"mine", wait_seconds=0.02) == b"mine"
+            assert shared["k"] == b"mine"
+
+    def test_what_was_changed_meanwhile_stays_so(self, shared: droppable.SharedCache, path: Path) -> None:
+        with droppable.connect(path, strict=True) as other:
+
+            def compute(change: Callable[[], object]) -> bytes:
+                change()
+                return b"old"
+
+            changes: dict[str, tuple[Callable[[], object], bytes | None]] = {
+                "deleted": (lambda: other.delete("deleted"), None),
+                "cleared": (other.clear, None),
+                "set": (lambda: other.set("set", b"new"), b"new"),
+                "not": (lambda: None, b"old"),
+            }
+            for key, (change, left) in changes.items():
+                assert shared.get_or_create(key, lambda change=change: compute(change)) == b"old"  # type: ignore[misc]
+                assert shared.get(key) == left, key
+
+    def test_a_claim_ends_with_its_computation(self, shared: droppable.SharedCache, path: Path) -> None:
+        with pytest.raises(ZeroDivisionError):
+            shared.get_or_create("raises", lambda: 1 / 0)
+        with pytest.raises(TypeError, match=r"value must be bytes"):
+            shared.get_or_create("no value", object)
+        assert len(shared.get_or_create("large", lambda: b"x" * (2 << 20))) == 2 << 20
+        for key in ("raises", "no value", "large"):
+            with claimed(path, key):
+                pass
+
+    def test_claims_hold_for_their_client_alone(self, shared: droppable.SharedCache, path: Path) -> None:
+        key = droppable.lowlevel.shared_key("k")
+        with claimed(path, "k") as holder:
+            assert raw(path, b"DROPPABLE.CLAIM", key) == b":0\r\n"
+            assert raw(path, b"DROPPABLE.RELEASE", key) == b":0\r\n"
+            assert raw(path, b"DROPPABLE.SET", key, b"0", b"", b"theirs", b"0", b"CLAIMED") == b"$-1\r\n"
+            assert shared.get("k") is None
+            holder.sendall(
+                b"*7\r\n$13\r\nDROPPABLE.SET\r\n$%d\r\n%s\r\n" % (len(key), key)
+                + b"$1\r\n0\r\n$0\r\n\r\n$3\r\nold\r\n$1\r\n0\r\n$7\r\nCLAIMED\r\n"
+            )
+            assert holder.recv(100) == b"+OK\r\n"
+        assert shared["k"] == b"old"
+
+    def test_more_claims_than_there_is_room_for(self, shared: droppable.SharedCache, path: Path) -> None:
+        """Who finds no room computes all the same."""
+        words = [b"*2\r\n$15\r\nDROPPABLE.CLAIM\r\n$6\r\n%06d\r\n" % number for number in range(6000)]
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(WAIT_SECONDS)
+            connection.connect(str(path))
+            for first in range(0, len(words), 1000):
+                connection.sendall(b"".join(words[first : first + 1000]))
+                got = b""
+                while len(got) < 4 * 1000:
+                    got += connection.recv(1 << 16)
+                assert got == b":1\r\n" * 1000
+            assert shared.get_or_create("k", lambda: b"v") == b"v"
+        assert shared["k"] == b"v"
 
 
 class TestProcesses:

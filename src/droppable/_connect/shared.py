@@ -8,20 +8,24 @@ set, delete, ... --> the server
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
-from droppable._arguments import NEVER, Seconds, read_factory, read_seconds, read_serializer
+from droppable._arguments import NEVER, Seconds, read_factory, read_seconds, read_serializer, read_wait
 from droppable._cache import Serializer
 from droppable._connect import values
 from droppable._log import tell_once
-from droppable.lowlevel import UnsupportedError, shared_key
+from droppable.lowlevel import UnsupportedError, ValueTooLargeError, shared_key
 
 T = TypeVar("T")
 _MISS: Final = object()
 _AT_ONCE: Final = 32
 """Commands that are sent before their replies are read."""
+_PAUSE_SECONDS: Final = 0.001
+_PAUSE_MOST_SECONDS: Final = 0.05
+"""Between two looks whether another process has computed a value; the first one, and the longest."""
 _MOST_MS: Final = 1 << 43
 """279 years."""
 
@@ -203,27 +207,44 @@ class SharedCache:
         """
         return self._link.ask(b"DROPPABLE.CLEAR") is not None
 
-    def get_or_create(self, key: Hashable, factory: Callable[[], T], ttl: Seconds | None = None) -> T:
+    def get_or_create(
+        self, key: Hashable, factory: Callable[[], T], ttl: Seconds | None = None, *, wait_seconds: Seconds = 30.0
+    ) -> T:
         """The value; where there is none, what factory() returns, which is stored.
 
-        Threads of this process wait for one another, so that one of them computes it. Processes do not: several may
-        compute it at the same time, and the last one's value stays. The first call gives what later ones give: an array
-        is a read-only copy.
+        One thread of one process of the host computes it, and the others wait. If that process dies, another one
+        computes it. What was set, deleted or cleared during a computation stays so: its result is returned and not
+        stored. The first call gives what later ones give: an array is a read-only copy. Without a server each process
+        computes.
+
+        Args:
+            key: see `SharedCache`.
+            factory: computes the value.
+            ttl: how long it lives; None: until it is deleted, or memory is short.
+            wait_seconds: after so long a caller computes the value itself, whatever others do.
 
         Raises:
-            As `get` and `set`, and what factory raises.
+            As `get` and `set`, but for a value that is too large: it is returned and not stored. What factory raises.
         """
         read_factory(factory)
+        until = time.monotonic() + read_wait("wait_seconds", wait_seconds)
         found: Any = self.get(key, _MISS)
         if found is not _MISS:
             return found  # type: ignore[no-any-return]
-        with self._link.alone(shared_key(key)):
-            found = self.get(key, _MISS)
+        shared = shared_key(key)
+        with self._link.alone(shared):
+            how, found = self._claim(key, shared, until)
             if found is not _MISS:
                 return found  # type: ignore[no-any-return]
-            value: Any = factory()
-            encoded = values.encode(value, self._serializer)
-            self._send(key, encoded, ttl, ())
+            try:
+                encoded = values.encode(factory(), self._serializer)
+                self._send(key, encoded, ttl, how)
+                how = ()
+            except ValueTooLargeError as error:
+                tell_once(f"shared:{factory!r}", "a result is returned and not shared: %s", error)
+            finally:
+                if how:
+                    self._link.ask(b"DROPPABLE.RELEASE", shared)
             kind, meta, data = encoded
             return values.decode_reply(kind, meta, bytes(data), self._decode)  # type: ignore[no-any-return]
 
@@ -301,6 +322,20 @@ class SharedCache:
                 return value
         self._link.count("misses")
         return default
+
+    def _claim(self, key: Hashable, shared: bytes, until: float) -> tuple[tuple[bytes, ...], Any]:
+        """How the value is to be stored, or the value that another process has computed meanwhile."""
+        pause = _PAUSE_SECONDS
+        while True:
+            reply = self._link.ask(b"DROPPABLE.CLAIM", shared)
+            if reply == 1:
+                return (b"CLAIMED",), _MISS
+            if reply != 0:  # a value; or no server
+                return (), _MISS if reply is None else self._value_of(key, reply, _MISS)
+            if time.monotonic() >= until:
+                return (), _MISS
+            time.sleep(min(pause, max(0.0, until - time.monotonic())))
+            pause = min(2 * pause, _PAUSE_MOST_SECONDS)
 
     def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
         kind, meta, data = encoded
