@@ -145,7 +145,7 @@ enum step direct_claim(struct session *session, struct request *request)
 	/* Whoever had the claim may have stored it since we looked. */
 	step = answer_value(session, key, &there);
 	if (!there)
-		return number(session, 1);
+		return number(session, claim == CLAIM_FULL ? 2 : 1);
 	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id);
 	return step;
 }

@@ -3,7 +3,8 @@
  *
  *   DROPPABLE.ATTACH                              descriptors of the memory and of the board, and how long the board is
  *   DROPPABLE.GET key                             [kind, meta, value], or null
- *   DROPPABLE.CLAIM key                           as GET; or 1: it is not there, and the client computes it; 0: another one does
+ *   DROPPABLE.CLAIM key                           as GET; or 1: it is not there, and the client computes it; 0: another one does; 2: as 1, but
+ *                                                 without a claim, for which there was no room
  *   DROPPABLE.RELEASE key                         1: the client computes it no more; 0: it did not
  *   DROPPABLE.SET key kind meta value ms [NX]     OK; null: NX, and it is there. ms: to live, 0: for ever. With CLAIMED in the place
  *                                                 of NX: null where the client has no claim, or the key was changed since it has

@@ -330,6 +330,8 @@ class SharedCache:
             reply = self._link.ask(b"DROPPABLE.CLAIM", shared)
             if reply == 1:
                 return (b"CLAIMED",), _MISS
+            if reply == 2:  # no room for a claim: others may compute it, too
+                return (), _MISS
             if reply != 0:  # a value; or no server
                 return (), _MISS if reply is None else self._value_of(key, reply, _MISS)
             if time.monotonic() >= until:
