@@ -11,7 +11,7 @@ fetched: list[str] = []
 async def price_of(item: str) -> float:
     """Good for a minute. For ten more the old price is given while one task fetches the new one."""
     fetched.append(item)
-    await asyncio.sleep(0.01)  # in earnest: a request to another service
+    await asyncio.sleep(0.01)  # in a real program: a request to another service
     return 9.99 + len(fetched)
 
 

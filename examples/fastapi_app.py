@@ -14,7 +14,7 @@ app = FastAPI()
 
 @droppable.cache(ttl=60, stale=600)
 async def forecast(town: str) -> dict[str, float]:
-    await asyncio.sleep(0.05)  # in earnest: a request to another service
+    await asyncio.sleep(0.05)  # in a real program: a request to another service
     return {"temperature": 20.0 + len(town)}
 
 

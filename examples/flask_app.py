@@ -1,7 +1,8 @@
 """Flask under gunicorn. Each worker has a cache of its own.
 
 Run it: gunicorn --chdir examples --workers 2 flask_app:app
-Or so that the workers find what was cached before they were forked: PRELOADED=1 gunicorn --preload ...
+Or so that the workers find what was cached before they were forked:
+PRELOADED=1 gunicorn --preload --chdir examples --workers 2 flask_app:app
 """
 
 import os
@@ -15,7 +16,7 @@ cache = droppable.Cache[str, str](fork="share")  # what is there before the fork
 
 
 def render(name: str) -> str:
-    return f"<h1>{name}</h1>" * 1000  # in earnest: a template and a database
+    return f"<h1>{name}</h1>" * 1000  # in a real program: a template and a database
 
 
 @app.get("/page/<name>")

@@ -4,7 +4,7 @@ import droppable
 
 
 class Shop:
-    """Reads a table; in earnest, one of a database."""
+    """Reads a table; in a real program, one of a database."""
 
     def __init__(self, town: str) -> None:
         self.town = town

@@ -15,7 +15,7 @@ tiles = droppable.named("tiles", ttl=3600)
 
 
 def draw(path: str) -> bytes:
-    colour = hashlib.sha256(path.encode()).hexdigest()[:6]  # in earnest: a map
+    colour = hashlib.sha256(path.encode()).hexdigest()[:6]  # in a real program: a map
     return f'<svg xmlns="http://www.w3.org/2000/svg"><rect width="256" height="256" fill="#{colour}"/></svg>'.encode()
 
 
@@ -33,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 0), Handler)
 threading.Thread(target=server.serve_forever, daemon=not sys.argv[1:]).start()
+print(f"http://127.0.0.1:{server.server_port}/", flush=True)
 for _ in range(5):
     urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/3/4/5").read()
 assert (tiles.stats().misses, tiles.stats().hits) == (1, 4)

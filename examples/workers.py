@@ -9,7 +9,7 @@ cache = droppable.Cache[int, bytes](fork="share")
 
 
 def sample(number: int) -> bytes:
-    return cache.get_or_create(number, lambda: number.to_bytes(4, "big") * 5000)  # in earnest: read and decode
+    return cache.get_or_create(number, lambda: number.to_bytes(4, "big") * 5000)  # in a real program: read and decode
 
 
 def work(numbers: list[int]) -> tuple[int, int]:

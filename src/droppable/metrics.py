@@ -1,7 +1,7 @@
 """Metrics of all caches of this process, for Prometheus, OpenTelemetry and `droppable top`.
 
-    droppable.metrics.prometheus()          # pip install 'droppable[prometheus]'
-    droppable.metrics.opentelemetry()       # pip install 'droppable[opentelemetry]'
+    droppable.metrics.prometheus()          # pip install prometheus_client
+    droppable.metrics.opentelemetry()       # pip install opentelemetry-api
     droppable.metrics.publish()             # for `droppable top` of the same user
 
 The caches are read when somebody collects, and at no other time: a look-up costs the same with metrics and without.
@@ -74,7 +74,7 @@ def prometheus(registry: CollectorRegistry | None = None) -> Collector:
     try:
         from prometheus_client import REGISTRY
     except ModuleNotFoundError as error:
-        raise _missing(error, "prometheus_client", "prometheus") from None
+        raise _missing(error, "prometheus_client") from None
     collector = Collector()
     (REGISTRY if registry is None else registry).register(collector)  # type: ignore[arg-type, unused-ignore]
     return collector
@@ -94,7 +94,7 @@ def opentelemetry(meter: Meter | None = None) -> None:
     try:
         from opentelemetry.metrics import get_meter
     except ModuleNotFoundError as error:
-        raise _missing(error, "opentelemetry-api", "opentelemetry") from None
+        raise _missing(error, "opentelemetry-api") from None
     meter = get_meter("droppable") if meter is None else meter
     reader = Reader(caches)
     for family in FAMILIES:
@@ -131,7 +131,7 @@ def publish() -> Path:
     return _stats_page.publish(caches)
 
 
-def _missing(error: ModuleNotFoundError, library: str, extra: str) -> ModuleNotFoundError:
+def _missing(error: ModuleNotFoundError, library: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(
-        f"{library} is not installed: pip install 'droppable[{extra}]' ({error})", name=error.name
+        f"{library} is not installed: pip install {library} ({error})", name=error.name
     )

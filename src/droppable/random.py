@@ -128,7 +128,7 @@ def __getattr__(name: str) -> object:
         try:
             from droppable._random_numpy import BitGenerator as found
         except ModuleNotFoundError as error:
-            raise ImportError("droppable.random.BitGenerator needs NumPy: pip install 'droppable[numpy]'") from error
+            raise ImportError("droppable.random.BitGenerator needs NumPy: pip install numpy") from error
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found
