@@ -132,6 +132,4 @@ def publish() -> Path:
 
 
 def _missing(error: ModuleNotFoundError, library: str) -> ModuleNotFoundError:
-    return ModuleNotFoundError(
-        f"{library} is not installed: pip install {library} ({error})", name=error.name
-    )
+    return ModuleNotFoundError(f"{library} is not installed: pip install {library} ({error})", name=error.name)
