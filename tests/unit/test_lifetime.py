@@ -123,7 +123,7 @@ class TestFork:
 
     @pytest.mark.skipif(
         not getattr(sys, "_is_gil_enabled", lambda: True)(),
-        reason="without a global lock a dict that another thread reads at the fork stays locked in the child (CPython 3.13)",
+        reason="CPython 3.13t: a dict that another thread reads at the fork stays locked in the child",
     )
     def test_in_one_thread_while_others_use_it(self, make_cache: Make, numbers: Any) -> None:
         """No lock of a thread that the child does not have is ever waited for."""
