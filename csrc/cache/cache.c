@@ -302,16 +302,6 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED);
 }
 
-/* Most look-ups find a small entry in its home bucket. */
-static inline int get_small(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
-			    struct cache_sink *sink, struct cache_about *about)
-{
-	uint64_t *bucket = index_home(&shard->index, hash), *slot = bucket ? index_home_slot(bucket, hash) : NULL;
-	struct segment *segment = slot ? small_segment(shard, slot) : NULL;
-
-	return segment ? small_get(cache, shard, segment, slot, hash, key, key_bytes, sink, about) : SMALL_OTHER;
-}
-
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
 	      struct cache_pin *pin, struct cache_about *about)
 {
@@ -327,12 +317,18 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		status = DRP_CLOSED;
 		goto out;
 	}
-	status = get_small(cache, shard, hash, key, key_bytes, sink, about);
-	if (status != SMALL_OTHER)
-		goto out;
-	status = DRP_MISS;
+	/* Most look-ups find a small entry in its home bucket; the search goes on from there for others. */
+	uint64_t *bucket = index_home(&shard->index, hash), *slot = bucket ? index_home_slot(bucket, hash) : NULL;
+	struct segment *segment = slot ? small_segment(shard, slot) : NULL;
+	if (segment) {
+		status = small_get(cache, shard, segment, slot, hash, key, key_bytes, sink, about);
+		if (status != SMALL_OTHER)
+			goto out;
+		status = DRP_MISS;
+	}
 	for (int tries = 0; tries < GET_RETRIES; tries++) {
-		int cause = find_fresh(cache, shard, hash, key, key_bytes, &found);
+		int cause = find_fresh(cache, shard, hash, slot, key, key_bytes, &found);
+		slot = NULL; /* after this the index may have changed */
 		if (cause >= 0) {
 			cost_note_miss(shard, hash, cause);
 			status = DRP_MISS;
@@ -390,7 +386,7 @@ out:
 bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
 		struct found *found)
 {
-	if (find_fresh(cache, shard, hash, key, key_bytes, found) >= 0)
+	if (find_fresh(cache, shard, hash, NULL, key, key_bytes, found) >= 0)
 		return false;
 	struct found read = *found;
 	if (shard_is_whole(shard, &read))
@@ -436,7 +432,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	leases_revoke(&shard->leases, hash); /* also of what is not there: it may be computed */
 	if (shard->closed) {
 		status = DRP_CLOSED;
-	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 &&
+	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 &&
 		   (place == 0 || place == found_name(&found))) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
@@ -484,7 +480,7 @@ int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	shard->counts.misses[MISS_REJECTED]++;
 	if (shard->closed) {
 		status = DRP_CLOSED;
-	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && place == found_name(&found)) {
+	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 && place == found_name(&found)) {
 		cost_take_back(shard, found.entry.cost_ns);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);

@@ -50,6 +50,16 @@ static inline uint64_t *index_home_slot(uint64_t *bucket, uint64_t hash)
 	return alike ? &bucket[__builtin_ctz(alike)] : NULL;
 }
 
+/* Begins a search that comes to this slot first: what index_home_slot() found, and nothing changed since. */
+static inline void index_home_find(const struct index *index, uint64_t hash, uint64_t *slot, struct index_cursor *cursor)
+{
+	uint64_t *page = (uint64_t *)((uintptr_t)slot & ~(uintptr_t)(prim_page_size() - 1));
+
+	*cursor = (struct index_cursor){.hash = hash, .page = page, .next = (unsigned)(slot - page) % INDEX_BUCKET_SLOTS,
+					.page_number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK,
+					.has_page = true};
+}
+
 /* A bucket is filled from its begin, so that nothing is behind a slot that was never used. */
 static inline struct index_home index_home_look(const struct index *index, uint64_t hash)
 {

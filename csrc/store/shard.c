@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/index_home.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "store/deferred.h"
@@ -440,13 +441,13 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 	shard_leave(cache, shard, cursor, stored_bytes, why);
 }
 
-int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
-	       struct found *found)
+/* From where its cursor stands. */
+static inline __attribute__((always_inline)) int find(struct cache *cache, struct shard *shard, const void *key,
+						      size_t key_bytes, struct found *found)
 {
 	struct index_cursor *cursor = &found->cursor;
 	int cause = MISS_ABSENT;
 
-	index_find(&shard->index, hash, cursor);
 	while (index_next(&shard->index, cursor)) {
 		const uint32_t number = arena_place_number(cursor->place);
 		struct segment *segment = arena_segment(&shard->arena, number);
@@ -473,6 +474,20 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 		cause = MISS_DROPPED;
 	}
 	return cursor->page_lost ? MISS_DROPPED : cause;
+}
+
+int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+	       struct found *found)
+{
+	index_find(&shard->index, hash, &found->cursor);
+	return find(cache, shard, key, key_bytes, found);
+}
+
+int shard_find_from(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t *slot, const void *key, size_t key_bytes,
+		    struct found *found)
+{
+	index_home_find(&shard->index, hash, slot, &found->cursor);
+	return find(cache, shard, key, key_bytes, found);
 }
 
 bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct index_cursor *cursor)

@@ -191,9 +191,11 @@ def parse_size(text: str) -> int:
         )
     power = 1024 ** _POWERS[match[2].upper()]
     rounded = float(match[1]) * power  # infinity, if the digits are hundreds
-    if rounded >= _MOST_BYTES:
-        raise ValueError(f"{text!r} is more than any machine has")
-    return int(match[1]) * power if match[1].isdecimal() else int(rounded)
+    if rounded < 2 * _MOST_BYTES:
+        size_bytes = int(match[1]) * power if match[1].isdecimal() else int(rounded)
+        if size_bytes < _MOST_BYTES:
+            return size_bytes
+    raise ValueError(f"{text!r} is more than any machine has")
 
 
 def format_size(size_bytes: int) -> str:
