@@ -76,7 +76,11 @@ def prometheus(registry: CollectorRegistry | None = None) -> Collector:
     except ModuleNotFoundError as error:
         raise _missing(error, "prometheus_client") from None
     collector = Collector()
-    (REGISTRY if registry is None else registry).register(collector)  # type: ignore[arg-type, unused-ignore]
+    try:
+        (REGISTRY if registry is None else registry).register(collector)  # type: ignore[arg-type, unused-ignore]
+    except ValueError as error:
+        error.add_note("droppable.metrics.prometheus() is called once for each registry, in each process")
+        raise
     return collector
 
 

@@ -258,15 +258,15 @@ class BrokenSerializer:
 
 
 @pytest.mark.parametrize(
-    "call, library, extra",
-    [("prometheus", "prometheus_client", "prometheus"), ("opentelemetry", "opentelemetry", "opentelemetry")],
+    "call, library, package",
+    [("prometheus", "prometheus_client", "prometheus_client"), ("opentelemetry", "opentelemetry", "opentelemetry-api")],
 )
-def test_a_library_that_is_missing_is_named_with_its_extra(
-    call: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+def test_a_library_that_is_missing_is_named_as_it_is_installed(
+    call: str, library: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == library]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=re.escape(f"pip install 'droppable[{extra}]'")):
+    with pytest.raises(ModuleNotFoundError, match=f"pip install {package} "):
         getattr(droppable.metrics, call)()
 
 
@@ -332,3 +332,11 @@ def test_the_page_has_the_table(part: str) -> None:
 def test_the_page_names_no_other_metric() -> None:
     text = (DOCS / "metrics.md").read_text()
     assert set(re.findall(r"\bdroppable_cache_\w+", text)) <= names()
+
+
+def test_a_second_time_says_that_once_is_enough() -> None:
+    registry = prometheus.CollectorRegistry()
+    droppable.metrics.prometheus(registry)
+    with pytest.raises(ValueError, match="Duplicated timeseries") as raised:
+        droppable.metrics.prometheus(registry)
+    assert "called once for each registry" in raised.value.__notes__[0]
