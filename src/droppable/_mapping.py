@@ -136,6 +136,10 @@ class LiveValues(ValuesView[V]):
         return any(mine is value or mine == value for mine in self)
 
 
+_GONE: Final = object()
+"""For pop(): an entry that an iteration gave went meanwhile. MISSING would be taken for no default at all."""
+
+
 class LiveMapping(MutableMapping[K, V]):
     """A mutable mapping whose entries may vanish between two calls.
 
@@ -240,8 +244,8 @@ class LiveMapping(MutableMapping[K, V]):
             cursor = start
             while (batch := self._walk_own(cursor)) is not None:
                 for key in batch[1]:
-                    value = self.pop(key, MISSING)
-                    if value is not MISSING:
+                    value = self.pop(key, _GONE)
+                    if value is not _GONE:
                         self._pop_cursor = cursor
                         return key, cast("V", value)
                 cursor = batch[0]

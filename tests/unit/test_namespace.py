@@ -414,3 +414,21 @@ def test_get_with_and_without_entries(cache: Cache, depth: int) -> None:
     cache.close()
     with pytest.raises(ClosedError):
         part.get("array")
+
+
+@pytest.mark.parametrize("kind", ["cache", "namespace", "tiers"])
+def test_popitem_passes_over_what_went_meanwhile(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread took what the iteration had given; an entry is left, and it is given."""
+    with Cache[str, int](below={} if kind == "tiers" else None) as cache:
+        mapping: Any = cache.namespace("part") if kind == "namespace" else cache
+        mapping["left"] = 1
+        walk = mapping._walk_own
+
+        def one_that_goes(cursor: int) -> Any:
+            batch = walk(cursor)
+            return None if batch is None else (batch[0], ["gone", *batch[1]])
+
+        monkeypatch.setattr(type(mapping), "_walk_own", lambda self, cursor: one_that_goes(cursor))
+        assert mapping.popitem() == ("left", 1)
+        with pytest.raises(KeyError, match="is empty"):
+            mapping.popitem()
