@@ -175,7 +175,7 @@ def cache(
     name: str | None = None,
     **unknown: Never,
 ) -> Any:
-    """Keeps a function's results, for as long as nobody needs the memory more: `@droppable.cache`.
+    """Keeps a function's results until another program needs the memory: `@droppable.cache`.
 
     For functions and methods, sync and async, and for class methods and static methods, above or below the other
     decorator. One call computes, others with the same arguments wait for it; an exception reaches all of them and is
@@ -196,8 +196,8 @@ def cache(
         jitter: each ttl is shortened by a share that is chosen at random, up to this fraction of it.
         copy: whether arrays are writable, on memory of the caller's own. Else they are read-only, on the cache's.
         cache: one that several functions share: a `Cache`, a `Namespace`, or a name (see `droppable.named`). Each has
-            keys of its own in it, and `cache_clear()` forgets those alone, in constant time. What follows is said where
-            that cache is made, then.
+            keys of its own in it, and `cache_clear()` forgets those alone, in constant time. The options
+            that follow are given to that cache, then, and not here.
         max_bytes: bound on the results' memory; None: memory itself is the bound.
         backing: as for `Cache`.
         fork: as for `Cache`.
@@ -269,7 +269,7 @@ def _check_shared(cache: object, **own: Any) -> None:
         )
     for name, value in own.items():
         if value is not _OWN[name] and (type(value) is not type(_OWN[name]) or value != _OWN[name]):
-            raise TypeError(f"{name} is said where the cache is made that you gave as cache=")
+            raise TypeError(f"{name}= cannot be given together with cache=: give it to the Cache() that you pass as cache=")
 
 
 def _name_of(function: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any, Final, TypedDict, Unpack
 
-from droppable._arguments import NEVER, Backing, Fork, Seconds, Write, read_seconds, read_size
+from droppable._arguments import NEVER, Backing, Fork, Seconds, Write, read_seconds, read_size, refuse_unknown
 from droppable._cache import Cache, Serializer
 from droppable._live import find_or_name
 from droppable.lowlevel import Layout
@@ -59,9 +59,8 @@ def named(name: str, **options: Unpack[CacheOptions]) -> Cache[Any, Any]:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; you gave {name!r}")
-    for option in options:
-        if option not in _DEFAULTS:
-            raise TypeError(f"named() got an unexpected option {option!r}; it takes {', '.join(_DEFAULTS)}")
+    if unknown := {option: value for option, value in options.items() if option not in _DEFAULTS}:
+        refuse_unknown("named()", unknown)
 
     def make() -> Cache[Any, Any]:
         cache: Cache[Any, Any] = Cache(**options)

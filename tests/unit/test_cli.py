@@ -11,7 +11,7 @@ import pytest
 
 import droppable
 from droppable._arguments import format_size, parse_size
-from droppable.cli import main
+from droppable.cli import _doctor, main
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,23 @@ def test_doctor_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_doctor_prints_one_line_a_feature_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
-    first, *lines = capsys.readouterr().out.splitlines()
+    first, *lines, empty, last = capsys.readouterr().out.splitlines()
     assert first == f"droppable {version('droppable')}"
+    assert (empty, last) == ("", 'Caches work here. Where a line says "no", they work without it.')
     rows = [line.split() for line in lines if not line.startswith(" ")]
     assert [row[0] for row in rows] == [item.name for item in droppable.features()] + ["run"]
     assert {row[1] for row in rows} <= {"yes", "no"}
+
+
+def test_doctor_says_where_caches_do_not_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = [droppable.Feature(name, False, None, "missing") for name in ("lazyfree", "map_droppable", "swap_bytes")]
+    monkeypatch.setattr(_doctor, "features", lambda: nothing)
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Caches do not work here: they need lazyfree or map_droppable. The lines of these say what is missing."
+    )
 
 
 def test_python_m_is_the_same_program() -> None:

@@ -587,7 +587,7 @@ class TestShared:
     def test_what_is_said_where_the_cache_is_made(self) -> None:
         shared = droppable.Cache()
         for options in ({"max_bytes": 5}, {"backing": "droppable"}, {"fork": "share"}, {"wait_seconds": 3}):
-            with pytest.raises(TypeError, match=f"{next(iter(options))} is said where the cache is made"):
+            with pytest.raises(TypeError, match=f"{next(iter(options))}= cannot be given together with cache="):
                 droppable.cache(cache=shared, **options)  # type: ignore[call-overload]
         with pytest.raises(
             TypeError, match=r"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {}"

@@ -255,7 +255,7 @@ def test_options_said_with_a_shared_cache_are_compared_by_type_first() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     odd: Any = Odd()
-    with pytest.raises(TypeError, match="serializer is said where the cache is made"):
+    with pytest.raises(TypeError, match="serializer= cannot be given together with cache="):
         droppable.cache(cache=droppable.Cache(), serializer=odd)
 
 

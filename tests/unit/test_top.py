@@ -336,6 +336,13 @@ def test_lines_fit_the_terminal(width: int, height: int, count: int, stranger: A
             assert sum(line.startswith(">") for line in lines) == min(count, 1), "the chosen one can be seen"
 
 
+def test_where_nobody_is_seen_it_says_how_to_be_seen() -> None:
+    machine = {"memory_bytes": 1 << 30, "available_bytes": 1 << 29, "dropped_bytes": 0}
+    text = " ".join(_top_text.render({"machine": machine, "processes": [], "unreadable_processes": 0}, 120))
+    assert "No process here has droppable or lazyfree memory." in text
+    assert "DROPPABLE_STATS=1" in text
+
+
 def test_what_a_process_calls_itself_cannot_steer_the_terminal(place: Path) -> None:
     code = "import time; print('ready', flush=True); input()"
     with subprocess.Popen(

@@ -1,6 +1,7 @@
 """`droppable doctor`: what this system gives, as a table for people or as JSON for programs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -9,10 +10,12 @@ from droppable._arguments import format_size
 from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
 
 TRIAL_LIMIT_BYTES = 64 << 20
+_BACKINGS = ("lazyfree", "map_droppable")
 
 
 def doctor(as_json: bool) -> int:
-    """Prints all features, and whether `droppable run` can make a memory cgroup (it makes one and removes it)."""
+    """Prints all features, whether `droppable run` can make a memory cgroup (it makes one and removes it), and whether
+    caches work."""
     rows = [*features(), _run()]
     if as_json:
         print(json.dumps({"version": version("droppable"), "features": [asdict(row) for row in rows]}, indent=2))
@@ -23,7 +26,14 @@ def doctor(as_json: bool) -> int:
         words = [word for word in (_value(row), row.reason) if word]
         text = "; ".join(words).replace("\n", f"\n{'':{width + 7}}")  # below the third column
         print(f"{row.name:<{width}}  {'yes' if row.available else 'no':<3}  {text}".rstrip())
+    print(f"\n{_verdict(rows)}")
     return 0
+
+
+def _verdict(rows: Sequence[Feature]) -> str:
+    if any(row.available for row in rows if row.name in _BACKINGS):
+        return 'Caches work here. Where a line says "no", they work without it.'
+    return f"Caches do not work here: they need {' or '.join(_BACKINGS)}. The lines of these say what is missing."
 
 
 def _run() -> Feature:

@@ -28,7 +28,7 @@ def render(report: Mapping[str, Any], width: int, height: int | None = None, cho
     """
     processes: Sequence[Mapping[str, Any]] = report["processes"]
     rows = [_process(process, place == chosen) for place, process in enumerate(processes)]
-    details = list(_details(processes[chosen])) if processes else ["No process here has droppable or lazyfree memory."]
+    details = list(_details(processes[chosen])) if processes else list(_NONE)
     if report["unreadable_processes"]:
         details.append(f"Processes that you may not look into: {report['unreadable_processes']}.")
     details = [piece for line in details for piece in _folded(line, width)]
@@ -42,6 +42,12 @@ def render(report: Mapping[str, Any], width: int, height: int | None = None, cho
     return [line[:width].rstrip() for line in (heading, _HEAD, *rows, *details)]
 
 
+_NONE: Final = (
+    "No process here has droppable or lazyfree memory.",
+    "A cache of less than about 2 MB may not be seen, because pages of small values are marked many at a time. "
+    "If its program is started with DROPPABLE_STATS=1 in the environment, it is seen.",
+)
+"""In place of the details, where there is no process. README.md, "What to know", has the 2 MB."""
 _HEAD: Final = f"{'PID':>8} {'DROPPABLE':>9} {'LAZYFREE':>8} {'ORDINARY':>8} {'DROPS/S':>8}  COMMAND"
 
 
