@@ -1,30 +1,34 @@
-"""A class whose methods are cached: what identifies the object is said, and what changed is forgotten."""
+"""A class that holds a connection: what identifies the object is said, and what changed is forgotten."""
+
+import sqlite3
 
 import droppable
 
 
 class Shop:
-    """Reads a table; in a real program, one of a database."""
-
     def __init__(self, town: str) -> None:
         self.town = town
-        self.stock = {"apples": 3, "pears": 5}
+        self.db = sqlite3.connect(":memory:")  # cannot be pickled, so it cannot be part of a key
+        self.db.execute("create table stock (fruit text, pieces integer)")
+        self.db.executemany("insert into stock values (?, ?)", [("apples", 3), ("pears", 5)])
         self.looked = 0
 
     @droppable.cache(self_key="town")  # of self, only the town is part of the key
-    def count(self, fruit: str) -> int:
+    def stock(self, fruit: str) -> list[tuple[int]]:
         self.looked += 1
-        return self.stock[fruit]
+        return self.db.execute("select pieces from stock where fruit = ?", [fruit]).fetchall()  # rows, not the cursor
 
     def sell(self, fruit: str) -> None:
-        self.stock[fruit] -= 1
-        self.count.invalidate(fruit)  # also where somebody computes it at this moment
+        self.db.execute("update stock set pieces = pieces - 1 where fruit = ?", [fruit])
+        self.stock.invalidate(fruit)  # also where somebody computes it at this moment
 
 
 paris, rome = Shop("Paris"), Shop("Rome")
-assert [paris.count("apples") for _ in range(3)] == [3, 3, 3]
-assert rome.count("apples") == 3
+assert [paris.stock("apples") for _ in range(3)] == [[(3,)]] * 3
+assert rome.stock("apples") == [(3,)]
 paris.sell("apples")
-assert paris.count("apples") == 2
+assert paris.stock("apples") == [(2,)]
 print(f"Paris looked {paris.looked} times, Rome {rome.looked} time")
 assert (paris.looked, rome.looked) == (2, 1)
+for shop in (paris, rome):
+    shop.db.close()

@@ -269,7 +269,7 @@ def _check_shared(cache: object, **own: Any) -> None:
         )
     for name, value in own.items():
         if value is not _OWN[name] and (type(value) is not type(_OWN[name]) or value != _OWN[name]):
-            raise TypeError(f"{name}= cannot be given together with cache=: give it to the Cache() that you pass as cache=")
+            raise TypeError(f"{name}= cannot be given together with cache=: give it to the cache that you pass")
 
 
 def _name_of(function: object) -> str:

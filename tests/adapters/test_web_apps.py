@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
 import json
@@ -66,22 +67,32 @@ def get(path: Path, target: str) -> str:
     return text
 
 
-@pytest.fixture(params=[False, True], ids=["each its own", "--preload"])
-def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, bool]]:
+@contextlib.contextmanager
+def gunicorn_of(app: str, folder: Path, *options: str, **variables: str) -> Iterator[Path]:
+    """Two workers that serve this application. Gives the path of their socket."""
     pytest.importorskip("gunicorn", reason="gunicorn is not installed: make adapters")
     pytest.importorskip("flask", reason="flask is not installed: make adapters")
-    path, log = tmp_path / "socket", tmp_path / "log"
+    path, log = folder / "socket", folder / "log"
     command = [sys.executable, "-m", "gunicorn", "--chdir", str(EXAMPLES), "--workers", "2", "--bind", f"unix:{path}"]
-    command += [*(["--preload"] if request.param else []), "--no-control-socket", "flask_app:app"]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **({"PRELOADED": "1"} if request.param else {})}
+    command += [*options, "--no-control-socket", f"{app}:app"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     with log.open("wb") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=said) as process:
         deadline = time.monotonic() + WAIT_SECONDS
         while not path.exists():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        try:
+            yield path
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(params=[False, True], ids=["each its own", "--preload"])
+def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, bool]]:
+    options, variables = (["--preload"], {"PRELOADED": "1"}) if request.param else ([], {})
+    with gunicorn_of("flask_app", tmp_path, *options, **variables) as path:
         yield path, request.param
-        process.terminate()
 
 
 def test_flask_under_gunicorn(gunicorn: tuple[Path, bool]) -> None:
@@ -97,3 +108,25 @@ def test_flask_under_gunicorn(gunicorn: tuple[Path, bool]) -> None:
         assert all(misses == 2 for _, misses in workers.values()), "the two before the fork"
     else:
         assert all(misses <= 1 for _, misses in workers.values())
+
+
+def test_one_cache_for_all_workers(tmp_path: Path) -> None:
+    client = pytest.importorskip("pymemcache.client.base", reason="pymemcache is not installed: make build").Client
+    server_path = str(tmp_path / "cache")
+    command = [sys.executable, "-m", "droppable", "serve", "--unix", server_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline().strip() == server_path
+            with gunicorn_of("shared_flask_app", tmp_path, CACHE=server_path) as path:
+                first = json.loads(get(path, "/page/about%20us"))
+                assert first["page"] == "<h1>about us</h1>"
+                assert all(json.loads(get(path, "/page/about%20us")) == first for _ in range(40))
+                with contextlib.closing(client(server_path)) as asker:
+                    counts = asker.stats()
+                assert (counts[b"cmd_set"], counts[b"get_hits"]) == (1, 40)
+                server.terminate()
+                server.wait()
+                assert json.loads(get(path, "/page/index"))["page"] == "<h1>index</h1>"
+        finally:
+            server.terminate()

@@ -1,4 +1,4 @@
-r"""redis-py: a cache in the process above Redis, Valkey, or `droppable serve`, which is out of date for a moment at most.
+r"""redis-py: a cache in the process above Redis, Valkey, or `droppable serve`, out of date for a moment at most.
 
 The server tells each change of a key (`CLIENT TRACKING ON BCAST`) to a connection that a thread listens at. What it
 names is forgotten. The state of such a connection:

@@ -14,8 +14,7 @@ _BACKINGS = ("lazyfree", "map_droppable")
 
 
 def doctor(as_json: bool) -> int:
-    """Prints all features, whether `droppable run` can make a memory cgroup (it makes one and removes it), and whether
-    caches work."""
+    """Prints all features, and whether `droppable run` can make a memory cgroup (it makes one and removes it)."""
     rows = [*features(), _run()]
     if as_json:
         print(json.dumps({"version": version("droppable"), "features": [asdict(row) for row in rows]}, indent=2))
