@@ -1,6 +1,6 @@
 """FastAPI: an answer that takes long is computed once and kept.
 
-Run it: uvicorn --app-dir examples fastapi_app:app
+Needs fastapi and uvicorn. Run it: uvicorn --app-dir examples fastapi_app:app
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Flask under gunicorn. Each worker has a cache of its own.
 
-Run it: gunicorn --chdir examples --workers 2 flask_app:app
+Needs flask and gunicorn. Run it: gunicorn --chdir examples --workers 2 flask_app:app
 Or so that the workers find what was cached before they were forked:
 PRELOADED=1 gunicorn --preload --chdir examples --workers 2 flask_app:app
 """

@@ -1,4 +1,4 @@
-"""A function that takes long, called again and again: its results stay while nobody needs the memory more."""
+"""A function that takes long, called again and again: its results stay until something else needs the memory."""
 
 import zlib
 from pathlib import Path

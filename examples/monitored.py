@@ -24,5 +24,5 @@ server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
 page = urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics").read().decode()
 print("\n".join(line for line in page.splitlines() if "reports" in line and ("hits" in line or "saved" in line)))
 assert 'droppable_cache_hits_total{cache="reports"} 9.0' in page
-server.shutdown()
+server.shutdown()  # for this program, which ends. A service leaves the server alone
 server.server_close()

@@ -1,6 +1,6 @@
 """Flask under gunicorn with one cache for all workers: `droppable serve`, and a client of memcached.
 
-Start both as the same user: droppable serve --unix /tmp/pages.sock
+Needs flask, gunicorn and pymemcache. Start both as the same user: droppable serve --unix /tmp/pages.sock
 CACHE=/tmp/pages.sock gunicorn --chdir examples --workers 4 shared_flask_app:app
 """
 

@@ -175,7 +175,7 @@ def cache(
     name: str | None = None,
     **unknown: Never,
 ) -> Any:
-    """Keeps a function's results until another program needs the memory: `@droppable.cache`.
+    """Keeps a function's results until something else needs the memory: `@droppable.cache`.
 
     For functions and methods, sync and async, and for class methods and static methods, above or below the other
     decorator. One call computes, others with the same arguments wait for it; an exception reaches all of them and is

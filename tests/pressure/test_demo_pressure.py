@@ -21,7 +21,7 @@ def test_the_dict_is_killed_and_droppable_hits_as_often_as_the_hand_sized_cache(
     memory_cgroup: Callable[..., MemoryCgroup], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("cachetools", "matplotlib", "pygments", "rich"):
-        pytest.importorskip(name, reason=f"the demo needs {name} (pip install droppable[demo])")
+        pytest.importorskip(name, reason=f"the demo needs {name} (pip install '.[demo]')")
     memory_cgroup(1 << 20).close()  # skips where none can be made
     monkeypatch.syspath_prepend(DEMO)
     arguments = ["--requests", "800", "--memory", "12M", "--seconds", "600", "--output", str(tmp_path)]

@@ -27,7 +27,7 @@ ROWS = {
 }
 
 if missing := [name for name in ("cachetools", "matplotlib", "pygments", "rich") if not importlib.util.find_spec(name)]:
-    pytest.skip(f"the demo needs {', '.join(missing)} (pip install droppable[demo])", allow_module_level=True)
+    pytest.skip(f"the demo needs {', '.join(missing)} (pip install '.[demo]')", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)

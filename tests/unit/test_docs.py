@@ -20,6 +20,7 @@ PAGES = [
     "docs/changes.md",
     "docs/chunked-arrays.md",
     "docs/howto-code.md",
+    "docs/howto-data.md",
     "docs/howto-web.md",
     "docs/index.md",
     "docs/metrics.md",
@@ -51,6 +52,8 @@ def test_the_examples_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks = blocks[:1]  # the others spell pages of 4096 bytes out
     if "numpy" in text:
         pytest.importorskip("numpy", reason="NumPy is not installed")
+    if "import pandas" in text:
+        pytest.importorskip("pandas", reason="pandas is not installed")
     if page == "docs/metrics.md":
         pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
         pytest.importorskip("opentelemetry.metrics", reason="opentelemetry-api is not installed")

@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class CachedDataset(Dataset[T_co], Generic[T_co]):
-    """A dataset that keeps the samples of another one, by their index, until another program needs the memory.
+    """A dataset that keeps the samples of another one, by their index, until something else needs the memory.
 
         loader = DataLoader(CachedDataset(pictures), num_workers=4, persistent_workers=True)
 
