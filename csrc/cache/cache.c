@@ -299,7 +299,7 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 		return;
 	}
 	entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED);
+	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED, PAGES_REUSED);
 }
 
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
@@ -392,7 +392,7 @@ bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const v
 	if (shard_is_whole(shard, &read))
 		return true;
 	entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-	shard_forget(cache, shard, &found->cursor, found, LEAVE_DROPPED);
+	shard_forget(cache, shard, &found->cursor, found, LEAVE_DROPPED, PAGES_REUSED);
 	return false;
 }
 
@@ -435,7 +435,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 &&
 		   (place == 0 || place == found_name(&found))) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
 		shard_shrink_index(shard);
 		status = DRP_OK;
 	}
@@ -460,7 +460,7 @@ int cache_delete_version(struct cache *cache, const void *key, size_t key_bytes,
 	if (status == DRP_OK) {
 		leases_revoke(&shard->leases, hash);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
 		shard_shrink_index(shard);
 	}
 	shard_unlock_last(cache, shard);
@@ -483,7 +483,7 @@ int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 && place == found_name(&found)) {
 		cost_take_back(shard, found.entry.cost_ns);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
 	}
 	shard_unlock(shard);
 	return status;
