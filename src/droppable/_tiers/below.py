@@ -45,7 +45,15 @@ class Expiring(NamedTuple):
 class Below:
     """Any threads. Writes and deletes of one key come one after the other: the caller has a lock for that."""
 
-    __slots__ = ("_counts", "_distrusted", "_is_distrusted_whole", "_keeps_objects", "_lock", "_makes_entries", "_mapping")
+    __slots__ = (
+        "_counts",
+        "_distrusted",
+        "_is_distrusted_whole",
+        "_keeps_objects",
+        "_lock",
+        "_makes_entries",
+        "_mapping",
+    )
 
     def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
         for name in ("__getitem__", "__setitem__", "__delitem__"):
