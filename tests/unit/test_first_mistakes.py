@@ -87,6 +87,32 @@ def test_a_key_function_that_does_not_take_the_arguments() -> None:
         assert "key= of " in raised.value.__notes__[0]
 
 
+@pytest.mark.parametrize("parameter", ["keep", "ttl"])
+def test_a_function_of_the_result_that_does_not_take_it(parameter: str) -> None:
+    options: dict[str, Any] = {parameter: lambda: 5}
+
+    @droppable.cache(**options)
+    def load(path: str) -> str:
+        return path
+
+    with pytest.raises(TypeError) as raised:
+        load("index")
+    assert raised.value.__notes__ == [
+        f"{parameter}= of {__name__}.{load.__qualname__} is called with the result, and with nothing else"
+    ]
+
+    def fails(result: str) -> Any:
+        return result + 1  # type: ignore[operator]
+
+    @droppable.cache(**{parameter: fails})  # type: ignore[arg-type]
+    def other(path: str) -> str:
+        return path
+
+    with pytest.raises(TypeError) as raised:
+        other("index")
+    assert not hasattr(raised.value, "__notes__")
+
+
 def test_an_error_in_a_key_function_is_its_own() -> None:
     @droppable.cache(key=lambda numbers: tuple(numbers) + 1)
     def total(numbers: list[int]) -> int:
