@@ -425,6 +425,34 @@ class TestServers:
         with cache, pytest.raises(droppable.UnsupportedError, match=r"--no-flush"):
             cache.clear()
 
+    def test_a_socket_of_another_user_is_told(self, start_server: StartServer) -> None:
+        path = start_server().path
+        for folder in path.parents:
+            if not folder.stat().st_mode & 0o001 and folder != Path("/"):
+                folder.chmod(folder.stat().st_mode | 0o011)  # so that the socket's own mode decides
+        os.chmod(path, 0)  # for those who run the tests as somebody: their own socket is closed to them too
+        code = """
+            import os, sys, droppable, droppable._connect.link
+            if os.geteuid() == 0:
+                os.setgroups([]); os.setgid(65534); os.setuid(65534)
+            try:
+                droppable.connect(sys.argv[1])
+            except PermissionError as error:
+                print(error.errno, error)
+        """
+        asked = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), str(path)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert asked.stdout.startswith("13 [Errno 13] the server's socket is closed to this user: "), asked.stderr
+        assert asked.stdout.endswith(f"'{path}'\n")
+
+    def test_a_value_of_a_serializer_without_one(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with droppable.connect(path, serializer=pickle) as writer, droppable.connect(path) as reader:  # type: ignore[arg-type]
+            assert writer.set("of a serializer", {"a": 1})
+            assert reader.get("of a serializer") is None
+        assert "it was stored with a serializer, so give connect() the same serializer=" in caplog.text
+
     def test_passwords(self, start_server: StartServer, tmp_path: Path) -> None:
         secret = tmp_path / "password"
         secret.write_text("word\nme:mine\n")

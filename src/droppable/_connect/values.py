@@ -64,9 +64,11 @@ def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
     def decode(kind: int, meta: bytes, memory: Any) -> Any:
         if kind == ARRAY - _FIRST_CODED:
             return _decode_array(meta, memory)
-        if kind == SERIALIZED - _FIRST_CODED and serializer is not None:
-            return serializer.loads(bytes(memory))
-        raise CannotRead(f"kind {kind}")
+        if kind != SERIALIZED - _FIRST_CODED:
+            raise CannotRead(f"no client of this version stores a value of kind {kind}")
+        if serializer is None:
+            raise CannotRead("it was stored with a serializer, so give connect() the same serializer=")
+        return serializer.loads(bytes(memory))
 
     return decode
 

@@ -178,6 +178,9 @@ class Wire:
 
     def _fail(self, error: OSError) -> OSError:
         self._down_until = time.monotonic() + self._retry_seconds
+        if isinstance(error, PermissionError) and error.errno is not None:  # the kernel's: ours have a text alone
+            advice = "start the server as this user, or with --mode and a group"
+            return PermissionError(error.errno, f"the server's socket is closed to this user: {advice}", self.path)
         if isinstance(error, (Unreachable, PermissionError)):
             return error
         return Unreachable(f"the server at {self.path} cannot be reached: {error}")
