@@ -19,6 +19,7 @@
 #include "log/segment.h"
 #include "log/witness.h"
 #include "os/hash.h"
+#include "os/prim.h"
 #include "os/prim_self.h"
 #include "store/index_search.h"
 
@@ -93,6 +94,7 @@ static int read_memory(const struct reader *reader, uint64_t address, void *to, 
 	size_t done = 0;
 
 	while (done < bytes) {
+		prim_step();
 		const ssize_t now = pread(reader->memory, (char *)to + done, bytes - done, (off_t)(address + done));
 		if (now < 0 && errno == EINTR)
 			continue;
@@ -111,7 +113,9 @@ static int read_memory(const struct reader *reader, uint64_t address, void *to, 
 static uint64_t find_segment(struct look *look, uint32_t number, uint64_t serial, bool of_entries)
 {
 	const struct board_segment *cell = &look->board->segments[number % BOARD_SEGMENTS];
+	prim_step();
 	const uint64_t there = atomic_load_explicit(&cell->serial, memory_order_acquire);
+	prim_step();
 	const uint64_t place = atomic_load_explicit(&cell->place, memory_order_relaxed);
 
 	if (there == 0 || (serial != 0 && there != serial) || ((uint32_t)there & look->reader->board->number_mask) != number ||
@@ -125,10 +129,12 @@ static uint64_t find_segment(struct look *look, uint32_t number, uint64_t serial
 /* Is all that was gone by what it was? */
 static bool still_stands(const struct look *look)
 {
+	prim_step();
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned i = 0; i < look->cell_count; i++)
 		if (atomic_load_explicit(&look->cells[i]->serial, memory_order_relaxed) != look->serials[i])
 			return false;
+	prim_step();
 	return atomic_load_explicit(look->changes, memory_order_relaxed) == look->change &&
 	       atomic_load_explicit(&look->board->shape, memory_order_relaxed) == look->shape;
 }
@@ -344,15 +350,18 @@ static int look_up(struct look *look, uint64_t hash, const void *key, size_t key
 	uint64_t page[page_bytes / sizeof(uint64_t)];
 
 	look->shape = atomic_load_explicit(&board->shape, memory_order_acquire);
+	prim_step();
 	const uint64_t depth = atomic_load_explicit(&board->depth, memory_order_relaxed);
 	if (look->shape % 2 != 0)
 		return STATUS_CHANGED;
 	if (depth > BOARD_DEPTH_MOST)
 		return DRP_MISS;
+	prim_step();
 	const uint64_t address = atomic_load_explicit(&board->directory[index_cell_at((unsigned)depth, hash)], memory_order_relaxed);
 	if (address == 0)
 		return DRP_MISS;
 	look->changes = &board->changes[board_stripe(address, page_bytes)];
+	prim_step();
 	look->change = atomic_load_explicit(look->changes, memory_order_acquire);
 	if (look->change % 2 != 0)
 		return STATUS_CHANGED;
