@@ -62,6 +62,7 @@ static void tell_directory(struct index *index, size_t first, size_t count)
 	board_begin(&board->shape);
 	if (atomic_load_explicit(&board->depth, memory_order_relaxed) != index->depth) {
 		atomic_store_explicit(&board->depth, index->depth, memory_order_relaxed);
+		prim_step();
 		first = 0;
 		count = (size_t)1 << index->depth;
 	}
