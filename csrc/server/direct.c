@@ -15,6 +15,7 @@
 #include "server/resp.h"
 
 #define NO_MEMORY "OOM no memory is left that this value could be stored in"
+#define WRONG_CLAIM "ERR a claim is a number that DROPPABLE.CLAIM has answered"
 #define NS_PER_MS UINT64_C(1000000)
 
 enum { META_MOST_BYTES = 4096, HEAD_MOST_BYTES = 64 };
@@ -130,31 +131,47 @@ enum step direct_get(struct session *session, struct request *request)
 	return step;
 }
 
+static bool is_word(const struct word *word, const char *text)
+{
+	return word->count == strlen(text) && strncasecmp(word->bytes, text, word->count) == 0;
+}
+
 enum step direct_claim(struct session *session, struct request *request)
 {
 	const struct word *key = &request->words[1];
+	const bool anyway = request->count == 3;
+	uint64_t claim_number = 0;
 	bool there;
-	enum step step = answer_value(session, key, &there);
 
-	if (there)
+	if (anyway && !is_word(&request->words[2], "ANYWAY"))
+		return fail(session, "ERR syntax error");
+	if (!is_key(key))
+		return wrong_key(session);
+	enum step step = anyway ? STEP_DONE : answer_value(session, key, &there);
+	if (!anyway && there)
 		return step;
-	const enum claim claim = claims_take(session->service->claims, key->bytes, key->count, session->resp->id);
+	const enum claim claim = claims_take(session->service->claims, key->bytes, key->count, session->resp->id, anyway, &claim_number);
 	if (claim == CLAIM_OTHERS)
 		return number(session, 0);
 	session->has_claims = true;
+	if (anyway)
+		return number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
 	/* Whoever had the claim may have stored it since we looked. */
 	step = answer_value(session, key, &there);
 	if (!there)
-		return number(session, claim == CLAIM_FULL ? 2 : 1);
-	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id);
+		return number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
+	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim_number);
 	return step;
 }
 
 enum step direct_release(struct session *session, struct request *request)
 {
 	const struct word *key = &request->words[1];
+	uint64_t claim;
 
-	return number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id));
+	if (!read_number(&request->words[2], INT64_MAX, &claim))
+		return fail(session, WRONG_CLAIM);
+	return number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim));
 }
 
 /* What is computed under other claims on the key is older from now on, and not stored any more. */
@@ -170,18 +187,19 @@ static int store_item(struct service *service, const struct word *key, const str
 	return status;
 }
 
+/* claim: that it was computed under; 0: none. */
 static enum step store(struct session *session, const struct word *key, const struct cache_item *item, enum cache_set_mode mode,
-		       bool is_claimed)
+		       uint64_t claim)
 {
 	struct service *service = session->service;
 	const uint64_t holder = session->resp->id;
 	int status = DRP_EXISTS;
 
 	claims_lock_key(service->claims, key->bytes, key->count);
-	if (!is_claimed || claims_hold(service->claims, key->bytes, key->count, holder))
+	if (claim == 0 || claims_hold(service->claims, key->bytes, key->count, holder, claim))
 		status = store_item(service, key, item, mode);
-	if (is_claimed)
-		claims_give_up(service->claims, key->bytes, key->count, holder);
+	if (claim != 0)
+		claims_give_up(service->claims, key->bytes, key->count, holder, claim);
 	claims_unlock_key(service->claims, key->bytes, key->count);
 	switch (status) {
 	case DRP_OK:
@@ -209,14 +227,16 @@ enum step direct_set(struct session *session, struct request *request)
 		return fail(session, "ERR kind and time to live are numbers: 0 to 255, and milliseconds");
 	if (meta->count > META_MOST_BYTES)
 		return fail(session, "ERR meta has at most 4096 bytes");
-	const struct word *how = request->count == 7 ? &request->words[6] : NULL;
-	const bool only_new = how && how->count == 2 && strncasecmp(how->bytes, "NX", 2) == 0;
-	const bool is_claimed = how && how->count == 7 && strncasecmp(how->bytes, "CLAIMED", 7) == 0;
-	if (how && !only_new && !is_claimed)
+	const bool only_new = request->count == 7 && is_word(&request->words[6], "NX");
+	const bool is_claimed = request->count == 8 && is_word(&request->words[6], "CLAIMED");
+	if (request->count > 6 && !only_new && !is_claimed)
 		return fail(session, "ERR syntax error");
+	uint64_t claim = 0;
+	if (is_claimed && (!read_number(&request->words[7], INT64_MAX, &claim) || claim == 0))
+		return fail(session, WRONG_CLAIM);
 	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta->bytes, .meta_bytes = meta->count,
 					.kind = (uint8_t)kind, .ttl_ns = ms * NS_PER_MS};
-	return store(session, key, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS, is_claimed);
+	return store(session, key, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS, claim);
 }
 
 enum step direct_delete(struct session *session, struct request *request)
