@@ -33,6 +33,7 @@ EXPORTS = {
     "Serializer",
     "SharedCache",
     "SharedCacheStats",
+    "SharedNamespace",
     "TierStats",
     "UnpicklableError",
     "UnsupportedError",

@@ -44,8 +44,7 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
         return BYTES, b"", value if isinstance(value, bytes) else bytes(value)
     if type(value) is str:
         return (ASCII if value.isascii() else TEXT), b"", value.encode("utf-8", "surrogatepass")
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject:
+    if is_array(value) and not value.dtype.hasobject:
         form = _form_of(value.dtype)
         if form is not None:
             return _encode_array(value, form)
@@ -56,6 +55,17 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
             "objects give connect(serializer=...) one with dumps() and loads() that is safe with what others may write"
         )
     return SERIALIZED, b"", serializer.dumps(value)
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is a NumPy array, and of no subclass."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
+
+
+def own_value(value: Any, copy: bool) -> Any:
+    """The value; with copy an array that can be written to."""
+    return value.copy(order="K") if copy and is_array(value) else value
 
 
 def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
