@@ -135,8 +135,11 @@ class Keeper:
 
     def parameters(self) -> dict[str, Any]:
         """For cache_parameters()."""
+        return self._given(self._cache.max_bytes)
+
+    def _given(self, max_bytes: int | None = None) -> dict[str, Any]:
         given = {field.name: getattr(self._options, field.name) for field in fields(self._options)}
-        return {"maxsize": self._cache.max_bytes, "typed": True, **given}
+        return {"maxsize": max_bytes, "typed": True, **given}
 
     def explain(self, memo: CoreMemo, error: TypeError, /, *args: Any, **kwargs: Any) -> None:
         """Raises a TypeError that names the argument of which no key can be made, and says what to do."""

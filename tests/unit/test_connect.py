@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import droppable
+from droppable import _log
 from droppable.cli._serve import server_program
 
 StartServer = Callable[..., Any]
@@ -448,6 +449,7 @@ class TestServers:
         assert asked.stdout.endswith(f"'{path}'\n")
 
     def test_a_value_of_a_serializer_without_one(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        _log.told.clear()
         with droppable.connect(path, serializer=pickle) as writer, droppable.connect(path) as reader:  # type: ignore[arg-type]
             assert writer.set("of a serializer", {"a": 1})
             assert reader.get("of a serializer") is None

@@ -85,8 +85,8 @@ class Wire:
         self._greet = greet
         self._lock = threading.Lock()
         self._speaker = 0
-        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a signal
-        handler, which runs between two calls, never finds the lock held by its own thread and another number here."""
+        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a
+        signal handler, which runs between two calls, never finds its own thread's lock and another number here."""
         self._socket: socket.socket | None = None
         self._is_amid = False
         """A command was sent, and not all of its replies were read."""
@@ -224,7 +224,7 @@ class Wire:
             raise Unreachable("this SharedCache was closed during the call")
         if time.monotonic() < self._down_until:
             raise Unreachable(f"the server at {self.path} did not answer a moment ago")
-        # Closed on exec, as all sockets of Python are; and ours from the start, so that a child forked now closes its own.
+        # Closed on exec, as all sockets of Python are; and ours from the start: a child forked now closes its own.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_seconds)
         connection.connect(self.path)
