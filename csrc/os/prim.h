@@ -146,4 +146,13 @@ int prim_signal_disarm(int handle, void *address, size_t length);
 int prim_signal_refill(int handle, void *address, const void *source, size_t length, size_t *done_bytes);
 void prim_signal_close(int handle);
 
+/*
+ * A handle (of signal mode or tracking) is a descriptor, and a program that becomes a daemon closes all that it does not know:
+ * signal mode and tracking have ended then, unsaid, and the number may be that of a file of the program's own, which closing
+ * the handle leaves alone. False: that has happened. A tenth of a microsecond.
+ */
+bool prim_handle_is_open(int handle);
+/* For the implementations of closing. */
+void prim_handle_close(int handle);
+
 #endif
