@@ -729,7 +729,7 @@ def test_what_is_no_number_is_told_by_name(any_region: Region, wrong: Any) -> No
         region.write(wrong, b"x")
     with pytest.raises(TypeError, match=rf"Region.resize: length must be .*; you gave {shown}"):
         region.resize(wrong)
-    with pytest.raises(TypeError, match=rf"Region: length must be .*; you gave {shown}"):
+    with pytest.raises(TypeError, match=rf"length must be a number of bytes, .*; you gave {shown}"):
         Region(wrong)
     with (
         pytest.raises(TypeError, match=rf"Region.reading: start must be .*; you gave {shown}"),

@@ -38,7 +38,12 @@ def _size(text: str) -> int:
 
 
 def _sizes(text: str) -> list[int]:
-    sizes = sorted({_size(word) for word in text.split(",") if word})
+    try:
+        sizes = sorted({_size(word) for word in text.split(",") if word})
+    except argparse.ArgumentTypeError as error:
+        if " " not in text.strip():
+            raise
+        raise argparse.ArgumentTypeError(f"{error}. Between sizes write commas, as in {_MEMORIES}") from None
     if not sizes:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes: write them as in {_MEMORIES}")
     if sizes[0] < page_size_bytes():
@@ -85,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog='The file has a request a line: "KEY", "KEY SIZE" or "KEY SIZE SECONDS", where SECONDS is what '
         "computing the value takes; or it is a table with the columns key, size and seconds, separated by commas, "
         "named in its first line; or an access log of Apache or nginx, whose lines may end with the request's seconds. "
-        "It may be packed by gzip, and may be a pipe, as in: zcat access.log.*.gz | droppable replay /dev/stdin",
+        "It may be packed by gzip, and may be a pipe, as in: zcat access.log.*.gz | droppable replay -",
     )
-    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file, or a pipe")
+    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file, or a pipe; -: standard input")
     replay_parser.add_argument(
         "--memory", type=_sizes, default=_sizes(_MEMORIES), metavar="SIZES", help=f"to try (default: {_MEMORIES})"
     )
