@@ -103,8 +103,6 @@ static void raw_leave(struct raw_region *self)
 
 static bool is_deaf(struct raw_region *self)
 {
-	if (self->options.on_drop != REGION_SIGNAL)
-		return false;
 	if (!raw_enter(self)) { /* closed by another thread since */
 		PyErr_Clear();
 		return false;

@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "os/prim_handle.h"
 #include "os/prim_headroom.h"
 #include "os/prim_page.h"
 
@@ -39,10 +40,8 @@ void prim_step(void);
 #define prim_step() ((void)0)
 #endif
 
-/*
- * For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
- * Every other status is handled.
- */
+/* For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
+ * Every other status is handled. */
 static inline void prim_best_effort(int status)
 {
 	(void)status;
@@ -145,14 +144,5 @@ int prim_signal_disarm(int handle, void *address, size_t length);
  * DRP_EXISTS where it met a page that is present. */
 int prim_signal_refill(int handle, void *address, const void *source, size_t length, size_t *done_bytes);
 void prim_signal_close(int handle);
-
-/*
- * A handle (of signal mode or tracking) is a descriptor, and a program that becomes a daemon closes all that it does not know:
- * signal mode and tracking have ended then, unsaid, and the number may be that of a file of the program's own, which closing
- * the handle leaves alone. False: that has happened. A tenth of a microsecond.
- */
-bool prim_handle_is_open(int handle);
-/* For the implementations of closing. */
-void prim_handle_close(int handle);
 
 #endif
