@@ -309,8 +309,8 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	struct shard *shard = lock_shard(cache, hash);
 	struct found found;
 	size_t room_bytes = 0; /* that were asked for, and are there */
-	int status = DRP_MISS;
-	bool watch, copied_pages = false;
+	int status = DRP_MISS, cause = MISS_DROPPED;
+	bool copied_pages = false;
 
 	pin->cache = NULL;
 	if (shard->closed) {
@@ -327,7 +327,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		status = DRP_MISS;
 	}
 	for (int tries = 0; tries < GET_RETRIES; tries++) {
-		int cause = find_fresh(cache, shard, hash, slot, key, key_bytes, &found);
+		cause = find_fresh(cache, shard, hash, slot, key, key_bytes, &found);
 		slot = NULL; /* after this the index may have changed */
 		if (cause >= 0) {
 			cost_note_miss(shard, hash, cause);
@@ -371,9 +371,11 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			break;
 	}
 	status = DRP_MISS;
-	cost_note_miss(shard, hash, MISS_DROPPED);
-out:
-	watch = shard->hits % WATCH_CALLS == 0;
+	cause = MISS_DROPPED;
+	cost_note_miss(shard, hash, cause);
+out:;
+	/* Each of the two counts goes on with its own calls: after the last hit a program may only miss. */
+	const bool watch = (status == DRP_OK ? shard->hits : shard->counts.misses[cause]) % WATCH_CALLS == 0;
 	shard_unlock_last(cache, shard);
 	if (watch)
 		cache_watch_room(cache);

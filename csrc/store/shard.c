@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "store/index_home.h"
+#include "store/index_stands.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "store/deferred.h"
@@ -468,13 +469,14 @@ static inline __attribute__((always_inline)) int find(struct cache *cache, struc
 			     shard_open_entry(found);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
 			return -1;
-		/* Another key with this tag, or half of ours is gone: the stamps tell. */
+		/* Another key with this tag, or half of ours is gone: the stamps tell, on the processor that compared. */
 		if (there && !found->reader.lost &&
-		    entry_intact(segment->base, found->offset, arena_stamp(number), found->entry.bytes))
+		    entry_intact(segment->base, found->offset, arena_stamp(number), found->entry.bytes) && prim_cpu() == cursor->cpu)
 			continue;
 		shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED, PAGES_REUSED);
 		cause = MISS_DROPPED;
 	}
+	index_end_search(&shard->index, cursor);
 	return cursor->page_lost ? MISS_DROPPED : cause;
 }
 
@@ -617,7 +619,7 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		arena_note_appended(&shard->arena, head, end);
 		note_appended(shard, head);
 		if (in_order &&
-		    (prim_cpu() != cpu || !entry_intact(head->base, start, arena_stamp(head->number), entry->bytes)) &&
+		    (!entry_intact(head->base, start, arena_stamp(head->number), entry->bytes) || prim_cpu() != cpu) && /* in that order */
 		    !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
 		add_bytes(shard, head, end - start);

@@ -47,6 +47,7 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "timeout_seconds": "more than 0 seconds",
     "retry_seconds": "more than 0 seconds",
     "stale": "0 seconds or more",
+    "cost": "0 seconds or more",
     "jitter": "a fraction from 0 to 1",
     "fraction": "a number from 0 to 1",
     "factory": f"{_A_FUNCTION} without arguments",

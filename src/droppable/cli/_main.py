@@ -1,6 +1,7 @@
 """Reads the arguments of the command line, and calls the command that they name."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -115,7 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if list(words[:1]) == ["serve"]:  # the server reads its options by itself
         return serve(words[1:])
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        whose = run_parser if arguments.name == "run" else parser
+        whose.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:
         return _printed(lambda: print(f"droppable {version('droppable')}"))
     if arguments.name is None:
@@ -142,11 +146,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printed(call: Callable[[], object]) -> int:
-    """call() prints on standard output. Its status, if it gives one; 1 where standard output cannot be written to."""
+    """call() prints on standard output. Its status, if it gives one; 1 if that cannot be written to, or a file read."""
+    if sys.stdout is None:  # it was closed when we were started
+        print("droppable: standard output cannot be written to: it is closed", file=sys.stderr)
+        return 1
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding does not have
     try:
         status = call()
         sys.stdout.flush()
     except OSError as error:
+        if error.filename is not None:  # not standard output: no descriptors are left to open this one
+            print(f"droppable: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 1
         if not isinstance(error, BrokenPipeError):
             print(f"droppable: standard output cannot be written to: {error.strerror}", file=sys.stderr)
         # What is left in the buffer must not be tried again at the exit, which would fail as well and say so.
