@@ -67,8 +67,8 @@ def _refuse_address(path: str | bytes) -> None:
     text = os.fsdecode(path)
     if _ADDRESS.match(text) and not os.path.exists(text):
         raise ValueError(
-            f"path must be that of the server's unix socket, as '/run/droppable.sock'; you gave {text!r}. There is no TCP "
-            "here, and no unix: before the path"
+            f"path must be that of the server's unix socket, as '/run/droppable.sock'; you gave {text!r}. There is no "
+            "TCP here, and no unix: before the path"
         )
 
 
