@@ -171,6 +171,10 @@ def test_wrong_arguments() -> None:
         adapter.DroppableWorkerPlugin(backing="droppable")
     with pytest.raises(TypeError, match="function must be a function; you gave 3"):
         adapter.memoize(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"client must be a distributed\.Client, as Client\(cluster\) is one; you gave 'tcp:"
+    ):
+        adapter.register("tcp://127.0.0.1:8786")  # type: ignore[arg-type]
 
 
 async def coroutine_function(number: int) -> int:
@@ -192,6 +196,8 @@ def test_coroutine_functions_are_refused(function: Any) -> None:
 
 
 def test_after_wrong_options_nothing_is_registered(client: Any) -> None:
+    with pytest.raises(TypeError, match="name must be a str; you gave 5"):
+        adapter.register(client, 5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_bytes must be a size of more than 0 bytes"):
         adapter.register(client, max_bytes="xx")
     with pytest.raises(TypeError, match="maxsize"):

@@ -116,8 +116,8 @@ class SharedCache(Calls):
     def get(self, key: Hashable, default: Any = None, *, copy: bool = False) -> Any:
         """The value, or default.
 
-        Takes one or two microseconds where the value can be read from the server's memory, and a message to the server
-        where not: about 50. Raises nothing for a server that cannot be reached, unless strict.
+        Takes a few microseconds where the value can be read from the server's memory, and five to ten times as long
+        where the server has to be asked. Raises nothing for a server that cannot be reached, unless strict.
 
         Args:
             key: see `SharedCache`.

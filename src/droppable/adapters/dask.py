@@ -62,10 +62,15 @@ def register(client: Client, name: str = "", **options: Any) -> Any:
         None. Of an asynchronous client: what has to be awaited.
 
     Raises:
-        TypeError, ValueError: an option that is none of `Cache`'s, or out of range. Nothing is registered then.
+        TypeError, ValueError: an option that is none of `Cache`'s, or out of range; client or name of the wrong type.
+            Nothing is registered then.
         ValueError: backing="droppable": the kernel does not tell cheaply how much of that memory a process has. Also
             where this name is registered with other options.
     """
+    if not isinstance(client, Client):
+        raise TypeError(f"client must be a distributed.Client, as Client(cluster) is one; you gave {client!r}")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str; you gave {name!r}")
     plugin = DroppableWorkerPlugin(name, **options)
     droppable.Cache(**options).close()
     return cast("Any", client).sync(_register, client, plugin)
