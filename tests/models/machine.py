@@ -241,7 +241,7 @@ class Explorer:
                 known = (None, "")
             else:
                 inner: Any = code
-                while inner.gi_yieldfrom is not None:
+                while isinstance(inner.gi_yieldfrom, Generator):
                     inner = inner.gi_yieldfrom
                 known = (op, inner.gi_code.co_name)
             self.next_ops[i, call, seen] = known
