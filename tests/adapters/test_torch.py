@@ -101,7 +101,7 @@ class Arrays(Dataset[Any]):
 
 @pytest.mark.filterwarnings("error")
 def test_a_tensor_that_torch_makes_of_an_array_does_not_reach_the_cache() -> None:
-    """torch warns of arrays that are read-only, and writes to their memory nevertheless."""
+    """PyTorch warns of arrays that are read-only, and writes to their memory nevertheless."""
     dataset = CachedDataset(Arrays())
     for _ in range(2):
         for sample in DataLoader(dataset, batch_size=None):
