@@ -35,7 +35,7 @@ of this module keeps it, for caches that exist have digests under it."""
 
 
 class _Holder(NamedTuple):
-    """Who has a name: a reference, a function's code (it may be replaced in place), which of the name it is, its own."""
+    """Who has a name: a reference, a function's code (which may be replaced), which of the name it is, its own."""
 
     reference: Callable[[], Any]
     code: Any

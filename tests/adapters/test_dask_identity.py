@@ -203,7 +203,8 @@ def test_a_function_that_refers_to_itself_can_be_sent() -> None:
 def test_a_decorated_function_of_a_module_is_sent_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "dask_decorated.py").write_text(
-        "from droppable.adapters.dask import memoize\n@memoize\ndef load(number):\n    return number\n"
+        "import threading\nfrom droppable.adapters.dask import memoize\nlock = threading.Lock()\n"
+        "@memoize\ndef load(number):\n    with lock:\n        return number\n"
     )
     module = importlib.import_module("dask_decorated")
     assert sent(module.load) is module.load

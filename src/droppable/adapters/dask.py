@@ -26,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
+from types import FunctionType
 from typing import Any, Final, Generic, ParamSpec, SupportsIndex, TypeVar, cast
 
 from dask.base import tokenize
@@ -204,7 +205,7 @@ class Memoized(Generic[P, R]):
         self._name = name
         self._ttl = ttl
         self._sent: Any = None  # what the function was when it was sent to a worker
-        self._made: Any = function_part(function)
+        self._made: Any = self._part_of_name() or function_part(function)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """By name, as functions are, where a decorated one can be imported."""
@@ -252,6 +253,14 @@ class Memoized(Generic[P, R]):
         if module_name is None or is_sent_by_value(module_name):
             return False
         return getattr(sys.modules.get(module_name), self._qualname, None) is self
+
+    def _part_of_name(self) -> tuple[str, str] | None:
+        """Where a decorator is at work the name is not given yet, and what the function refers to not yet there."""
+        module_name = getattr(self, "__module__", None)
+        is_plain = isinstance(self.__wrapped__, FunctionType) and self._qualname.isidentifier()
+        if not is_plain or module_name is None or is_sent_by_value(module_name):
+            return None
+        return module_name, self._qualname
 
     def _part_to_send(self) -> Any:
         """What the function is now: globals and closures may have changed since it was made."""
