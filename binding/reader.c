@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "key.h"
 #include "os/hash.h"
@@ -125,9 +126,10 @@ static int finish(ReaderObject *self, int status, struct value_sink *sink, PyObj
 			atomic_store_explicit(&self->is_dead, true, memory_order_relaxed);
 		return status == DRP_REFUSED ? -1 : 0;
 	}
-	/* Whoever can connect may have stored it. */
-	if (sink->kind == VALUE_PICKLE || (sink->kind == VALUE_ASCII && !is_ascii(PyUnicode_DATA(sink->object),
-										 (size_t)PyUnicode_GET_LENGTH(sink->object)))) {
+	/* Whoever can connect may have stored it. Pickles, and arrays with one in their meta, are a cache's in a process alone. */
+	if (sink->kind == VALUE_PICKLE || sink->kind == VALUE_ARRAY ||
+	    (sink->kind == VALUE_ASCII &&
+	     !is_ascii(PyUnicode_DATA(sink->object), (size_t)PyUnicode_GET_LENGTH(sink->object)))) {
 		value_sink_clear(sink);
 		return 0;
 	}
@@ -309,6 +311,12 @@ static PyObject *reader_object_flush(ReaderObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+static void close_both(int memory, int board)
+{
+	close(memory);
+	close(board);
+}
+
 static PyObject *reader_object_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
 	int memory, board;
@@ -319,12 +327,15 @@ static PyObject *reader_object_new(PyTypeObject *type, PyObject *arguments, PyOb
 	if (!PyArg_ParseTuple(arguments, "iiKOO", &memory, &board, &board_bytes, &decode, &report))
 		return NULL;
 	ReaderObject *self = (ReaderObject *)type->tp_alloc(type, 0);
-	if (!self)
+	if (!self) {
+		close_both(memory, board);
 		return NULL;
+	}
 	self->core = core_of_type(type);
 	pthread_mutex_init(&self->lock, NULL);
 	const int status = board_bytes > SIZE_MAX ? DRP_UNSUPPORTED : reader_open(&self->reader, memory, board, (size_t)board_bytes);
 	if (status != DRP_OK) {
+		close_both(memory, board);
 		Py_DECREF(self);
 		return core_raise(status, "the server's board");
 	}
@@ -400,7 +411,8 @@ static PyGetSetDef reader_attributes[] = {
 
 static PyType_Slot reader_slots[] = {
 	{Py_tp_doc, "Reader(memory, board, board_bytes, decode, report, /)\n--\n\n"
-		    "Values of a server's cache, read from its memory. Takes both descriptors over, if it does not raise.\n"
+		    "Values of a server's cache, read from its memory. Takes both descriptors over, also where it raises: a caller\n"
+		    "that is interrupted right behind this cannot tell whether they are its own still.\n"
 		    "decode(kind, meta, memory) makes what is neither bytes nor str; report(hits, keys) hears of hits, in batches."},
 	{Py_tp_new, reader_object_new},
 	{Py_tp_dealloc, reader_object_dealloc},

@@ -12,6 +12,7 @@
 #include "server/reply.h"
 #include "server/resp.h"
 
+#define WRONG_CLAIM "ERR a claim is a number that DROPPABLE.CLAIM has answered"
 #define NS_PER_MS UINT64_C(1000000)
 
 enum { META_MOST_BYTES = 4096, HEAD_MOST_BYTES = 64 };
@@ -118,28 +119,39 @@ enum step direct_get(struct session *session, struct request *request)
 enum step direct_claim(struct session *session, struct request *request)
 {
 	const struct word *key = &request->words[1];
+	const bool anyway = request->count == 3;
+	uint64_t claim_number = 0;
 	bool there;
-	enum step step = answer_value(session, key, &there);
 
-	if (there)
+	if (anyway && !resp_is(&request->words[2], "ANYWAY"))
+		return resp_fail(session, "ERR syntax error");
+	if (!is_key(key))
+		return wrong_key(session);
+	enum step step = anyway ? STEP_DONE : answer_value(session, key, &there);
+	if (!anyway && there)
 		return step;
-	const enum claim claim = claims_take(session->service->claims, key->bytes, key->count, session->resp->id);
+	const enum claim claim = claims_take(session->service->claims, key->bytes, key->count, session->resp->id, anyway, &claim_number);
 	if (claim == CLAIM_OTHERS)
 		return resp_answer_number(session, 0);
 	session->has_claims = true;
+	if (anyway)
+		return resp_answer_number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
 	/* Whoever had the claim may have stored it since we looked. */
 	step = answer_value(session, key, &there);
 	if (!there)
-		return resp_answer_number(session, claim == CLAIM_FULL ? 2 : 1);
-	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id);
+		return resp_answer_number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
+	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim_number);
 	return step;
 }
 
 enum step direct_release(struct session *session, struct request *request)
 {
 	const struct word *key = &request->words[1];
+	uint64_t claim;
 
-	return resp_answer_number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id));
+	if (!read_number(&request->words[2], INT64_MAX, &claim))
+		return resp_fail(session, WRONG_CLAIM);
+	return resp_answer_number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim));
 }
 
 /* What is computed under other claims on the key is older from now on, and not stored any more. */
@@ -155,18 +167,19 @@ static int store_item(struct service *service, const struct word *key, const str
 	return status;
 }
 
+/* claim: that it was computed under; 0: none. */
 static enum step store(struct session *session, const struct word *key, const struct cache_item *item, enum cache_set_mode mode,
-		       bool is_claimed)
+		       uint64_t claim)
 {
 	struct service *service = session->service;
 	const uint64_t holder = session->resp->id;
 	int status = DRP_EXISTS;
 
 	claims_lock_key(service->claims, key->bytes, key->count);
-	if (!is_claimed || claims_hold(service->claims, key->bytes, key->count, holder))
+	if (claim == 0 || claims_hold(service->claims, key->bytes, key->count, holder, claim))
 		status = store_item(service, key, item, mode);
-	if (is_claimed)
-		claims_give_up(service->claims, key->bytes, key->count, holder);
+	if (claim != 0)
+		claims_give_up(service->claims, key->bytes, key->count, holder, claim);
 	claims_unlock_key(service->claims, key->bytes, key->count);
 	switch (status) {
 	case DRP_OK:
@@ -194,14 +207,16 @@ enum step direct_set(struct session *session, struct request *request)
 		return resp_fail(session, "ERR kind and time to live are numbers: 0 to 255, and milliseconds");
 	if (meta->count > META_MOST_BYTES)
 		return resp_fail(session, "ERR meta has at most 4096 bytes");
-	const struct word *how = request->count == 7 ? &request->words[6] : NULL;
-	const bool only_new = how && resp_is(how, "NX");
-	const bool is_claimed = how && resp_is(how, "CLAIMED");
-	if (how && !only_new && !is_claimed)
+	const bool only_new = request->count == 7 && resp_is(&request->words[6], "NX");
+	const bool is_claimed = request->count == 8 && resp_is(&request->words[6], "CLAIMED");
+	if (request->count > 6 && !only_new && !is_claimed)
 		return resp_fail(session, "ERR syntax error");
+	uint64_t claim = 0;
+	if (is_claimed && (!read_number(&request->words[7], INT64_MAX, &claim) || claim == 0))
+		return resp_fail(session, WRONG_CLAIM);
 	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta->bytes, .meta_bytes = meta->count,
 					.kind = (uint8_t)kind, .ttl_ns = ms * NS_PER_MS};
-	return store(session, key, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS, is_claimed);
+	return store(session, key, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS, claim);
 }
 
 enum step direct_delete(struct session *session, struct request *request)

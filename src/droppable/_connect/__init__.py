@@ -39,7 +39,8 @@ def connect(
         attach: False: every look-up asks the server. For comparisons.
 
     Raises:
-        PermissionError: the server is there, and refuses the password or asks for one. TypeError, ValueError: an
+        PermissionError: the server is there, and refuses the password or asks for one; or its socket is closed to this
+            user, as it is to all but the server's own unless `--mode` says otherwise. TypeError, ValueError: an
             argument is wrong. OSError: strict, and the server cannot be reached.
     """
     return SharedCache(

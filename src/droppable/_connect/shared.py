@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -26,6 +27,9 @@ _AT_ONCE: Final = 32
 _PAUSE_SECONDS: Final = 0.001
 _PAUSE_MOST_SECONDS: Final = 0.05
 """Between two looks whether another process has computed a value; the first one, and the longest."""
+_ANY_CLAIM: Final = 0
+_NO_CLAIM: Final = -1
+"""Numbers of claims that are none: whichever this client has, and that there is none."""
 _MOST_MS: Final = 1 << 43
 """279 years."""
 
@@ -221,32 +225,26 @@ class SharedCache:
             key: see `SharedCache`.
             factory: computes the value.
             ttl: how long it lives; None: until it is deleted, or memory is short.
-            wait_seconds: after so long a caller computes the value itself, whatever others do.
+            wait_seconds: after so long a caller computes the value itself, whatever others do. What the other one
+                computes is not stored then.
 
         Raises:
             As `get` and `set`, but for a value that is too large: it is returned and not stored. What factory raises.
         """
         read_factory(factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         until = time.monotonic() + read_wait("wait_seconds", wait_seconds)
         found: Any = self.get(key, _MISS)
         if found is not _MISS:
             return found  # type: ignore[no-any-return]
         shared = shared_key(key)
-        with self._link.alone(shared):
-            how, found = self._claim(key, shared, until)
-            if found is not _MISS:
-                return found  # type: ignore[no-any-return]
-            try:
-                encoded = values.encode(factory(), self._serializer)
-                self._send(key, encoded, ttl, how)
-                how = ()
-            except ValueTooLargeError as error:
-                tell_once(f"shared:{factory!r}", "a result is returned and not shared: %s", error)
-            finally:
-                if how:
-                    self._link.ask(b"DROPPABLE.RELEASE", shared)
-            kind, meta, data = encoded
-            return values.decode_reply(kind, meta, bytes(data), self._decode)  # type: ignore[no-any-return]
+        token = object()
+        try:
+            self._link.turns.take(shared, token, until)
+            return self._create(key, shared, factory, ttl, until)
+        finally:
+            self._link.turns.give(shared, token)
 
     # Life
 
@@ -323,21 +321,57 @@ class SharedCache:
         self._link.count("misses")
         return default
 
-    def _claim(self, key: Hashable, shared: bytes, until: float) -> tuple[tuple[bytes, ...], Any]:
-        """How the value is to be stored, or the value that another process has computed meanwhile."""
+    def _create(self, key: Hashable, shared: bytes, factory: Callable[[], T], ttl: Seconds | None, until: float) -> Any:
+        claim = _ANY_CLAIM  # until it is known: an exception of a signal handler may come before that
+        is_settled = False
+        try:
+            claim, found = self._claim(key, shared, until)
+            if found is not _MISS:
+                is_settled = True
+                return found
+            encoded = values.encode(factory(), self._serializer)
+            try:
+                if claim != _NO_CLAIM:
+                    self._send(key, encoded, ttl, (b"CLAIMED", b"%d" % claim))
+                is_settled = True
+            except ValueTooLargeError as error:
+                whose = getattr(factory, "__qualname__", type(factory).__qualname__)
+                tell_once(f"shared:{whose}", "a result is returned and not shared: %s", error)
+        finally:
+            if not is_settled and claim != _NO_CLAIM:
+                self._release(shared, claim)
+        kind, meta, data = encoded
+        return values.decode_reply(kind, meta, bytes(data), self._decode)
+
+    def _claim(self, key: Hashable, shared: bytes, until: float) -> tuple[int, Any]:
+        """The number of a claim, or the value that another process has computed meanwhile.
+
+        `_NO_CLAIM`: no server, no memory or no room for a claim. What is computed then is not stored. Nobody could tell
+        whether the key was set or deleted meanwhile.
+        """
         pause = _PAUSE_SECONDS
+        how: tuple[bytes, ...] = ()
         while True:
-            reply = self._link.ask(b"DROPPABLE.CLAIM", shared)
-            if reply == 1:
-                return (b"CLAIMED",), _MISS
-            if reply == 2:  # no room for a claim: others may compute it, too
-                return (), _MISS
-            if reply != 0:  # a value; or no server
-                return (), _MISS if reply is None else self._value_of(key, reply, _MISS)
-            if time.monotonic() >= until:
-                return (), _MISS
-            time.sleep(min(pause, max(0.0, until - time.monotonic())))
+            reply = self._link.ask(b"DROPPABLE.CLAIM", shared, *how)
+            if isinstance(reply, list):
+                found = self._value_of(key, reply, _MISS)
+                if found is not _MISS:
+                    return _NO_CLAIM, found
+                how = (b"ANYWAY",)  # it cannot be read, and is computed anew
+                continue
+            if reply != 0:
+                return (_NO_CLAIM if reply is None else reply), _MISS
+            left = until - time.monotonic()
+            if left <= 0:
+                how = (b"ANYWAY",)
+                continue
+            time.sleep(min(pause, left))
             pause = min(2 * pause, _PAUSE_MOST_SECONDS)
+
+    def _release(self, shared: bytes, claim: int) -> None:
+        """After a computation that has failed: its exception is the one to be raised. A claim ends with its connection."""
+        with suppress(OSError, ValueError, MemoryError):
+            self._link.ask(b"DROPPABLE.RELEASE", shared, b"%d" % claim)
 
     def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
         kind, meta, data = encoded
