@@ -12,7 +12,7 @@
  * that is not there is a miss here as well.
  *
  * Threads and forks: a reader is never changed once it is open, so that any number of threads may use it, and so may a forked
- * child. The owner's death ends nothing here: reads give DRP_CLOSED from then on, the board stays as it was.
+ * child. The owner's death ends nothing here: reads give DRP_CLOSED from then on, also where its memory can still be read.
  *
  * Callers: the binding; tests.
  */
@@ -36,6 +36,7 @@ struct reader_place {
 struct reader {
 	const struct board *board;
 	size_t board_bytes;
+	uint32_t sign_at; /* on the board */
 	int memory; /* the owner's, to be read at its addresses */
 	dev_t device; /* by which and the next the descriptor is known, should the program close it and use its number */
 	ino_t inode;

@@ -239,6 +239,29 @@ class TestCalls:
             assert connection.recv(100) == b"OK\r\n"
         assert sorted(either.get_many(["short", "long", "ever"])) == ["ever", "long"]
 
+    def test_many_at_once_give_what_each_alone_gives(self, either: droppable.SharedCache) -> None:
+        """Of all types and lengths, some beside each other in the server's memory, some far apart; with some twice."""
+        values = {f"short{n}": b"%d" % n * (n % 90) for n in range(700)}
+        values |= {n: f"text {n}" for n in range(100)} | {("t", n): VALUES[n % len(VALUES)] for n in range(60)}
+        values |= {f"\u00e9{n}": b"k" for n in range(20)} | {"long key " * 200 + str(n): b"l" for n in range(5)}
+        for key, value in values.items():
+            assert either.set(key, value)
+        keys: list[Any] = [*values, "absent", *values, *(f"absent{n}" for n in range(200))]
+        for again in range(2):  # and again, where it is known where they lie
+            assert either.get_many(keys) == values, again
+        assert either.get_many(iter(keys[:300])) == {key: values[key] for key in keys[:300]}
+        stats = either.stats()
+        if stats.is_attached:
+            assert stats.hits_read >= 4 * len(values)
+
+    def test_a_key_that_cannot_be_one_ends_it(self, either: droppable.SharedCache) -> None:
+        with pytest.raises(TypeError):
+            either.get_many(["a", {}, "b"])
+        with pytest.raises(ValueError, match="4096"):
+            either.get_many(["a", "k" * 5000, "b"])
+        with pytest.raises(TypeError):
+            either.get_many(5)  # type: ignore[arg-type]
+
     def test_get_or_create(self, either: droppable.SharedCache, numpy: Any) -> None:
         calls = []
 
