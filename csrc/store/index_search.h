@@ -138,4 +138,13 @@ static inline bool index_next(struct index *index, struct index_cursor *cursor)
 	return false;
 }
 
+/*
+ * After a search that found nothing: true, if its page stood all the time. One that was dropped amid it looked empty from there
+ * on; it is counted off. Readers in other processes must hear of that, for they may know where the entry lies (log/board.h).
+ */
+static inline bool index_was_there(struct index *index, const struct index_cursor *cursor)
+{
+	return !cursor->has_page || index_has_page(index, cursor->page_number);
+}
+
 #endif

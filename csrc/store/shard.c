@@ -473,6 +473,8 @@ static inline __attribute__((always_inline)) int find(struct cache *cache, struc
 		shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED);
 		cause = MISS_DROPPED;
 	}
+	if (!index_was_there(&shard->index, cursor))
+		cause = MISS_DROPPED;
 	return cursor->page_lost ? MISS_DROPPED : cause;
 }
 

@@ -135,7 +135,7 @@ class Link:
         if not self._wants_memory or self.is_closed:
             return True
         try:
-            _, board_bytes, memory, board = attach(connection)
+            board_bytes, memory, board = attach(connection)
         except Refused as error:
             self.why_not_attached = str(error)
             return not isinstance(error, NoDescriptors)
