@@ -1,4 +1,4 @@
-"""`droppable.connect` on an unlucky night: interrupted calls, stopped servers, other servers, forks, odd serializers."""
+"""`droppable.connect` on an unlucky night: interrupted calls, stopped servers, other servers, forks, serializers."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class TestInterrupted:
 
 class TestServers:
     def test_hits_wait_for_no_server(self, server: Server) -> None:
-        """What is told of hits finds no room once the socket's buffer is full: it is left out, and nothing is lost for it."""
+        """What is told of hits finds no room once the socket's buffer is full. Then it is left out."""
         with droppable.connect(server.path, timeout_seconds=5, strict=True) as cache:
             keys = [f"{number:0200}" for number in range(6000)]
             cache.set_many({key: b"v" for key in keys})
@@ -291,7 +291,8 @@ class TestServers:
                 first.listen(1)
                 os.close(folder)
                 try:
-                    assert second.communicate(timeout=WAIT_SECONDS)[1].strip().endswith(f"another server listens at {path}")
+                    said = second.communicate(timeout=WAIT_SECONDS)[1]
+                    assert said.strip().endswith(f"another server listens at {path}")
                 finally:
                     second.kill()
 
@@ -302,8 +303,8 @@ class TestServers:
         os.close(folder)
         server.kill()
 
-    def test_a_server_that_may_pass_no_more_descriptors_is_asked(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """Other clients have asked for its memory and do not take it: what is on its way counts against the server's user."""
+    def test_a_server_that_may_pass_no_more_descriptors_is_asked(self) -> None:
+        """Other clients have asked for its memory and do not take it. What is on its way counts for its user."""
         if os.geteuid() != 0:
             pytest.skip("only root can start a process of another user, with a limit of its own")
         program = server_program()
@@ -325,7 +326,7 @@ class TestServers:
                     hoarders[-1].settimeout(WAIT_SECONDS)
                     hoarders[-1].connect(str(folder / "socket"))
                     hoarders[-1].sendall(b"*1\r\n$16\r\nDROPPABLE.ATTACH\r\n")
-                    assert hoarders[-1].recv(1, socket.MSG_PEEK) == b"*"  # it has come, and what came with it stays there
+                    assert hoarders[-1].recv(1, socket.MSG_PEEK) == b"*"  # what came with it stays there
                 with droppable.connect(folder / "socket", strict=True, retry_seconds=0.001) as cache:
                     assert cache.set("k", b"v")
                     assert cache["k"] == b"v"
@@ -503,7 +504,7 @@ class TestSerializers:
     @pytest.mark.parametrize("dumped", [None, 5, [1]])
     def test_what_is_neither_bytes_nor_text_is_told(self, path: Path, dumped: Any) -> None:
         with droppable.connect(path, serializer=Dumping, strict=True) as cache:
-            with pytest.raises(TypeError, match=r"serializer.dumps\(\) must return bytes or str; yours has returned one of"):
+            with pytest.raises(TypeError, match=r"serializer.dumps\(\) must return bytes or str; yours has returned"):
                 cache.set("k", [dumped])
             assert cache.set("l", b"next")
 

@@ -161,7 +161,7 @@ class Link:
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
     def _checked(self, reply: Any, raises: bool = False) -> Any:
-        """The reply, or what an error of the server means. raises: also where it is no server for us, or not any more."""
+        """The reply, or what an error means. raises: also where it is no server for us, or not any more."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)
@@ -176,7 +176,8 @@ class Link:
             needs = "asks for a password: give connect(password=...)"
             self._lost(PermissionError(f"the server at {self.wire.path} {needs}"), raises)
         elif text.startswith(_OTHER_SERVERS):
-            self._lost(UnsupportedError(f"at {self.wire.path} is no server of droppable of this version: {text}"), raises)
+            is_other = f"at {self.wire.path} is no server of droppable of this version: {text}"
+            self._lost(UnsupportedError(is_other), raises)
         else:
             raise UnsupportedError(f"the server at {self.wire.path}: {text}")
         return None

@@ -242,7 +242,7 @@ class SharedCache:
         token = object()
         try:
             self._link.turns.take(shared, token, until)
-            return self._create(key, shared, factory, ttl, until)
+            return self._create(key, shared, factory, ttl, until)  # type: ignore[no-any-return]
         finally:
             self._link.turns.give(shared, token)
 
@@ -369,7 +369,7 @@ class SharedCache:
             pause = min(2 * pause, _PAUSE_MOST_SECONDS)
 
     def _release(self, shared: bytes, claim: int) -> None:
-        """After a computation that has failed: its exception is the one to be raised. A claim ends with its connection."""
+        """After a computation that has failed, whose exception is the one to be raised."""
         with suppress(OSError, ValueError, MemoryError):
             self._link.ask(b"DROPPABLE.RELEASE", shared, b"%d" % claim)
 

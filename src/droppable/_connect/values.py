@@ -55,7 +55,7 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
     if serializer is None:
         kind = type(value).__qualname__
         if numpy is not None and isinstance(value, numpy.ndarray):
-            kind += f" and dtype {str(value.dtype):.200}"
+            kind += f" and dtype {value.dtype!s:.200}"
         raise TypeError(
             f"value must be bytes, str or a NumPy array without objects; you gave one of type {kind}. For other "
             "objects give connect(serializer=...) one with dumps() and loads() that is safe with what others may write"
@@ -108,7 +108,9 @@ def _form_of(dtype: Any) -> str | None:
 
     try:
         form = repr(npy.dtype_to_descr(dtype))
-        return form if len(form.encode()) <= _FORM_MOST_BYTES and npy.descr_to_dtype(literal_eval(form)) == dtype else None
+        if len(form.encode()) > _FORM_MOST_BYTES:
+            return None
+        return form if npy.descr_to_dtype(literal_eval(form)) == dtype else None
     except (TypeError, ValueError, SyntaxError):
         return None
 

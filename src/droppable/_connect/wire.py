@@ -24,7 +24,7 @@ _MOST_REPLY_DEPTH: Final = 2
 """Of arrays in arrays."""
 _MOST_LINE_BYTES: Final = 1 << 16
 _CLOCK_STEP_NS: Final = 1_000_000_000
-"""The server's clock is a coarse one, which stands still between two of its steps: 10 ms, or longer where a virtual machine is
+"""The server's clock is a coarse one, which stands still between two steps: 10 ms, or longer where a virtual machine is
 not run. No time namespace differs by so little."""
 _JOIN_BYTES: Final = 32 * 1024
 """Longer values are sent from where they lie."""
@@ -88,7 +88,7 @@ class Wire:
         self._greet = greet
         self._lock = threading.Lock()
         self._speaker = 0
-        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a signal
+        """The thread that holds the lock, by its number. It is set and cleared without a call in between. So a signal
         handler, which runs between two calls, never finds the lock held by its own thread and another number here."""
         self._socket: socket.socket | None = None
         self._is_amid = False
@@ -227,7 +227,7 @@ class Wire:
             raise Unreachable("this SharedCache was closed during the call")
         if time.monotonic() < self._down_until:
             raise Unreachable(f"the server at {self.path} did not answer a moment ago")
-        # Closed on exec, as all sockets of Python are; and ours from the start, so that a child forked now closes its own.
+        # Closed on exec, as all sockets of Python are. Kept from the start, so that a child that is forked closes it.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_seconds)
         connection.connect(self.path)
@@ -338,7 +338,8 @@ def attach(connection: socket.socket) -> tuple[int, int, int]:
         if lines[0] != b"*3" or None in numbers:
             raise Refused(f"the server answers what this client does not understand: {answer[:80]!r}")
         _, board_bytes, now = numbers
-        assert board_bytes is not None and now is not None
+        assert board_bytes is not None
+        assert now is not None
         if not before - _CLOCK_STEP_NS <= now <= after:
             raise Refused("the server is in another time namespace: when a value expires, only its own clock can say")
         if len(came) != 2:
