@@ -194,7 +194,7 @@ class Link:
         if not self._wants_memory or self.is_closed:
             return True
         try:
-            _, board_bytes, memory, board = attach(connection)
+            board_bytes, memory, board = attach(connection)
         except Refused as error:
             self.why_not_attached = str(error)
             return not isinstance(error, NoDescriptors)
@@ -220,7 +220,7 @@ class Link:
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
     def _checked(self, reply: Any, raises: bool = False) -> Any:
-        """The reply, or what an error of the server means. raises: also where it is no server for us, or no more."""
+        """The reply, or what an error means. raises: also where it is no server for us, or not any more."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)
@@ -235,9 +235,8 @@ class Link:
             needs = "asks for a password: give connect(password=...)"
             self._lost(PermissionError(f"the server at {self.wire.path} {needs}"), raises)
         elif text.startswith(_OTHER_SERVERS):
-            self._lost(
-                UnsupportedError(f"at {self.wire.path} is no server of droppable of this version: {text}"), raises
-            )
+            is_other = f"at {self.wire.path} is no server of droppable of this version: {text}"
+            self._lost(UnsupportedError(is_other), raises)
         else:
             raise UnsupportedError(f"the server at {self.wire.path}: {text}")
         return None
