@@ -40,6 +40,7 @@ struct look {
 	const struct board_segment *cells[2]; /* of the entry, and of its value's pages */
 	uint64_t serials[2];
 	unsigned cell_count;
+	struct reader_version *version; /* NULL: nobody asks for it */
 	/* The entry's pages, or a part of them, where they lie in a page: as entry.h wants them. */
 	unsigned char *bytes;
 	size_t start, end; /* the entry begins at start; up to end it was read */
@@ -296,6 +297,8 @@ static int look_at_place(struct look *look, uint64_t place, const void *key, siz
 	if ((entry.flags & ENTRY_TTL) &&
 	    entry.expires_ns <= prim_now_coarse_ns() + atomic_load_explicit(&board->skew_ns, memory_order_relaxed))
 		return DRP_MISS;
+	if (look->version)
+		*look->version = (struct reader_version){board->secret[0], look->serials[0], place};
 	const int copied = copy_value(look, &at, &entry, sink);
 	return copied != DRP_OK || still_stands(look) ? copied : STATUS_CHANGED;
 }
@@ -391,6 +394,12 @@ static int look_again(struct look *look, uint64_t hash, const void *key, size_t 
 
 int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink)
 {
+	return reader_get_version(reader, key, key_bytes, sink, NULL);
+}
+
+int reader_get_version(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink,
+		       struct reader_version *version)
+{
 	const uint64_t hash = hash_bytes(reader->board->secret, key, key_bytes);
 	struct look look;
 
@@ -399,6 +408,7 @@ int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct 
 	look.bytes = look.on_stack;
 	look.capacity = sizeof(look.on_stack);
 	look.heap = NULL;
+	look.version = version;
 	int status = look_again(&look, hash, key, key_bytes, sink);
 	if (status == DRP_MISS || status == STATUS_OTHER_KEY)
 		status = STATUS_CHANGED;

@@ -23,7 +23,9 @@ from droppable.lowlevel import ClosedError, Reader, RefusedError, UnsupportedErr
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-COUNTS: Final = ("hits_read", "hits_asked", "misses", "sets", "refused", "failures")
+    from droppable._cache import Cache
+
+COUNTS: Final = ("hits_read", "hits_near", "hits_asked", "misses", "sets", "refused", "failures")
 _CLOSED: Final = "this SharedCache is closed: your code called close() before; connect again"
 
 
@@ -51,7 +53,7 @@ class Link:
         path, login, timeout_seconds, retry_seconds: see `Wire`.
         strict: what goes wrong with the server raises.
         wants_memory: the server's memory is to be read.
-        decode: see `Reader`.
+        decode, near: see `Reader`.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Link:
         strict: bool,
         wants_memory: bool,
         decode: Callable[[int, bytes, Any], Any],
+        near: Cache[Any, Any] | None,
     ) -> None:
         self.reader: Reader | None = None
         self.read: Callable[[Any, Any], Any] = _read_nothing
@@ -72,6 +75,7 @@ class Link:
         self._strict = strict
         self._wants_memory = wants_memory
         self._decode = decode
+        self._near = near
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(COUNTS, 0)
         self.claims: dict[bytes, object] = {}
@@ -163,6 +167,7 @@ class Link:
             counts = dict(self._counts)
         reader = self.reader
         counts["hits_read"] += reader.hits if reader is not None else 0
+        counts["hits_near"] += reader.near_hits if reader is not None else 0
         return counts
 
     def close(self) -> None:
@@ -197,7 +202,7 @@ class Link:
             self.why_not_attached = str(error)
             return
         try:
-            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire))
+            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire), self._near)
         except (ValueError, OSError, MemoryError) as error:
             os.close(memory)
             os.close(board)
@@ -211,6 +216,7 @@ class Link:
         reader, self.reader, self.read = self.reader, None, _read_nothing
         if reader is not None:
             self.count("hits_read", reader.hits)
+            self.count("hits_near", reader.near_hits)
 
     def _lost(self, error: OSError) -> None:
         self.count("failures")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from droppable._arguments import NEVER, Seconds, read_factory, read_function, read_seconds, read_serializer, read_wait
-from droppable._cache import Serializer
+from droppable._cache import Cache, Serializer
 from droppable._connect import values
 from droppable._connect.calls import Calls
 from droppable._flight import MISSING, keeping_for
@@ -40,6 +40,7 @@ class SharedCacheStats:
 
     Attributes:
         hits_read: values that were read from the server's memory.
+        hits_near: those of them that the near cache had.
         hits_asked: values that the server was asked for.
         misses: look-ups that found nothing, also because there was no server.
         sets: values that the server has stored.
@@ -51,6 +52,7 @@ class SharedCacheStats:
     """
 
     hits_read: int
+    hits_near: int
     hits_asked: int
     misses: int
     sets: int
@@ -87,6 +89,7 @@ class SharedCache(Calls):
         retry_seconds: Seconds = 1.0,
         strict: bool = False,
         attach: bool = True,
+        near: bool | Cache[Any, Any] = False,
     ) -> None:
         # They load socket and more: not before somebody connects.
         from droppable._connect.computing import Computing
@@ -96,6 +99,7 @@ class SharedCache(Calls):
         if user is not None and password is None:
             raise ValueError(f"user needs a password; you gave user={user!r} alone")
         login = () if password is None else (password,) if user is None else (user, password)
+        self._near, self._owns_near = _read_near(near, attach)
         self._serializer = serializer
         self._decode = values.decoder(serializer)
         self._link = Link(
@@ -106,9 +110,15 @@ class SharedCache(Calls):
             strict,
             attach,
             self._decode,
+            self._near,
         )
         self._computing = Computing(self, self._link)
         self._link.begin()
+
+    @property
+    def near(self) -> Cache[Any, Any] | None:
+        """The near cache, for its `stats()`; None where there is none."""
+        return self._near
 
     # Look-ups
 
@@ -303,8 +313,13 @@ class SharedCache(Calls):
         return {words[i].decode(): words[i + 1] for i in range(0, len(words), 2)}
 
     def close(self) -> None:
-        """Hangs up. Every later call but `stats` raises ClosedError. The values stay with the server."""
+        """Hangs up. Every later call but `stats` raises ClosedError. The values stay with the server.
+
+        A near cache is closed as well, unless it was given to `connect`.
+        """
         self._link.close()
+        if self._near is not None and self._owns_near:
+            self._near.close()
 
     def __enter__(self) -> SharedCache:
         return self
@@ -363,3 +378,17 @@ class SharedCache(Calls):
 
     def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
         return self._link.store(*self._words(key, encoded, ttl, how)).is_stored
+
+
+def _read_near(near: bool | Cache[Any, Any], attach: bool) -> tuple[Cache[Any, Any] | None, bool]:
+    """The near cache, and whether it is the SharedCache's own."""
+    if near is False:
+        return None, False
+    if not attach:
+        raise ValueError("near needs attach=True: the server's memory tells whether what is near still counts")
+    if near is True:
+        return Cache(), True
+    given: object = near
+    if not isinstance(given, Cache) or given._tier is not None:
+        raise TypeError(f"near must be True, or a Cache without below= that you close yourself; you gave {near!r}")
+    return near, False
