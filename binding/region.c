@@ -129,6 +129,8 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 		return NULL;
 	if (name != Py_None && !PyUnicode_Check(name))
 		return PyErr_Format(PyExc_TypeError, "name must be a string or None, not %R", (PyObject *)Py_TYPE(name));
+	if (!PyIndex_Check(length_object))
+		return PyErr_Format(PyExc_TypeError, "length must be a number of bytes, as 1 << 20; you gave %R", length_object);
 	Py_ssize_t length = PyNumber_AsSsize_t(length_object, PyExc_OverflowError);
 	if (length == -1 && PyErr_Occurred()) {
 		if (PyErr_ExceptionMatches(PyExc_OverflowError))

@@ -65,4 +65,20 @@ struct reader_version {
 int reader_get_version(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink,
 		       struct reader_version *version);
 
+/* One key of many, and what became of it: as reader_get() returns it, or READER_ALONE: that is not tried here. */
+struct reader_wanted {
+	const void *key;
+	size_t key_bytes;
+	struct cache_sink *sink;
+	int status;
+};
+enum { READER_MANY_MOST = 128, READER_ALONE = 1 };
+
+/*
+ * Looks many keys up, at most READER_MANY_MOST. Each is looked up for itself, and checked as reader_get() does; but a page of the
+ * index or of entries that has several of them is read once, and so are pages that lie side by side. READER_ALONE is for what
+ * takes reads of its own: a value on pages of its own, or one that changed meanwhile. The caller calls reader_get() for it.
+ */
+void reader_get_many(struct reader *reader, struct reader_wanted *wanted, size_t count);
+
 #endif

@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 #include "os/drp_assert.h"
+#include "os/prim.h"
 
 enum {
 	BOARD_LAYOUT = 1, /* another number where anything changes that a reader goes by: publish.c lists it */
@@ -71,10 +72,12 @@ static inline void board_begin(_Atomic uint64_t *count)
 	DRP_ASSERT(atomic_load_explicit(count, memory_order_relaxed) % 2 == 0);
 	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
+	prim_step();
 }
 
 static inline void board_end(_Atomic uint64_t *count)
 {
+	prim_step();
 	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1, memory_order_release);
 }
 
@@ -85,7 +88,9 @@ static inline void board_note_segment(struct board_shard *board, uint64_t serial
 
 	atomic_store_explicit(&cell->serial, 0, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst);
+	prim_step();
 	atomic_store_explicit(&cell->place, (uint64_t)(uintptr_t)base | kind, memory_order_relaxed);
+	prim_step();
 	atomic_store_explicit(&cell->serial, serial, memory_order_release);
 }
 

@@ -118,7 +118,7 @@ struct prim_census {
 enum prim_page_state { PRIM_ABSENT = 0, PRIM_RESIDENT = 1, PRIM_ZERO = 2 };
 int prim_census(const void *address, size_t length, unsigned char *states, struct prim_census *out);
 
-/* The processor this thread runs on, a hint that is exact at the moment of the call. */
+/* The processor this thread runs on, exact at the moment of the call. The compiler moves no access across it. */
 unsigned prim_cpu(void);
 
 /* Monotonic time; coarse: a few milliseconds of resolution for a few nanoseconds of cost. */

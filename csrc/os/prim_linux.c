@@ -325,7 +325,11 @@ unsigned prim_cpu(void)
 {
 	uint32_t cpu;
 
-	return read_rseq_cpu(&cpu) ? cpu : (unsigned)sched_getcpu();
+	atomic_signal_fence(memory_order_seq_cst); /* the compiler might swap the load below with what is copied before or after */
+	if (!read_rseq_cpu(&cpu))
+		cpu = (unsigned)sched_getcpu();
+	atomic_signal_fence(memory_order_seq_cst);
+	return cpu;
 }
 
 static uint64_t clock_ns(clockid_t clock)

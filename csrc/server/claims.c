@@ -17,9 +17,10 @@ enum { PLACES = 4096, REACH = 8, STRIPES = 64 };
 struct claims {
 	pthread_mutex_t lock;
 	uint64_t secret[2];
+	uint64_t last_number;
 	pthread_mutex_t stripes[STRIPES]; /* of keys: taken before lock, in their order */
 	struct place {
-		uint64_t hash, holder; /* holder 0: free */
+		uint64_t hash, holder, number; /* holder 0: free */
 		bool is_stale;
 	} places[PLACES];
 };
@@ -87,35 +88,36 @@ static uint64_t lock_key(struct claims *claims, const void *key, size_t key_byte
 	return hash_bytes(claims->secret, key, key_bytes);
 }
 
-enum claim claims_take(struct claims *claims, const void *key, size_t key_bytes, uint64_t holder)
+enum claim claims_take(struct claims *claims, const void *key, size_t key_bytes, uint64_t holder, bool anyway, uint64_t *number)
 {
 	const uint64_t hash = lock_key(claims, key, key_bytes);
 	struct place *place = find(claims, hash, true);
 	enum claim answer = CLAIM_FULL;
 
-	if (place && place->holder != 0 && place->holder != holder) {
+	if (place && place->holder != 0 && place->holder != holder && !anyway) {
 		answer = CLAIM_OTHERS;
 	} else if (place) {
-		*place = (struct place){.hash = hash, .holder = holder};
+		*number = ++claims->last_number;
+		*place = (struct place){.hash = hash, .holder = holder, .number = *number};
 		answer = CLAIM_TAKEN;
 	}
 	pthread_mutex_unlock(&claims->lock);
 	return answer;
 }
 
-bool claims_hold(struct claims *claims, const void *key, size_t key_bytes, uint64_t holder)
+bool claims_hold(struct claims *claims, const void *key, size_t key_bytes, uint64_t holder, uint64_t number)
 {
 	const struct place *place = find(claims, lock_key(claims, key, key_bytes), false);
-	const bool holds = place && place->holder == holder && !place->is_stale;
+	const bool holds = place && place->holder == holder && place->number == number && !place->is_stale;
 
 	pthread_mutex_unlock(&claims->lock);
 	return holds;
 }
 
-bool claims_give_up(struct claims *claims, const void *key, size_t key_bytes, uint64_t holder)
+bool claims_give_up(struct claims *claims, const void *key, size_t key_bytes, uint64_t holder, uint64_t number)
 {
 	struct place *place = find(claims, lock_key(claims, key, key_bytes), false);
-	const bool held = place && place->holder == holder;
+	const bool held = place && place->holder == holder && (number == 0 || place->number == number);
 
 	if (held)
 		place->holder = 0;

@@ -116,6 +116,8 @@ static size_t send_some(struct connection *connection, const unsigned char *data
 			sent += (size_t)now;
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)
 			break;
+		else if (errno == ETOOMANYREFS)
+			*passes = false; /* clients hold back so many, unread, that this user may pass no more: this one asks by its socket */
 		else if (errno != EINTR)
 			connection->is_dead = true; /* also when the kernel has no memory: the client sees an end, not a hole */
 	}

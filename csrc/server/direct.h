@@ -3,11 +3,14 @@
  *
  *   DROPPABLE.ATTACH                              descriptors of the memory and of the board, and how long the board is
  *   DROPPABLE.GET key                             [kind, meta, value], or null
- *   DROPPABLE.CLAIM key                           as GET; or 1: it is not there, and the client computes it; 0: another one does; 2: as 1, but
- *                                                 without a claim, for which there was no room
- *   DROPPABLE.RELEASE key                         1: the client computes it no more; 0: it did not
- *   DROPPABLE.SET key kind meta value ms [NX]     OK; null: NX, and it is there. ms: to live, 0: for ever. With CLAIMED in the place
- *                                                 of NX: null where the client has no claim, or the key was changed since it has
+ *   DROPPABLE.CLAIM key                           as GET; or a claim's number, from 1 up: it is not there, and the client computes it;
+ *                                                 0: another one does; -1: there was no room for a claim
+ *   DROPPABLE.CLAIM key ANYWAY                    a claim, or -1, whatever is there and whoever computes it
+ *   DROPPABLE.RELEASE key claim                   1: the client computes it no more; 0: it did not, under that number. Claim 0:
+ *                                                 whichever it has
+ *   DROPPABLE.SET key kind meta value ms          OK. ms: to live, 0: for ever
+ *   DROPPABLE.SET key ... NX                      null: it is there
+ *   DROPPABLE.SET key ... CLAIMED claim           null: the claim is not the client's any more, or the key was changed since it is
  *   DROPPABLE.DEL key                             1, or 0: it was not there
  *   DROPPABLE.HAS key                             1 or 0
  *   DROPPABLE.CLEAR                               OK

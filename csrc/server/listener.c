@@ -3,18 +3,21 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { BACKLOG = 1024, HOST_BYTES = 256 };
+enum { BACKLOG = 1024, HOST_BYTES = 256, LOCK_TRIES = 100, LOCK_WAIT_NS = 10000000 };
 
 #define SAY(...) snprintf(why, LISTENER_WHY_BYTES, __VA_ARGS__)
 
@@ -81,9 +84,43 @@ static bool remove_left_behind(const struct sockaddr_un *address, char *why)
 	return true;
 }
 
-bool listener_open_unix(struct listener *listener, const char *path, mode_t mode, char *why)
+/*
+ * Of two servers that start at the same path, each could take the other's socket, which does not listen yet, for one left behind.
+ * So they look and bind one after the other. A second is enough for that; who holds the folder longer is somebody else, and must
+ * not keep a server from starting. The descriptor, or -1.
+ */
+static int lock_folder(const char *path)
+{
+	const struct timespec moment = {.tv_nsec = LOCK_WAIT_NS};
+	char folder[LISTENER_NAME_BYTES];
+	const char *const slash = strrchr(path, '/');
+	const size_t length = slash && slash > path ? (size_t)(slash - path) : 1;
+
+	if (length >= sizeof(folder))
+		return -1;
+	memcpy(folder, slash ? path : ".", length);
+	folder[length] = '\0';
+	const int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; descriptor >= 0 && i < LOCK_TRIES; i++) {
+		if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 || (errno != EWOULDBLOCK && errno != EINTR))
+			break;
+		nanosleep(&moment, NULL);
+	}
+	return descriptor;
+}
+
+/* The file at its path, if it is the one that was bound: another server may have come to that place. */
+static bool is_still_there(const struct listener *listener)
+{
+	struct stat about;
+
+	return lstat(listener->name, &about) == 0 && about.st_dev == listener->device && about.st_ino == listener->inode;
+}
+
+static bool open_unix(struct listener *listener, const char *path, mode_t mode, char *why)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat about;
 
 	*listener = (struct listener){.is_unix = true, .is_ours = true};
 	if (strlen(path) >= sizeof(address.sun_path)) {
@@ -108,16 +145,28 @@ bool listener_open_unix(struct listener *listener, const char *path, mode_t mode
 		SAY("%s cannot be bound: %s", path, strerror(reason));
 		goto err_close;
 	}
-	if (chmod(path, mode) != 0 || listen(listener->descriptor, BACKLOG) != 0) {
+	if (chmod(path, mode) != 0 || listen(listener->descriptor, BACKLOG) != 0 || lstat(path, &about) != 0) {
 		SAY("%s cannot be listened at: %m", listener->name);
 		unlink(path);
 		goto err_close;
 	}
+	listener->device = about.st_dev;
+	listener->inode = about.st_ino;
 	return true;
 
 err_close:
 	close(listener->descriptor);
 	return false;
+}
+
+bool listener_open_unix(struct listener *listener, const char *path, mode_t mode, char *why)
+{
+	const int folder = lock_folder(path);
+	const bool is_open = open_unix(listener, path, mode, why);
+
+	if (folder >= 0)
+		close(folder);
+	return is_open;
 }
 
 static bool is_loopback(const struct sockaddr *address)
@@ -225,7 +274,7 @@ bool listener_adopt(struct listener *listener, int descriptor, char *why)
 
 void listener_close(struct listener *listener)
 {
-	if (listener->is_ours && listener->is_unix)
+	if (listener->is_ours && listener->is_unix && is_still_there(listener))
 		unlink(listener->name);
 	close(listener->descriptor);
 }

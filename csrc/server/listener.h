@@ -15,6 +15,8 @@ enum { LISTENER_NAME_BYTES = 300, LISTENER_WHY_BYTES = 512 };
 struct listener {
 	int descriptor;
 	bool is_unix, is_ours; /* ours: a file that is removed at the end */
+	dev_t device;
+	ino_t inode; /* of that file */
 	char name[LISTENER_NAME_BYTES]; /* a path, or host:port as it came to be */
 };
 

@@ -87,8 +87,10 @@ static inline bool index_has_page(struct index *index, uint32_t page_number)
 static inline void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
 {
 	uint32_t number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK;
-	*cursor = (struct index_cursor){.hash = hash, .page = index_page_address(index, number), .page_number = number};
+	*cursor = (struct index_cursor){.hash = hash, .page = index_page_address(index, number), .page_number = number,
+					.cpu = prim_cpu()};
 	cursor->has_page = index_has_page(index, number);
+	prim_step();
 	if (!cursor->has_page)
 		cursor->page_lost = index->states[number] & INDEX_PAGE_USED;
 }

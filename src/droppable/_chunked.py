@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Never, Self, cast
 
 from droppable._arguments import read_function
 from droppable._cache import Cache
@@ -73,7 +73,11 @@ class ChunkedArray:
         *,
         cache: Cache[Any, Any] | Namespace[Any, Any] | None = None,
         name: Hashable = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            advice = "Give cache=droppable.Cache(...), with the cache's options there"
+            raise TypeError(f"ChunkedArray() has no argument {next(iter(unknown))}=. {advice}")
         import numpy
 
         self._shape = _read_shape(shape)

@@ -22,25 +22,29 @@ def tell_once(of: str, text: str, *arguments: object) -> None:
     """
     if of in told or len(told) >= _TOLD_MOST:
         return
+    try:
+        import logging
+    except (ImportError, OSError) as error:
+        if _is_of_a_signal(error.__traceback__):
+            raise
+        return  # no descriptor is left to load it with: it is told the next time
     told.add(of)
-    import logging
-
     try:
         logging.getLogger("droppable").warning(text, *arguments)
     except Exception as error:
         if _is_of_a_signal(error.__traceback__):
             raise
-        if logging.raiseExceptions and sys.stderr is not None:
+        if getattr(logging, "raiseExceptions", False) and sys.stderr is not None:  # it may be amid its own import
             _print(error)
 
 
 def _print(error: Exception) -> None:
-    import traceback
-
     try:
+        import traceback
+
         traceback.print_exception(error, file=sys.stderr)
-    except OSError:
-        pass  # standard error cannot be written to
+    except (ImportError, OSError):
+        pass  # standard error cannot be written to, or there is no descriptor to load the module with
 
 
 def _is_of_a_signal(traceback: TracebackType | None) -> bool:

@@ -41,7 +41,7 @@ def claimed(path: Path, key: str) -> Iterator[socket.socket]:
         connection.settimeout(WAIT_SECONDS)
         connection.connect(str(path))
         connection.sendall(b"*2\r\n$15\r\nDROPPABLE.CLAIM\r\n$%d\r\n%s\r\n" % (len(word), word))
-        assert connection.recv(100) == b":1\r\n"
+        assert int(connection.recv(100)[1:]) > 0
         yield connection
 
 
@@ -226,7 +226,6 @@ class TestLoops:
         asyncio.run(run())  # which cancels the computations, for nobody waits for them
         assert shared.get("behind what the thread still has to do") is None
         shared._link.in_thread(int).result(WAIT_SECONDS)
-        assert shared._link.claims == {}
         for key in ("at once", "later"):
             with claimed(path, key):
                 pass
@@ -256,34 +255,6 @@ class TestWaits:
         assert shared.get_or_create("k", lambda: shared.get_or_create("k", lambda: b"inner") + b" outer") in (
             b"inner outer",
         )
-
-    def test_who_has_no_patience_leaves_newer_values(self, shared: droppable.SharedCache, path: Path) -> None:
-        """Who computes without the claim may store only where nothing is."""
-        started, go_on = threading.Event(), threading.Event()
-
-        def slow() -> bytes:
-            started.set()
-            assert go_on.wait(WAIT_SECONDS)
-            return b"old"
-
-        first = threading.Thread(target=shared.get_or_create, args=("k", slow))
-        first.start()
-        assert started.wait(WAIT_SECONDS)
-        with droppable.connect(path) as other:
-            other.delete("k")
-            assert shared.get_or_create("k", lambda: b"second", wait_seconds=0.01) == b"second"
-            assert other["k"] == b"second"
-            go_on.set()
-            first.join(WAIT_SECONDS)
-            assert other["k"] == b"second"
-
-            def overtaken() -> bytes:
-                other["l"] = b"newer"
-                return b"older"
-
-            with claimed(path, "l"):
-                assert shared.get_or_create("l", overtaken, wait_seconds=0.01) == b"older"
-            assert other["l"] == b"newer"
 
     def test_who_overtakes_does_not_renew_the_claim(self, shared: droppable.SharedCache, path: Path) -> None:
         """Else what the one computes who was overtaken is stored, although its key was deleted meanwhile."""
@@ -344,7 +315,7 @@ class TestWaits:
             if child == 0:
                 signal.alarm(WAIT_SECONDS)
                 found = shared.get_or_create("k", lambda: b"child", wait_seconds=0.05)
-                os._exit(0 if found == b"child" and shared._link.claims == {} else 1)
+                os._exit(0 if found == b"child" else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             return b"parent"
 

@@ -125,7 +125,7 @@ class TestValues:
             with pytest.raises(TypeError, match=r"near must be True, or a Cache without below= .*; you gave"):
                 droppable.connect(path, near=wrong)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match=r"near must be a Cache or None; you gave one of type int"):
-            droppable.lowlevel.Reader(0, 0, 0, print, print, 5)  # type: ignore[arg-type]
+            droppable.lowlevel.Reader(-1, -1, 0, print, print, 5)  # type: ignore[arg-type]
 
 
 class TestNeverOlder:

@@ -334,6 +334,12 @@ def test_the_page_names_no_other_metric() -> None:
     assert set(re.findall(r"\bdroppable_cache_\w+", text)) <= names()
 
 
+@pytest.mark.parametrize(("call", "parameter"), [("prometheus", "registry"), ("opentelemetry", "meter")])
+def test_the_name_of_a_cache_is_no_place_for_metrics(call: str, parameter: str) -> None:
+    with pytest.raises(TypeError, match=f"^{parameter} must be .*, or None; you gave 'tiles'. One call tells of all"):
+        getattr(droppable.metrics, call)("tiles")
+
+
 def test_a_second_time_says_that_once_is_enough() -> None:
     registry = prometheus.CollectorRegistry()
     droppable.metrics.prometheus(registry)

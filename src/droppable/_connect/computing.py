@@ -4,18 +4,19 @@
     who computes               a claim of the server: one process computes, the others look again and again
 
         read --found--> the value
-          '-- CLAIM --> it is ours    compute, SET ... CLAIMED: stored, unless it was set, deleted or cleared meanwhile
-                    --> another's     look again after a while
+          '-- CLAIM --> a number      compute, SET ... CLAIMED number: stored, unless it was set, deleted or cleared
+                                      meanwhile, or somebody else has taken the claim over
+                    --> another's     look again after a while; when that has been too long: CLAIM ... ANYWAY
                     --> a value       somebody has computed it since we looked
 
-Who does not get the claim, because a computation of this process has it or his patience ends, computes and stores what
-he has only where nothing is. Coroutines do the same, and ask the server in the link's thread.
+Coroutines do the same, and ask the server in the link's thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
     from droppable.lowlevel import EncodedKey, Lease
 
 T = TypeVar("T")
-How = tuple[bytes, ...]
 
-_CLAIMED: Final = (b"CLAIMED",)
-_IF_NEW: Final = (b"NX",)
 _AGAIN: Final = None
+_ANY_CLAIM: Final = 0
+"""To be given up: whichever this client has."""
+_NO_CLAIM: Final = -1
+_NO_SERVER: Final = -2
 _PAUSE_SECONDS: Final = 0.001
 _PAUSE_MOST_SECONDS: Final = 0.05
 """Between two looks whether another process has computed a value; the first one, and the longest."""
@@ -141,24 +143,24 @@ class Computing:
         flights.table = self._table
         return flights
 
-    # What a flight computes
+    # What a flight computes. An exception of a signal handler may come between any two steps.
 
     def _make(self, key: EncodedKey, factory: Callable[[], Any], keeping: Keeping, until: float) -> _Made:
-        mark = object()
-        how: How = ()
+        claim = _ANY_CLAIM  # until it is known
         pause = _PAUSE_SECONDS
         try:
-            while (found := self._look(key, mark, until)) is _AGAIN:
+            while (found := self._look(key, until)) is _AGAIN:
                 time.sleep(_next(pause, until))
                 pause *= 2
             if isinstance(found, _Made):
+                claim = _NO_CLAIM
                 return found.for_caller(keeping)
-            how = found
+            claim = found
             value = factory()
-            made, how = self._keep(key, factory, value, keeping, how), ()
+            made, claim = self._keep(key, factory, value, keeping, claim), _NO_CLAIM
             return made
         finally:
-            self._end(key, mark, how)
+            self._release(key, claim)
 
     async def _amake(
         self, key: EncodedKey, factory: Callable[[], Awaitable[Any]], keeping: Keeping, until: float
@@ -167,43 +169,45 @@ class Computing:
 
         from droppable._flight.tasks import awaitable
 
-        mark = object()
-        how: How = _CLAIMED  # until it is known: who is cancelled while he asks may have it
+        claim = _ANY_CLAIM
         pause = _PAUSE_SECONDS
         try:
-            while (found := await self._link.wait_in_thread(self._look, key, mark, until)) is _AGAIN:
+            while (found := await self._link.wait_in_thread(self._look, key, until)) is _AGAIN:
                 await asyncio.sleep(_next(pause, until))
                 pause *= 2
             if isinstance(found, _Made):
-                how = ()
+                claim = _NO_CLAIM
                 return found.for_caller(keeping)
-            how = found
+            claim = found
             value = await awaitable(factory)
-            made, how = await self._link.wait_in_thread(self._keep, key, factory, value, keeping, how), ()
+            made, claim = await self._link.wait_in_thread(self._keep, key, factory, value, keeping, claim), _NO_CLAIM
             return cast("_Made", made)
         finally:
-            try:
-                if how == _CLAIMED:  # behind what may be under way
-                    self._link.in_thread(self._end, key, mark, how)
-            except (ClosedError, RuntimeError):
-                how = ()  # by another thread; the interpreter ends. The server gives up what the connection had
-            if how != _CLAIMED:
-                self._end(key, mark, ())
+            if claim >= 0:
+                with suppress(ClosedError, RuntimeError):  # by another thread; the interpreter ends
+                    self._link.in_thread(self._release, key, claim)  # behind what may be under way
 
-    def _look(self, key: EncodedKey, mark: object, until: float) -> How | _Made | None:
-        """How the value is to be stored; the value that another process has computed; or _AGAIN."""
-        if self._link.claims.setdefault(key, mark) is not mark:
-            return _IF_NEW  # the claim is another computation's, which nobody could wait for any longer
-        reply = self._link.ask(b"DROPPABLE.CLAIM", key)
-        if isinstance(reply, list):
-            value = self._cache._value_of(key, reply, MISSING)
-            return () if value is MISSING else _Made(value, None)
-        if reply == 0:
-            return _AGAIN if time.monotonic() < until else _IF_NEW
-        self._link.count("misses")
-        return _CLAIMED if reply == 1 else _IF_NEW  # 2: no room for a claim; None: no server
+    def _look(self, key: EncodedKey, until: float) -> int | _Made | None:
+        """The number of a claim, the value that another process has computed, or _AGAIN.
 
-    def _keep(self, key: EncodedKey, factory: Callable[..., Any], value: Any, keeping: Keeping, how: How) -> _Made:
+        _NO_CLAIM: there is no room for one. _NO_SERVER. What is computed then is not stored: nobody could tell whether
+        the key was set or deleted meanwhile.
+        """
+        how: tuple[bytes, ...] = ()
+        while True:
+            reply = self._link.ask(b"DROPPABLE.CLAIM", key, *how)
+            if isinstance(reply, list):
+                value = self._cache._value_of(key, reply, MISSING)
+                if value is not MISSING:
+                    return _Made(value, None)
+            elif reply != 0:
+                self._link.count("misses")
+                return _NO_SERVER if reply is None else int(reply)
+            elif time.monotonic() < until:
+                return _AGAIN
+            how = (b"ANYWAY",)  # what is there cannot be read; or the other one takes too long
+
+    def _keep(self, key: EncodedKey, factory: Callable[..., Any], value: Any, keeping: Keeping, claim: int) -> _Made:
         """Stores the value, if it is to be kept."""
         if type(value) is CoroutineType:
             value.close()
@@ -212,7 +216,7 @@ class Computing:
                 "decorate a function made by `async def`"
             )
         if not keeping.keeps(value):
-            self._release(key, how)
+            self._release(key, claim)
             return _Made(value, _Copy(lambda: value))
         cache = self._cache
         try:
@@ -221,11 +225,14 @@ class Computing:
             if keeping.name:
                 error.add_note(f"It is what {keeping.name} has returned")
             raise
-        stored = Stored.REFUSED
+        stored = Stored.LOST if claim == _NO_SERVER else Stored.NOT_NEW
         try:
-            stored = self._link.store(*cache._words(key, encoded, keeping.ttl_of(value), how))
+            if claim >= 0:
+                how = (b"CLAIMED", b"%d" % claim)
+                stored = self._link.store(*cache._words(key, encoded, keeping.ttl_of(value), how))
         except ValueTooLargeError as error:
-            self._release(key, how)
+            stored = Stored.REFUSED
+            self._release(key, claim)
             name = _name(factory, keeping)
             tell_once(f"shared:{name}", "a result of %s is returned and not shared: %s", name, error)
         kind, meta, data = encoded
@@ -234,19 +241,11 @@ class Computing:
         # What was stored or revoked is looked for: it may have changed since. What cannot be stored is handed over.
         return _Made(own, _Copy(load) if stored in (Stored.REFUSED, Stored.LOST) else None)
 
-    def _release(self, key: EncodedKey, how: How) -> None:
-        if how == _CLAIMED:
-            self._link.ask(b"DROPPABLE.RELEASE", key)
-
-    def _end(self, key: EncodedKey, mark: object, how: How) -> None:
-        """Another computation may have the claim. how: what is still to be given up."""
-        is_mine = self._link.claims.get(key) is mark
-        try:
-            if is_mine and not self._link.is_closed:
-                self._release(key, how)
-        finally:
-            if is_mine:
-                self._link.claims.pop(key, None)
+    def _release(self, key: EncodedKey, claim: int) -> None:
+        """After a computation that failed, whose exception is the one to be raised. A claim ends with its client."""
+        if claim >= 0:
+            with suppress(OSError, ValueError, MemoryError, ClosedError):
+                self._link.ask(b"DROPPABLE.RELEASE", key, b"%d" % claim)
 
 
 def _next(pause: float, until: float) -> float:

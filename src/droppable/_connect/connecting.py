@@ -43,7 +43,8 @@ def connect(
             A `Cache`: in that one, `droppable.Cache(max_bytes="256M")` say.
 
     Raises:
-        PermissionError: the server is there, and refuses the password or asks for one. TypeError, ValueError: an
+        PermissionError: the server is there, and refuses the password or asks for one; or its socket is closed to this
+            user, as it is to all but the server's own unless `--mode` says otherwise. TypeError, ValueError: an
             argument is wrong. OSError: strict, and the server cannot be reached.
     """
     return SharedCache(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
-from droppable._connect.wire import Refused, Wire, Word, attach
+from droppable._connect.wire import NoDescriptors, Refused, Wire, Word, attach
 from droppable._log import tell_once
 from droppable.lowlevel import ClosedError, Reader, RefusedError, UnsupportedError, ValueTooLargeError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from droppable._cache import Cache
 
 COUNTS: Final = ("hits_read", "hits_near", "hits_asked", "misses", "sets", "refused", "failures")
+_OTHER_SERVERS: Final = ("ERR unknown", "ERR wrong number", "ERR syntax", "ERR Protocol")
+"""So begin the errors of one that has not the commands of this version: Redis, or another version of droppable."""
 _CLOSED: Final = "this SharedCache is closed: your code called close() before; connect again"
 
 
@@ -76,14 +78,12 @@ class Link:
         self._wants_memory = wants_memory
         self._decode = decode
         self._near = near
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may count, too
         self._counts = dict.fromkeys(COUNTS, 0)
-        self.claims: dict[bytes, object] = {}
-        """Keys that this process computes under a claim of the server, each with a mark of who does."""
         self._thread: ThreadPoolExecutor | None = None
         ours = weakref.ref(self)
         self.wire = wire = Wire(path, login, timeout_seconds, retry_seconds, lambda new: _greet(ours(), new))
-        self._finalizer = weakref.finalize(self, wire.close)
+        self._finalizer = weakref.finalize(self, wire.end)
         _links.add(self)
 
     def begin(self) -> None:
@@ -93,7 +93,7 @@ class Link:
         except PermissionError:
             raise
         except Refused as error:
-            self._checked(error)
+            self._checked(error, raises=True)
         except OSError as error:
             self._lost(error)
 
@@ -101,8 +101,7 @@ class Link:
         """The reply; None where there is no server, or no memory there.
 
         Raises:
-            ClosedError; ValueTooLargeError, UnsupportedError, PermissionError: the server says so. Where strict:
-            OSError, RefusedError.
+            ClosedError; ValueTooLargeError, UnsupportedError: the server says so. Where strict: OSError, RefusedError.
         """
         replies = self.ask_many([words])
         return None if replies is None else replies[0]
@@ -118,7 +117,7 @@ class Link:
         if replies is None:
             return Stored.LOST
         if isinstance(replies[0], Refused):
-            self._checked(replies[0])  # which raises, but for one
+            self._checked(replies[0])  # which raises, but where there is no memory, or no server of this version
             return Stored.REFUSED
         if replies[0] is None:
             return Stored.NOT_NEW
@@ -181,36 +180,38 @@ class Link:
             thread, self._thread = self._thread, None
         self._detach()
         self.read = _read_closed
-        self.wire.close()
+        self.wire.end()
         if thread is not None:
             thread.shutdown(wait=False)
 
     def forget_threads(self) -> None:
         """In a forked child: other threads of the parent may have held what is held here."""
-        self._lock = threading.Lock()
-        self.claims = {}
+        self._lock = threading.RLock()
         self._thread = None
 
-    def take(self, connection: Any) -> None:
-        """A new connection: its server's memory takes the place of that of the one before."""
+    def take(self, connection: Any) -> bool:
+        """A new connection: its server's memory takes the place of that of the one before.
+
+        Returns:
+            False: it cannot be had now, and may be later.
+        """
         self._detach()
         if not self._wants_memory or self.is_closed:
-            return
+            return True
         try:
             _, board_bytes, memory, board = attach(connection)
         except Refused as error:
             self.why_not_attached = str(error)
-            return
+            return not isinstance(error, NoDescriptors)
         try:
             reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire), self._near)
         except (ValueError, OSError, MemoryError) as error:
-            os.close(memory)
-            os.close(board)
             self.why_not_attached = f"the server's memory cannot be read by this version: {error}"
-            return
+            return not isinstance(error, MemoryError)
         self.why_not_attached = ""
         self.reader = reader
         self.read = reader.get
+        return True
 
     def _detach(self) -> None:
         reader, self.reader, self.read = self.reader, None, _read_nothing
@@ -218,13 +219,14 @@ class Link:
             self.count("hits_read", reader.hits)
             self.count("hits_near", reader.near_hits)
 
-    def _lost(self, error: OSError) -> None:
+    def _lost(self, error: Exception, raises: bool = False) -> None:
         self.count("failures")
-        if self._strict:
+        if self._strict or raises:
             raise error
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
-    def _checked(self, reply: Any) -> Any:
+    def _checked(self, reply: Any, raises: bool = False) -> Any:
+        """The reply, or what an error of the server means. raises: also where it is no server for us, or not now."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)
@@ -236,8 +238,15 @@ class Link:
         if "larger than" in text:
             raise ValueTooLargeError(f"the server: {text}")
         if text.startswith("NOAUTH"):
-            raise PermissionError(f"the server at {self.wire.path} asks for a password: give connect(password=...)")
-        raise UnsupportedError(f"the server at {self.wire.path}: {text}")
+            needs = "asks for a password: give connect(password=...)"
+            self._lost(PermissionError(f"the server at {self.wire.path} {needs}"), raises)
+        elif text.startswith(_OTHER_SERVERS):
+            self._lost(
+                UnsupportedError(f"at {self.wire.path} is no server of droppable of this version: {text}"), raises
+            )
+        else:
+            raise UnsupportedError(f"the server at {self.wire.path}: {text}")
+        return None
 
 
 def _reporter(wire: Wire) -> Callable[[int, list[bytes]], None]:
@@ -247,9 +256,8 @@ def _reporter(wire: Wire) -> Callable[[int, list[bytes]], None]:
     return report
 
 
-def _greet(link: Link | None, connection: Any) -> None:
-    if link is not None:
-        link.take(connection)
+def _greet(link: Link | None, connection: Any) -> bool:
+    return link is None or link.take(connection)
 
 
 def _read_nothing(key: Any, default: Any) -> Any:

@@ -246,17 +246,20 @@ class SharedCache(Calls):
             factory: computes the value. What it raises reaches all who wait in this process.
             ttl: how long it lives; None: until it is deleted, or memory is short.
             copy: whether an array can be written to.
-            wait_seconds: after so long a caller computes the value itself, whatever others do.
+            wait_seconds: after so long a caller computes the value itself, whatever others do. What the other one
+                computes is not stored then.
 
         Raises:
             As `get` and `set`, but for a value that is too large: it is returned and not stored. What factory raises.
         """
+        read_factory(factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         patience = self._read_patience(wait_seconds)
         encoded = EncodedKey(key)  # once: the factory may change what the key is made of
         found: Any = self._look(encoded, copy)
         if found is not MISSING:
             return cast("T", found)
-        read_factory(factory)
         return self._computing.do(encoded, factory, keeping_for(ttl, copy), patience)
 
     async def aget_or_create(
@@ -273,12 +276,14 @@ class SharedCache(Calls):
         The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
         waits for it, whoever of them is cancelled, and for a second after the last one left.
         """
+        read_function("factory", factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         patience = self._read_patience(wait_seconds)
         encoded = EncodedKey(key)
         found: Any = self._look(encoded, copy)
         if found is not MISSING:
             return cast("T", found)
-        read_function("factory", factory)
         return await self._computing.ado(encoded, factory, keeping_for(ttl, copy), patience)
 
     def namespace(self, name: Hashable) -> SharedNamespace:

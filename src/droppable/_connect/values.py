@@ -26,6 +26,9 @@ _FIRST_CODED: Final = 4  # binding/value.h: the binding asks decode() for those 
 ARRAY: Final = _FIRST_CODED + 4  # kinds that a cache in a process has begin at 4: these are none of them
 SERIALIZED: Final = _FIRST_CODED + 5
 
+_FORM_MOST_BYTES: Final = 2048
+"""Of a dtype that is written down. With the shape, of 64 numbers at most, it fits into the server's 4,096 bytes."""
+
 Encoded = tuple[int, bytes, Any]
 """kind, meta, and the value: bytes, or a buffer of single bytes."""
 
@@ -41,7 +44,7 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
         TypeError: it is neither bytes, text nor an array, and there is no serializer. Whatever the serializer raises.
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return BYTES, b"", value if isinstance(value, bytes) else bytes(value)
+        return BYTES, b"", value if type(value) is bytes else bytes(memoryview(value))
     if type(value) is str:
         return (ASCII if value.isascii() else TEXT), b"", value.encode("utf-8", "surrogatepass")
     if is_array(value) and not value.dtype.hasobject:
@@ -50,11 +53,27 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
             return _encode_array(value, form)
     if serializer is None:
         kind = type(value).__qualname__
+        if is_array(value):
+            kind += f" and dtype {value.dtype!s:.200}"
         raise TypeError(
             f"value must be bytes, str or a NumPy array without objects; you gave one of type {kind}. For other "
             "objects give connect(serializer=...) one with dumps() and loads() that is safe with what others may write"
         )
-    return SERIALIZED, b"", serializer.dumps(value)
+    return SERIALIZED, b"", _as_bytes(serializer.dumps(value))
+
+
+def _as_bytes(data: Any) -> bytes | memoryview:
+    """What a serializer has made, so that its length is its length in bytes. Text is taken too: json makes it."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogatepass")
+    try:
+        view = memoryview(data)
+    except TypeError:
+        kind = type(data).__qualname__
+        raise TypeError(f"serializer.dumps() must return bytes or str; yours has returned one of type {kind}") from None
+    return view.cast("B") if view.c_contiguous and view.nbytes else bytes(view)
 
 
 def is_array(value: Any) -> bool:
@@ -74,9 +93,11 @@ def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
     def decode(kind: int, meta: bytes, memory: Any) -> Any:
         if kind == ARRAY - _FIRST_CODED:
             return _decode_array(meta, memory)
-        if kind == SERIALIZED - _FIRST_CODED and serializer is not None:
-            return serializer.loads(bytes(memory))
-        raise CannotRead(f"kind {kind}")
+        if kind != SERIALIZED - _FIRST_CODED:
+            raise CannotRead(f"no client of this version stores a value of kind {kind}")
+        if serializer is None:
+            raise CannotRead("it was stored with a serializer, so give connect() the same serializer=")
+        return serializer.loads(bytes(memory))
 
     return decode
 
@@ -99,7 +120,9 @@ def _form_of(dtype: Any) -> str | None:
 
     try:
         form = repr(npy.dtype_to_descr(dtype))
-        return form if npy.descr_to_dtype(literal_eval(form)) == dtype else None
+        return (
+            form if len(form.encode()) <= _FORM_MOST_BYTES and npy.descr_to_dtype(literal_eval(form)) == dtype else None
+        )
     except (TypeError, ValueError, SyntaxError):
         return None
 

@@ -4,11 +4,13 @@
     notify()   a command that has no reply         left out where it would have to wait
 
 After any error in the middle of a reply nobody can tell where the next one begins: the connection is given up, and the
-next call makes another one. A forked child does the same: a connection is not shared.
+next call makes another one. An exception of a signal handler, such as KeyboardInterrupt, is such an error. A forked
+child does the same: a connection is not shared.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -18,6 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 _MOST_REPLY_BYTES: Final = 1 << 31
+_MOST_REPLY_DEPTH: Final = 2
+"""Of arrays in arrays."""
+_MOST_LINE_BYTES: Final = 1 << 16
 _JOIN_BYTES: Final = 32 * 1024
 """Longer values are sent from where they lie."""
 
@@ -26,6 +31,10 @@ Word = bytes | memoryview
 
 class Refused(Exception):
     """The server's answer is an error: its text."""
+
+
+class NoDescriptors(Refused):
+    """The server has passed its memory, and the descriptors could not be taken. Later it may be otherwise."""
 
 
 class Unreachable(OSError):
@@ -56,7 +65,8 @@ class Wire:
         login: the words after AUTH, or nothing.
         timeout_seconds: for connecting, and for each reply.
         retry_seconds: after a failure the server is left alone for so long.
-        greet: is called with each new connection, before its first command: see `attach`.
+        greet: is called with each new connection, before its first command: see `attach`. False: it is to be called
+            again after retry_seconds, between two commands.
     """
 
     def __init__(
@@ -65,7 +75,7 @@ class Wire:
         login: tuple[str, ...],
         timeout_seconds: float,
         retry_seconds: float,
-        greet: Callable[[Any], None],
+        greet: Callable[[Any], bool],
     ) -> None:
         self.path = path
         """Of the unix socket."""
@@ -74,11 +84,19 @@ class Wire:
         self._retry_seconds = retry_seconds
         self._greet = greet
         self._lock = threading.Lock()
+        self._speaker = 0
+        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a signal
+        handler, which runs between two calls, never finds the lock held by its own thread and another number here."""
         self._socket: socket.socket | None = None
+        self._is_amid = False
+        """A command was sent, and not all of its replies were read."""
         self._rest = (
             bytearray()
         )  # that has come, and is not read yet; a file object has a lock that a fork would leave locked
+        self._is_ended = False
         self._down_until = 0.0
+        self._greet_at = math.inf
+        """When the connection is to be greeted once more."""
         self.connections = 0
         """That were made since the start."""
         _wires.add(self)
@@ -106,110 +124,164 @@ class Wire:
             Unreachable
         """
         pieces = [write(words) for words in commands]
+        me = threading.get_ident()
+        if self._speaker == me:
+            raise Unreachable(
+                f"this thread is amid another call to the server at {self.path}: a signal handler or a destructor has "
+                "begun this one"
+            )
         with self._lock:
-            was_new = self._socket is None
+            self._speaker = me
             try:
-                return self._converse(pieces)
+                return self._converse_again(pieces)
             except OSError as error:
-                self._drop()
-                if was_new or isinstance(error, TimeoutError):
-                    raise self._fail(error) from error
-            try:  # the server may have been started anew since the last command
-                return self._converse(pieces)
-            except OSError as error:
-                self._drop()
                 raise self._fail(error) from error
+            finally:
+                self._speaker = 0
 
     def notify(self, *words: Word) -> None:
         """Sends a command that the server answers nothing to, if that can be done at once; else it is left out."""
-        if not self._lock.acquire(blocking=False):
+        me = threading.get_ident()
+        if self._lock.locked():
             return
-        try:
-            if self._socket is None:
-                return
-            data = b"".join(write(words))
+        # Not acquire(): an exception of a signal handler right behind it would leave the lock locked for good.
+        with self._lock:
+            self._speaker = me
             try:
-                if self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) < len(data):
-                    self._drop()  # half a command is with the server
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._drop()
-        finally:
-            self._lock.release()
+                self._notify(write(words))
+            finally:
+                self._speaker = 0
 
     def close(self) -> None:
         """Hangs up. The next call connects again."""
-        with self._lock:
+        me = threading.get_ident()
+        if self._speaker == me:  # amid another call, which finds out
             self._drop()
+            return
+        with self._lock:
+            self._speaker = me
+            try:
+                self._drop()
+            finally:
+                self._speaker = 0
+
+    def end(self) -> None:
+        """Hangs up, and connects no more."""
+        self._is_ended = True
+        self.close()
 
     def forget(self) -> None:
         """In a forked child: the connection is the parent's, and so may be whoever held the lock."""
         self._lock = threading.Lock()
+        self._speaker = 0
         self._drop()
 
-    def _converse(self, pieces: list[list[Word]]) -> list[Any]:
-        if self._socket is None:
-            self._connect()
-        assert self._socket is not None
-        _send(self._socket, pieces)
-        return [self._read() for _ in pieces]
+    def _notify(self, pieces: list[Word]) -> None:
+        connection = self._socket
+        if connection is None or self._is_amid:
+            return
+        data = b"".join(pieces)
+        try:
+            connection.settimeout(0)  # with a time to wait, send() waits first, whatever its flags say
+            if connection.send(data, socket.MSG_NOSIGNAL) < len(data):
+                self._drop()  # half a command is with the server
+            else:
+                connection.settimeout(self._timeout_seconds)
+        except BlockingIOError:
+            connection.settimeout(self._timeout_seconds)
+        except OSError:
+            self._drop()
 
-    def _connect(self) -> None:
+    def _converse_again(self, pieces: list[list[Word]]) -> list[Any]:
+        was_new = self._socket is None
+        try:
+            return self._converse(pieces)
+        except TimeoutError:
+            raise
+        except OSError:
+            if was_new:
+                raise
+        return self._converse(pieces)  # the server may have been started anew since the last command
+
+    def _converse(self, pieces: list[list[Word]]) -> list[Any]:
+        if self._is_amid:
+            self._drop()
+        try:
+            connection = self._socket or self._connect()
+            if time.monotonic() >= self._greet_at:
+                self._meet(connection)
+            self._is_amid = True
+            _send(connection, pieces)
+            replies = [self._read() for _ in pieces]
+        except BaseException:
+            self._drop()
+            raise
+        self._is_amid = False
+        return replies
+
+    def _connect(self) -> socket.socket:
+        if self._is_ended:
+            raise Unreachable("this SharedCache was closed during the call")
         if time.monotonic() < self._down_until:
             raise Unreachable(f"the server at {self.path} did not answer a moment ago")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # closed on exec, as all sockets of Python are
-        try:
-            connection.settimeout(self._timeout_seconds)
-            connection.connect(self.path)
-            if self._login:
-                _send(connection, [write((b"AUTH", *self._login))])
-                answer = connection.recv(4096)
-                if not answer.startswith(b"+OK"):
-                    raise PermissionError(
-                        f"the server at {self.path} refuses this password: {answer.decode(errors='replace')}"
-                    )
-            self._greet(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._socket = connection
+        # Closed on exec, as all sockets of Python are; and ours from the start, so that a child forked now closes its own.
+        connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(self._timeout_seconds)
+        connection.connect(self.path)
+        if self._login:
+            _send(connection, [write((b"AUTH", *self._login))])
+            answer = self._read()
+            if isinstance(answer, Refused) and not str(answer).startswith("OOM"):
+                raise PermissionError(f"the server at {self.path} refuses this password: {answer}")
+            if answer != b"OK":
+                raise ConnectionResetError(f"the server answers {answer!r} to a password")
+        self._meet(connection)
         self.connections += 1
+        return connection
+
+    def _meet(self, connection: socket.socket) -> None:
+        self._greet_at = math.inf if self._greet(connection) else time.monotonic() + self._retry_seconds
 
     def _fail(self, error: OSError) -> OSError:
         self._down_until = time.monotonic() + self._retry_seconds
+        if isinstance(error, PermissionError) and error.errno is not None:  # the kernel's: ours have a text alone
+            advice = "start the server as this user, or with --mode and a group"
+            return PermissionError(error.errno, f"the server's socket is closed to this user: {advice}", self.path)
         if isinstance(error, (Unreachable, PermissionError)):
             return error
         return Unreachable(f"the server at {self.path} cannot be reached: {error}")
 
     def _drop(self) -> None:
         opened, self._socket = self._socket, None
+        self._is_amid = False
         self._rest = bytearray()
         if opened is not None:
             opened.close()
 
-    def _read(self) -> Any:
+    def _read(self, depth: int = 0) -> Any:
         line = self._read_line()
         kind, rest = line[:1], line[1:]
         if kind == b"+":
             return rest
-        if kind == b":":
-            return int(rest)
         if kind == b"-":
             return Refused(rest.decode(errors="replace"))
-        count = int(rest) if kind in (b"$", b"*") else -2
-        if count == -1:
+        number = _number(rest) if kind in (b":", b"$", b"*") else None
+        if kind == b":" and number is not None:
+            return number
+        if number == -1:
             return None
-        if kind == b"*" and count >= 0:
-            return [self._read() for _ in range(count)]
-        if count < 0 or count > _MOST_REPLY_BYTES:
+        if number is None or number < 0 or number > _MOST_REPLY_BYTES or depth > _MOST_REPLY_DEPTH:
             raise ConnectionResetError(f"the server answers what this client does not understand: {line[:40]!r}")
-        data = self._read_bytes(count)
+        if kind == b"*":
+            return [self._read(depth + 1) for _ in range(number)]
+        data = self._read_bytes(number)
         self._read_bytes(2)
         return data
 
     def _read_line(self) -> bytes:
         while (end := self._rest.find(b"\r\n")) < 0:
+            if len(self._rest) > _MOST_LINE_BYTES:
+                raise ConnectionResetError("the server answers a line without an end")
             self._rest += self._receive()
         line = bytes(self._rest[:end])
         del self._rest[: end + 2]
@@ -233,13 +305,20 @@ class Wire:
         return data
 
 
+def _number(digits: bytes) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:
+        return None
+
+
 def attach(connection: socket.socket) -> tuple[int, int, int, int]:
     """The layout, how long the board is, and the descriptors of the memory and of the board.
 
     The descriptors are closed on exec. Nothing else may be under way on the connection.
 
     Raises:
-        Refused: the server says why there are none. OSError
+        Refused: the server says why there are none. NoDescriptors. OSError
     """
     _send(connection, [write((b"DROPPABLE.ATTACH",))])
     answer, came = b"", []
@@ -253,11 +332,15 @@ def attach(connection: socket.socket) -> tuple[int, int, int, int]:
         lines = answer.split(b"\r\n")
         if answer.startswith(b"-"):
             raise Refused(lines[0][1:].decode(errors="replace"))
-        if lines[0] == b"*2" and len(came) != 2:
-            raise Refused("this process has no descriptors left for the server's memory: raise its limit of open files")
-        if lines[0] != b"*2":
+        numbers = _number(lines[1][1:]), _number(lines[2][1:])
+        if lines[0] != b"*2" or numbers[0] is None or numbers[1] is None:
             raise Refused(f"the server answers what this client does not understand: {answer[:80]!r}")
-        return int(lines[1][1:]), int(lines[2][1:]), came.pop(0), came.pop(0)
+        if len(came) != 2:
+            raise NoDescriptors(
+                "this process has no descriptors left for the server's memory, or the server may pass no more of them: "
+                "it is tried again"
+            )
+        return numbers[0], numbers[1], came.pop(0), came.pop(0)
     finally:
         for descriptor in came:
             os.close(descriptor)

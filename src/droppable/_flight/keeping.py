@@ -45,7 +45,7 @@ class Keeping:
 
     def ttl_of(self, value: Any) -> Seconds | None:
         """The time to live of a value that was just computed."""
-        ttl = self.ttl(value) if callable(self.ttl) else self.ttl
+        ttl = self._asked("ttl", self.ttl, value) if callable(self.ttl) else self.ttl
         if ttl is None or not self.jitter:
             return ttl
         whole = ttl if isinstance(ttl, timedelta) else read_seconds("ttl", ttl)
@@ -53,7 +53,16 @@ class Keeping:
 
     def keeps(self, value: Any) -> bool:
         """Whether a value that was just computed is to be stored."""
-        return self.keep is None or bool(self.keep(value))
+        return self.keep is None or bool(self._asked("keep", self.keep, value))
+
+    def _asked(self, parameter: str, function: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return function(value)
+        except TypeError as error:
+            trace = error.__traceback__
+            if trace is not None and trace.tb_next is None:  # it could not be called so
+                error.add_note(f"{parameter}= of {self.name} is called with the result, and with nothing else")
+            raise
 
     def flags_for(self, value: Any, is_awaited: bool) -> int:
         """What `_keep()` is told of a value that was just computed."""
