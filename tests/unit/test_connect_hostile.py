@@ -540,7 +540,7 @@ class TestProcesses:
         """Nothing is loaded then that the log would need."""
         code = """
             import os, resource, sys, droppable
-            from droppable._connect import computing, link
+            from droppable._connect import computing
             taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             cache = droppable.connect(sys.argv[1])
