@@ -137,8 +137,12 @@ class Wire:
             self._speaker = me
             try:
                 return self._converse_again(pieces)
+            except (Unreachable, PermissionError):  # raised from itself it would keep itself alive, and its frames
+                self._pause()
+                raise
             except OSError as error:
-                raise self._fail(error) from error
+                self._pause()
+                raise Unreachable(f"the server at {self.path} cannot be reached: {error}") from error
             finally:
                 self._speaker = 0
 
@@ -230,7 +234,10 @@ class Wire:
         # Closed on exec, as all sockets of Python are. Kept from the start, so that a child that is forked closes it.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_seconds)
-        connection.connect(self.path)
+        try:
+            connection.connect(self.path)
+        except PermissionError as error:
+            raise PermissionError(f"the socket {self.path} may not be opened by this user: {error}") from error
         if self._login:
             _send(connection, [write((b"AUTH", *self._login))])
             answer = self._read()
@@ -245,11 +252,8 @@ class Wire:
     def _meet(self, connection: socket.socket) -> None:
         self._greet_at = math.inf if self._greet(connection) else time.monotonic() + self._retry_seconds
 
-    def _fail(self, error: OSError) -> OSError:
+    def _pause(self) -> None:
         self._down_until = time.monotonic() + self._retry_seconds
-        if isinstance(error, (Unreachable, PermissionError)):
-            return error
-        return Unreachable(f"the server at {self.path} cannot be reached: {error}")
 
     def _drop(self) -> None:
         opened, self._socket = self._socket, None
