@@ -116,7 +116,8 @@ static int find(CacheObject *self, const struct key *key, enum find_mode mode, s
 			return cache_object_give_up(self, cache, key, about->place, &sink);
 		return *result ? 1 : -1;
 	}
-	value_sink_clear(&sink);
+	if (sink.object || sink.meta != sink.inline_meta) /* nearly always nothing was begun */
+		value_sink_clear(&sink);
 	if (status == DRP_MISS)
 		return 0;
 	if (!PyErr_Occurred())

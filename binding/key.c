@@ -115,6 +115,46 @@ __attribute__((always_inline)) static inline int append_leaf(struct key *key, Py
 	return 1;
 }
 
+static inline void append_scope(unsigned char *at, uint64_t scope)
+{
+	at[0] = '@';
+	memcpy(at + 1, &scope, sizeof(scope));
+}
+
+/* What key.h says of key_encode_short(). */
+__attribute__((always_inline)) static inline size_t encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room)
+{
+	const size_t start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
+	const void *data;
+	int64_t number;
+	size_t bytes;
+	char tag = 's';
+
+	if (PyUnicode_CheckExact(object) && PyUnicode_IS_COMPACT_ASCII(object)) {
+		data = PyUnicode_DATA(object);
+		bytes = (size_t)PyUnicode_GET_LENGTH(object);
+	} else if (PyLong_CheckExact(object)) {
+		int overflow = 0;
+		if (!is_one_digit(object, &number))
+			number = PyLong_AsLongLongAndOverflow(object, &overflow);
+		if (overflow)
+			return 0;
+		tag = 'i';
+		data = &number;
+		bytes = sizeof(number);
+	} else {
+		return 0;
+	}
+	if (bytes >= KEY_LONGEST_BYTES || start + 1 + bytes > room)
+		return 0;
+	if (scope != SCOPE_NONE)
+		append_scope(into, scope);
+	into[start] = (unsigned char)tag;
+	__asm__("" : "+r"(bytes)); /* the compiler forgets the bound: knowing it, it copies by rep movs, three times as long */
+	memcpy(into + start + 1, data, bytes);
+	return start + 1 + bytes;
+}
+
 /* 1: the element is of no native type, or so long that only its digest fits, or the key so long that parts may be shared. */
 static int append_element(struct key *key, PyObject *object, int depth)
 {
@@ -122,6 +162,14 @@ static int append_element(struct key *key, PyObject *object, int depth)
 	size_t at = key->bytes;
 	if (at > KEY_NATIVE_BYTES)
 		return 1;
+	if (key->size - at > sizeof(length)) { /* nearly all are short, and there is room: no call for them */
+		length = (uint32_t)encode_short(object, SCOPE_NONE, key->data + at + sizeof(length), key->size - at - sizeof(length));
+		if (length > 0) {
+			memcpy(key->data + at, &length, sizeof(length));
+			key->bytes = at + sizeof(length) + length;
+			return 0;
+		}
+	}
 	if (key_reserve(key, sizeof(length)) < 0)
 		return -1;
 	key->bytes += sizeof(length);
@@ -163,12 +211,6 @@ static int encode_native(struct key *key, PyObject *object, int depth)
 	return result;
 }
 
-static inline void append_scope(unsigned char *at, uint64_t scope)
-{
-	at[0] = '@';
-	memcpy(at + 1, &scope, sizeof(scope));
-}
-
 __attribute__((always_inline)) static inline void begin(struct core_state *core, struct key *key, uint64_t scope)
 {
 	key->core = core;
@@ -184,39 +226,6 @@ __attribute__((always_inline)) static inline void begin(struct core_state *core,
 __attribute__((always_inline)) static inline int finish(struct key *key, int result)
 {
 	return result == 0 && key->bytes - key->start > KEY_LONGEST_BYTES ? key_digest(key, key->start) : result;
-}
-
-__attribute__((always_inline)) static inline size_t encode_short(PyObject *object, uint64_t scope, unsigned char *into, size_t room)
-{
-	const size_t start = scope == SCOPE_NONE ? 0 : KEY_HEAD_BYTES;
-	const void *data;
-	int64_t number;
-	size_t bytes;
-	char tag = 's';
-
-	if (PyUnicode_CheckExact(object) && PyUnicode_IS_COMPACT_ASCII(object)) {
-		data = PyUnicode_DATA(object);
-		bytes = (size_t)PyUnicode_GET_LENGTH(object);
-	} else if (PyLong_CheckExact(object)) {
-		int overflow = 0;
-		if (!is_one_digit(object, &number))
-			number = PyLong_AsLongLongAndOverflow(object, &overflow);
-		if (overflow)
-			return 0;
-		tag = 'i';
-		data = &number;
-		bytes = sizeof(number);
-	} else {
-		return 0;
-	}
-	if (bytes >= KEY_LONGEST_BYTES || start + 1 + bytes > room)
-		return 0;
-	if (scope != SCOPE_NONE)
-		append_scope(into, scope);
-	into[start] = (unsigned char)tag;
-	__asm__("" : "+r"(bytes)); /* the compiler forgets the bound: knowing it, it copies by rep movs, three times as long */
-	memcpy(into + start + 1, data, bytes);
-	return start + 1 + bytes;
 }
 
 int key_encode(struct core_state *core, struct key *key, PyObject *object)

@@ -111,9 +111,14 @@ static void bound_dealloc(BoundObject *self)
 	Py_DECREF(type);
 }
 
-/* What the type has first, as for every object; then what the Memo has. */
+/*
+ * What the type has first, as for every object; then what the Memo has. The function's module is no attribute of the type:
+ * that would take the place of the type's own __module__, which pydoc sorts by.
+ */
 static PyObject *bound_getattro(PyObject *self, PyObject *name)
 {
+	if (PyUnicode_CompareWithASCIIString(name, "__module__") == 0)
+		return PyObject_GetAttr(((BoundObject *)self)->memo, name);
 	PyObject *found = PyObject_GenericGetAttr(self, name);
 	if (found || !PyErr_ExceptionMatches(PyExc_AttributeError))
 		return found;
@@ -201,7 +206,6 @@ static PyMemberDef bound_members[] = {
 
 static PyGetSetDef bound_attributes[] = {
 	{"__doc__", (getter)bound_of_memo, NULL, NULL, "__doc__"},
-	{"__module__", (getter)bound_of_memo, NULL, NULL, "__module__"},
 	{"__signature__", (getter)bound_signature, NULL, NULL, NULL},
 	{NULL, NULL, NULL, NULL, NULL},
 };

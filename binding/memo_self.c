@@ -13,6 +13,14 @@
  */
 #include "memo.h"
 
+/* PyObject_GetAttr(), whose questions are answered: the name is a str. A class that is ready has this function. */
+static inline PyObject *attribute(PyObject *instance, PyObject *name)
+{
+	const getattrofunc get = Py_TYPE(instance)->tp_getattro;
+
+	return get ? get(instance, name) : PyObject_GetAttr(instance, name);
+}
+
 /* What of `self` stands in the key: the number, and a new reference in *identity, or NULL. 0, or -1 with an exception. */
 static int identify(MemoObject *self, PyObject *instance, uint64_t *number, PyObject **identity)
 {
@@ -23,7 +31,7 @@ static int identify(MemoObject *self, PyObject *instance, uint64_t *number, PyOb
 	PyObject *class = (PyObject *)Py_TYPE(instance);
 	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, number) < 0)
 		return -1;
-	*identity = self->self_is == SELF_ATTRIBUTE ? PyObject_GetAttr(instance, self->identity)
+	*identity = self->self_is == SELF_ATTRIBUTE ? attribute(instance, self->identity)
 						    : PyObject_CallOneArg(self->identity, instance);
 	return *identity ? 0 : -1;
 }
@@ -122,7 +130,7 @@ static int encode_by_attribute(MemoObject *self, struct key *key, PyObject *cons
 	PyObject *class = (PyObject *)Py_TYPE(arguments[0]);
 	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, &number) < 0)
 		return -1;
-	PyObject *identity = PyObject_GetAttr(arguments[0], self->identity);
+	PyObject *identity = attribute(arguments[0], self->identity);
 	if (!identity)
 		return -1;
 	int result = key_encode_call(self->core, key, arguments, count, keywords, self->by_name, scope, number, identity);

@@ -68,22 +68,25 @@ static int tell(ReaderObject *self)
 	return done ? 0 : -1;
 }
 
-/* A key was found. 0, or -1 with an exception of report(). */
-static int note(ReaderObject *self, const unsigned char *key, size_t bytes)
+/* These keys were found. 0, or -1 with an exception of report(). */
+static int note(ReaderObject *self, const struct reader_wanted *found, size_t count)
 {
-	const uint64_t now_ns = prim_now_coarse_ns();
-	/* Any spread will do. */
-	uint64_t first = 0, last = 0;
-
-	atomic_fetch_add_explicit(&self->hits, 1, memory_order_relaxed);
-	memcpy(&first, key, bytes < sizeof(first) ? bytes : sizeof(first));
-	memcpy(&last, key + bytes - (bytes < sizeof(last) ? bytes : sizeof(last)), bytes < sizeof(last) ? bytes : sizeof(last));
-	const uint32_t mark = (uint32_t)(((first ^ (last << 1) ^ bytes) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) | 1;
-	if (bytes > NOTED_KEY_BYTES || pthread_mutex_trylock(&self->lock) != 0)
+	atomic_fetch_add_explicit(&self->hits, count, memory_order_relaxed);
+	if (pthread_mutex_trylock(&self->lock) != 0)
 		return 0;
+	const uint64_t now_ns = prim_now_coarse_ns();
 	const bool is_due = now_ns - self->told_ns >= NOTED_NS;
-	uint32_t *recent = &self->recent[(mark >> 1) % RECENT];
-	if (*recent != mark && self->noted_count < NOTED_MOST) {
+	for (size_t i = 0; i < count && self->noted_count < NOTED_MOST; i++) {
+		const unsigned char *key = found[i].key;
+		const size_t bytes = found[i].key_bytes;
+		/* Any spread will do. */
+		uint64_t first = 0, last = 0;
+		memcpy(&first, key, bytes < sizeof(first) ? bytes : sizeof(first));
+		memcpy(&last, key + bytes - (bytes < sizeof(last) ? bytes : sizeof(last)), bytes < sizeof(last) ? bytes : sizeof(last));
+		const uint32_t mark = (uint32_t)(((first ^ (last << 1) ^ bytes) * UINT64_C(0x9e3779b97f4a7c15)) >> 32) | 1;
+		uint32_t *recent = &self->recent[(mark >> 1) % RECENT];
+		if (*recent == mark || bytes > NOTED_KEY_BYTES)
+			continue;
 		*recent = mark;
 		self->noted[self->noted_count].bytes = (uint16_t)bytes;
 		memcpy(self->noted[self->noted_count++].key, key, bytes);
@@ -111,40 +114,60 @@ static bool is_ascii(const unsigned char *at, size_t bytes)
 	return (all & UINT64_C(0x8080808080808080)) == 0;
 }
 
+/* What a look-up gave, as an object: 1 and *value; 0: not found; -1 with an exception. Clears the sink. */
+static int finish(ReaderObject *self, int status, struct value_sink *sink, PyObject **value)
+{
+	struct cache_pin none = {0};
+	bool failed_twice;
+
+	if (status != DRP_OK) {
+		value_sink_clear(sink);
+		if (status == DRP_CLOSED)
+			atomic_store_explicit(&self->is_dead, true, memory_order_relaxed);
+		return status == DRP_REFUSED ? -1 : 0;
+	}
+	/* Whoever can connect may have stored it. Pickles, and arrays with one in their meta, are a cache's in a process alone. */
+	if (sink->kind == VALUE_PICKLE || sink->kind == VALUE_ARRAY ||
+	    (sink->kind == VALUE_ASCII &&
+	     !is_ascii(PyUnicode_DATA(sink->object), (size_t)PyUnicode_GET_LENGTH(sink->object)))) {
+		value_sink_clear(sink);
+		return 0;
+	}
+	*value = value_finish(self->core, sink, &none, self->decode, &failed_twice);
+	if (*value)
+		return 1;
+	if (!failed_twice) /* what has nothing to do with the value */
+		return -1;
+	value_sink_clear(sink); /* it would not load: the caller hears of it from the server's copy, or has it computed anew */
+	PyErr_Clear();
+	return 0;
+}
+
 /* 1 and *value; 0: not found; -1 with an exception. */
 static int look_up(ReaderObject *self, const unsigned char *key, size_t bytes, PyObject **value)
 {
-	struct cache_pin none = {0};
+	const struct reader_wanted wanted = {.key = key, .key_bytes = bytes};
 	struct value_sink sink;
-	bool failed_twice;
 
 	value_sink_init(&sink);
-	const int status = reader_get(&self->reader, key, bytes, &sink.base);
-	if (status != DRP_OK) {
-		value_sink_clear(&sink);
-		if (status == DRP_REFUSED)
-			return -1;
-		if (status == DRP_CLOSED)
-			atomic_store_explicit(&self->is_dead, true, memory_order_relaxed);
-		goto miss;
-	}
-	/* Whoever can connect may have stored it. Pickles, and arrays with one in their meta, are a cache's in a process alone. */
-	if (sink.kind == VALUE_PICKLE || sink.kind == VALUE_ARRAY || (sink.kind == VALUE_ASCII && !is_ascii(PyUnicode_DATA(sink.object),
-									       (size_t)PyUnicode_GET_LENGTH(sink.object)))) {
-		value_sink_clear(&sink);
-		goto miss;
-	}
-	*value = value_finish(self->core, &sink, &none, self->decode, &failed_twice);
-	if (*value && note(self, key, bytes) == 0)
-		return 1;
-	Py_CLEAR(*value);
-	if (!failed_twice) /* report() raised, or what has nothing to do with the value */
+	const int found = finish(self, reader_get(&self->reader, key, bytes, &sink.base), &sink, value);
+	if (found == 0)
+		atomic_fetch_add_explicit(&self->misses, 1, memory_order_relaxed);
+	if (found > 0 && note(self, &wanted, 1) < 0) {
+		Py_CLEAR(*value);
 		return -1;
-	value_sink_clear(&sink); /* it would not load: the caller hears of it from the server's copy, or has it computed anew */
-	PyErr_Clear();
-miss:
-	atomic_fetch_add_explicit(&self->misses, 1, memory_order_relaxed);
-	return 0;
+	}
+	return found;
+}
+
+/* Whether the key, behind its scopes, is a digest, whose secret no other process has: an EncodedKey may hold one. */
+static bool is_digest(const struct key *key)
+{
+	size_t at = 0;
+
+	while (key->data[at] == '@')
+		at += KEY_HEAD_BYTES;
+	return key_is_digest(key->data + at);
 }
 
 /* A key as bytes that are the same in every process. 0, or -1 with an exception; key_free() either way. */
@@ -152,7 +175,7 @@ static int encode(struct core_state *core, struct key *key, PyObject *object)
 {
 	if (key_encode(core, key, object) < 0)
 		return -1;
-	if (key->hashed_bytes == 0)
+	if (key->hashed_bytes == 0 && !is_digest(key))
 		return 0;
 	PyErr_Format(PyExc_ValueError,
 		     "a key that processes share has at most %d bytes; yours has more: shorten it, or use a digest of your own",
@@ -186,24 +209,102 @@ static PyObject *reader_object_get(ReaderObject *self, PyObject *const *argument
 	return found > 0 ? value : found == 0 ? Py_NewRef(arguments[1]) : NULL;
 }
 
+/* Puts a key into the dict with its value, or else into the list. 0, or -1 with an exception. Takes the value over. */
+static int sort_out(PyObject *key, int there, PyObject *value, PyObject *found, PyObject *missing)
+{
+	const int failed = there < 0 ? -1 : there ? PyDict_SetItem(found, key, value) : PyList_Append(missing, key);
+
+	Py_XDECREF(value);
+	return failed;
+}
+
+/* Keys that are looked up together, where keys of their types need no Python code to be encoded. */
+struct batch {
+	struct value_sink sinks[READER_MANY_MOST];
+	struct reader_wanted wanted[READER_MANY_MOST];
+	PyObject *keys[READER_MANY_MOST];
+	unsigned char bytes[READER_MANY_MOST * 48];
+	size_t count, bytes_used;
+};
+
+static bool add(struct batch *batch, PyObject *key)
+{
+	unsigned char *bytes = batch->bytes + batch->bytes_used;
+	const size_t count = key_encode_short(key, SCOPE_NONE, bytes, sizeof(batch->bytes) - batch->bytes_used);
+
+	if (count == 0)
+		return false;
+	struct value_sink *sink = &batch->sinks[batch->count];
+	value_sink_init(sink);
+	batch->wanted[batch->count] = (struct reader_wanted){.key = bytes, .key_bytes = count, .sink = &sink->base};
+	batch->keys[batch->count++] = key;
+	batch->bytes_used += count;
+	return true;
+}
+
+/* 0, or -1 with an exception. */
+static int look_up_batch(ReaderObject *self, struct batch *batch, PyObject *found, PyObject *missing)
+{
+	struct reader_wanted *wanted = batch->wanted;
+	size_t hits = 0, misses = 0;
+
+	reader_get_many(&self->reader, wanted, batch->count);
+	int failed = PyErr_Occurred() ? -1 : 0; /* there was no memory for a value */
+	for (size_t i = 0; i < batch->count; i++) {
+		PyObject *value = NULL;
+		int there;
+		if (failed < 0) {
+			value_sink_clear(&batch->sinks[i]);
+		} else if (wanted[i].status == READER_ALONE) {
+			value_sink_clear(&batch->sinks[i]);
+			there = look_up(self, wanted[i].key, wanted[i].key_bytes, &value);
+			failed = sort_out(batch->keys[i], there, value, found, missing);
+		} else {
+			there = finish(self, wanted[i].status, &batch->sinks[i], &value);
+			failed = sort_out(batch->keys[i], there, value, found, missing);
+			misses += there == 0;
+			if (there > 0)
+				wanted[hits++] = wanted[i];
+		}
+	}
+	atomic_fetch_add_explicit(&self->misses, misses, memory_order_relaxed);
+	return failed < 0 ? -1 : note(self, wanted, hits);
+}
+
+/* Looks so many keys up: together, or one by one those of types that are not for a batch. 0, or -1 with an exception. */
+static int look_up_many(ReaderObject *self, struct batch *batch, PyObject *const *keys, size_t count, PyObject *found, PyObject *missing)
+{
+	batch->count = batch->bytes_used = 0;
+	for (size_t i = 0; i < count; i++) {
+		PyObject *value = NULL;
+		if (add(batch, keys[i]))
+			continue;
+		const int there = get(self, keys[i], &value);
+		if (sort_out(keys[i], there, value, found, missing) < 0)
+			return -1;
+	}
+	return look_up_batch(self, batch, found, missing);
+}
+
 static PyObject *reader_object_get_many(ReaderObject *self, PyObject *keys)
 {
-	PyObject *sequence = PySequence_Fast(keys, "keys must be iterable"), *found = PyDict_New(), *missing = PyList_New(0);
-	PyObject *result = NULL;
+	/* A tuple, for Python code of keys and values could change a list. */
+	PyObject *sequence = PySequence_Tuple(keys), *found = PyDict_New(), *missing = PyList_New(0), *result = NULL;
+	struct batch *batch = PyMem_Malloc(sizeof(*batch));
 
-	if (!sequence || !found || !missing)
+	if (!batch)
+		PyErr_NoMemory();
+	if (!sequence || !found || !missing || !batch)
 		goto out;
-	for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
-		PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i)), *value = NULL;
-		const int there = get(self, key, &value);
-		const int failed = there < 0 ? -1 : there ? PyDict_SetItem(found, key, value) : PyList_Append(missing, key);
-		Py_XDECREF(value);
-		Py_DECREF(key);
-		if (failed < 0)
+	const size_t count = (size_t)PyTuple_GET_SIZE(sequence);
+	for (size_t i = 0; i < count; i += READER_MANY_MOST) {
+		const size_t some = count - i < READER_MANY_MOST ? count - i : READER_MANY_MOST;
+		if (look_up_many(self, batch, &PyTuple_GET_ITEM(sequence, (Py_ssize_t)i), some, found, missing) < 0)
 			goto out;
 	}
 	result = PyTuple_Pack(2, found, missing);
 out:
+	PyMem_Free(batch);
 	Py_XDECREF(sequence);
 	Py_XDECREF(found);
 	Py_XDECREF(missing);

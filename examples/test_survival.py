@@ -1,6 +1,6 @@
 """Tests that your program lives through the loss of its cache.
 
-Run them: pytest examples/test_survival.py
+Needs pytest in the virtual environment of droppable. Run them: python -m pytest examples/test_survival.py
 """
 
 import pytest

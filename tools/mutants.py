@@ -1,6 +1,6 @@
 """Puts one fault after the other into a copy of the source, and sees whether the test that should catch it does.
 
-    make mutants                    all of them: about a quarter of an hour, and docs/mutants.md is written
+    make mutants                    all of them: half an hour, and docs/mutants.md is written
     make mutants ARGS="pin stamp"   those with such a word in their name
     make mutants ARGS="--any pin"   where the named test does not catch it: which of the C tests does?
 
@@ -34,16 +34,20 @@ HEADINGS = {
     "counts": "Counts that drift",
     "crash": "Crashes",
 }
-HEAD = """# Seeded faults
+HEAD = """# Seeded faults: do the tests notice?
 
-A test proves little before it was seen to fail. So `make mutants` puts faults into a copy of the source, one after the
-other, and runs the test that has to catch it. Each fault is a line that a slip could have left out or turned round.
-Below is each fault with that test, by what users would see. A name like `faults: drop_at_every_step` stands for a case
-of `csrc/tests/test_faults.c`, the others are tests of pytest. `tools/mutants.py` writes this page at the end of a run
-in which all faults were caught. A unit test sees to it that each fault can still be put in and stands on this page.
+A test that was never seen to fail proves little. So `make mutants` copies the source, changes one line of the copy,
+and runs the test that has to fail then. It does that for each change in `tools/mutants.toml`, which takes half an
+hour. Each change is a mistake that a programmer could make: a line is missing, or a condition is turned round.
 
-A new fault goes into `tools/mutants.toml`, with its test. `make mutants ARGS="--any WORD"` finds out which of the C
-tests notice it. Where none does, one is missing.
+The tables below have each such fault with the test that catches it, ordered by what a user would see. A name like
+`faults: drop_at_every_step` is a case of `csrc/tests/test_faults.c`; the others are tests of pytest. At the end of
+a run in which every fault was caught, `tools/mutants.py` writes this page. A unit test sees to it that each fault
+can still be put in and stands on this page.
+
+A new fault goes into `tools/mutants.toml`, with its test. `make mutants ARGS="memory"` tries only the faults whose
+name has that word in it. With `ARGS="--any memory"` it runs all C tests on a fault that its own test does not
+catch, and tells which of them fails. If none fails, a test is missing.
 """
 
 

@@ -299,7 +299,7 @@ static void forget_dropped(struct cache *cache, struct shard *shard, uint64_t ha
 		return;
 	}
 	entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED);
+	shard_forget(cache, shard, &found.cursor, &found, LEAVE_DROPPED, PAGES_REUSED);
 }
 
 int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache_get_mode mode, struct cache_sink *sink,
@@ -309,8 +309,8 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	struct shard *shard = lock_shard(cache, hash);
 	struct found found;
 	size_t room_bytes = 0; /* that were asked for, and are there */
-	int status = DRP_MISS;
-	bool watch, copied_pages = false;
+	int status = DRP_MISS, cause = MISS_DROPPED;
+	bool copied_pages = false;
 
 	pin->cache = NULL;
 	if (shard->closed) {
@@ -327,7 +327,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		status = DRP_MISS;
 	}
 	for (int tries = 0; tries < GET_RETRIES; tries++) {
-		int cause = find_fresh(cache, shard, hash, slot, key, key_bytes, &found);
+		cause = find_fresh(cache, shard, hash, slot, key, key_bytes, &found);
 		slot = NULL; /* after this the index may have changed */
 		if (cause >= 0) {
 			cost_note_miss(shard, hash, cause);
@@ -371,9 +371,11 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			break;
 	}
 	status = DRP_MISS;
-	cost_note_miss(shard, hash, MISS_DROPPED);
-out:
-	watch = shard->hits % WATCH_CALLS == 0;
+	cause = MISS_DROPPED;
+	cost_note_miss(shard, hash, cause);
+out:;
+	/* Each of the two counts goes on with its own calls: after the last hit a program may only miss. */
+	const bool watch = (status == DRP_OK ? shard->hits : shard->counts.misses[cause]) % WATCH_CALLS == 0;
 	shard_unlock_last(cache, shard);
 	if (watch)
 		cache_watch_room(cache);
@@ -392,7 +394,7 @@ bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const v
 	if (shard_is_whole(shard, &read))
 		return true;
 	entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-	shard_forget(cache, shard, &found->cursor, found, LEAVE_DROPPED);
+	shard_forget(cache, shard, &found->cursor, found, LEAVE_DROPPED, PAGES_REUSED);
 	return false;
 }
 
@@ -435,7 +437,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 &&
 		   (place == 0 || place == found_name(&found))) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
 		shard_shrink_index(shard);
 		status = DRP_OK;
 	}
@@ -460,7 +462,7 @@ int cache_delete_version(struct cache *cache, const void *key, size_t key_bytes,
 	if (status == DRP_OK) {
 		leases_revoke(&shard->leases, hash);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
 		shard_shrink_index(shard);
 	}
 	shard_unlock_last(cache, shard);
@@ -483,7 +485,7 @@ int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 && place == found_name(&found)) {
 		cost_take_back(shard, found.entry.cost_ns);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED);
+		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
 	}
 	shard_unlock(shard);
 	return status;

@@ -104,7 +104,7 @@ static void give_back(struct cache_fill *fill)
 
 	store_give_up_pages(&store);
 	pthread_mutex_lock(&shard->lock);
-	shard_free_extent(cache, shard, &fill->extent, LEAVE_DROPPED);
+	shard_free_extent(cache, shard, &fill->extent, LEAVE_DROPPED, PAGES_REUSED);
 	arena_release(&shard->arena, fill->segment);
 	shard_unlock_last(cache, shard);
 }

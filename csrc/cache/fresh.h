@@ -29,7 +29,7 @@ static inline int find_fresh(struct cache *cache, struct shard *shard, uint64_t 
 			 : shard_find(cache, shard, hash, key, key_bytes, found);
 	if (cause < 0 && entry_is_expired(cache, &found->entry)) {
 		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-		shard_forget(cache, shard, &found->cursor, found, LEAVE_EXPIRED);
+		shard_forget(cache, shard, &found->cursor, found, LEAVE_EXPIRED, PAGES_REUSED);
 		return MISS_EXPIRED;
 	}
 	return cause;

@@ -192,7 +192,7 @@ static int publish(struct store *store, uint64_t place)
 		if (older.entry.flags & ENTRY_EXTENT) {
 			entry_copy(&older.reader, NULL, older.entry.meta_bytes);
 			if (shard_read_extent(&older, &extent))
-				shard_free_extent(cache, shard, &extent, LEAVE_REPLACED);
+				shard_free_extent(cache, shard, &extent, LEAVE_REPLACED, PAGES_REUSED);
 		}
 		if (shard_replace(cache, shard, &older.cursor, older_bytes, place))
 			return DRP_OK;
@@ -223,7 +223,7 @@ static void forget_older(struct store *store)
 
 	if (shard_find(store->cache, store->shard, store->hash, store->key, store->key_bytes, &older) < 0) {
 		entry_copy(&older.reader, NULL, older.entry.meta_bytes);
-		shard_forget(store->cache, store->shard, &older.cursor, &older, LEAVE_EVICTED);
+		shard_forget(store->cache, store->shard, &older.cursor, &older, LEAVE_EVICTED, PAGES_REUSED);
 	}
 }
 
@@ -353,7 +353,7 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 		tell_leases(store, update);
 	if (segment) {
 		if (status != DRP_OK)
-			shard_free_extent(cache, shard, &store->extent, LEAVE_DROPPED); /* or was never written whole */
+			shard_free_extent(cache, shard, &store->extent, LEAVE_DROPPED, PAGES_REUSED); /* or was never written whole */
 		arena_release(&shard->arena, segment);
 	}
 	if (status == DRP_OK) {

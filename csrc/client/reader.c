@@ -7,10 +7,12 @@
  * the first page on.
  */
 #include "client/reader.h"
+#include "client/look.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "droppable.h"
@@ -19,38 +21,20 @@
 #include "log/segment.h"
 #include "log/witness.h"
 #include "os/hash.h"
+#include "os/prim.h"
 #include "os/prim_self.h"
 #include "store/index_search.h"
 
 enum {
 	TRIES = 3,
-	READ_LEAST_BYTES = 512,       /* of an entry: most short ones, and no more work than for fewer */
 	LIKELY_MOST_BYTES = 64 << 10, /* what is read of an entry before its length is known, at most */
 	STACK_BYTES = 16 << 10,
-	STATUS_CHANGED = 1,           /* it was written meanwhile: once more */
-	STATUS_OTHER_KEY = 2,
-};
-
-/* One look-up: what has to be the same at the end, and the entry, copied. */
-struct look {
-	struct reader *reader;
-	const struct board_shard *board;
-	uint64_t shape, change;
-	const _Atomic uint64_t *changes;
-	const struct board_segment *cells[2]; /* of the entry, and of its value's pages */
-	uint64_t serials[2];
-	unsigned cell_count;
-	/* The entry's pages, or a part of them, where they lie in a page: as entry.h wants them. */
-	unsigned char *bytes;
-	size_t start, end; /* the entry begins at start; up to end it was read */
-	size_t capacity;
-	unsigned char *heap;
-	_Alignas(64) unsigned char on_stack[STACK_BYTES];
 };
 
 int reader_open(struct reader *reader, int memory, int board, size_t board_bytes)
 {
 	const void *mapped;
+	struct stat about;
 
 	if (board_bytes < sizeof(struct board))
 		return DRP_INVALID;
@@ -60,9 +44,14 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	const struct board *there = mapped;
 	if (there->layout != BOARD_LAYOUT || there->page_bytes != prim_page_size() || there->bytes != board_bytes ||
 	    there->shard_count == 0 || (there->shard_count & (there->shard_count - 1)) != 0 ||
-	    (board_bytes - sizeof(*there)) / sizeof(there->shards[0]) < there->shard_count) {
+	    (board_bytes - sizeof(*there)) / sizeof(there->shards[0]) < there->shard_count ||
+	    there->sign_at > sizeof(there->sign) - sizeof(uint32_t) || there->sign_at % sizeof(uint32_t) != 0) {
 		prim_share_unmap(mapped, board_bytes);
 		return DRP_UNSUPPORTED;
+	}
+	if (fstat(memory, &about) != 0) {
+		prim_share_unmap(mapped, board_bytes);
+		return DRP_INVALID;
 	}
 	reader->places = calloc(READER_PLACES, sizeof(*reader->places));
 	if (!reader->places) {
@@ -71,7 +60,10 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	}
 	reader->board = there;
 	reader->board_bytes = board_bytes;
+	reader->sign_at = there->sign_at;
 	reader->memory = memory;
+	reader->device = about.st_dev;
+	reader->inode = about.st_ino;
 	atomic_init(&reader->likely_bytes, READ_LEAST_BYTES);
 	close(board);
 	return DRP_OK;
@@ -79,25 +71,28 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 
 void reader_close(struct reader *reader)
 {
+	struct stat about;
+
 	prim_share_unmap(reader->board, reader->board_bytes);
-	close(reader->memory);
+	if (fstat(reader->memory, &about) == 0 && about.st_dev == reader->device && about.st_ino == reader->inode)
+		close(reader->memory);
 	free(reader->places);
 	reader->places = NULL;
 	reader->board = NULL;
 	reader->memory = -1;
 }
 
-/* Bytes of the owner's memory. DRP_MISS: not so many are there. *got, unless NULL: how many are. */
-static int read_memory(const struct reader *reader, uint64_t address, void *to, size_t bytes, size_t *got)
+int look_read(const struct reader *reader, uint64_t address, void *to, size_t bytes, size_t *got)
 {
 	size_t done = 0;
 
 	while (done < bytes) {
+		prim_step();
 		const ssize_t now = pread(reader->memory, (char *)to + done, bytes - done, (off_t)(address + done));
 		if (now < 0 && errno == EINTR)
 			continue;
 		if (now == 0 && done == 0)
-			return DRP_CLOSED; /* the memory of a dead process has no bytes, where that of a live one is an error */
+			return DRP_CLOSED; /* memory that has ended has no bytes, where a part that is not there is an error */
 		if (now <= 0)
 			break;
 		done += (size_t)now;
@@ -107,11 +102,12 @@ static int read_memory(const struct reader *reader, uint64_t address, void *to, 
 	return done == bytes || (got && done > 0) ? DRP_OK : DRP_MISS;
 }
 
-/* Where a segment lies that is on the board, with a look at it that is repeated at the end. 0: it is not there. */
-static uint64_t find_segment(struct look *look, uint32_t number, uint64_t serial, bool of_entries)
+uint64_t look_find_segment(struct look *look, uint32_t number, uint64_t serial, bool of_entries)
 {
 	const struct board_segment *cell = &look->board->segments[number % BOARD_SEGMENTS];
+	prim_step();
 	const uint64_t there = atomic_load_explicit(&cell->serial, memory_order_acquire);
+	prim_step();
 	const uint64_t place = atomic_load_explicit(&cell->place, memory_order_relaxed);
 
 	if (there == 0 || (serial != 0 && there != serial) || ((uint32_t)there & look->reader->board->number_mask) != number ||
@@ -122,13 +118,21 @@ static uint64_t find_segment(struct look *look, uint32_t number, uint64_t serial
 	return place & ~(uint64_t)BOARD_KIND_MASK;
 }
 
-/* Is all that was gone by what it was? */
-static bool still_stands(const struct look *look)
+static bool owner_lives(const struct reader *reader)
 {
+	return prim_sign_stands(reader->board->sign, reader->sign_at);
+}
+
+bool look_still_stands(const struct look *look)
+{
+	prim_step();
 	atomic_thread_fence(memory_order_seq_cst);
 	for (unsigned i = 0; i < look->cell_count; i++)
 		if (atomic_load_explicit(&look->cells[i]->serial, memory_order_relaxed) != look->serials[i])
 			return false;
+	prim_step();
+	if (!owner_lives(look->reader))
+		return false;
 	return atomic_load_explicit(look->changes, memory_order_relaxed) == look->change &&
 	       atomic_load_explicit(&look->board->shape, memory_order_relaxed) == look->shape;
 }
@@ -158,13 +162,13 @@ static int read_entry(struct look *look, uint64_t address, size_t bytes)
 
 	if (!make_room(look, end))
 		return DRP_NO_MEMORY;
-	const int status = read_memory(look->reader, address - start + from, look->bytes + from, end - from, &got);
+	const int status = look_read(look->reader, address - start + from, look->bytes + from, end - from, &got);
 	if (status != DRP_OK)
 		return status;
 	memset(look->bytes + from + got, 0, end - from - got);
 	look->end = end;
 	/* What is taken for an entry's head has to be one: it says how much is read. */
-	return still_stands(look) ? DRP_OK : STATUS_CHANGED;
+	return look_still_stands(look) ? DRP_OK : STATUS_CHANGED;
 }
 
 /*
@@ -226,7 +230,7 @@ static int copy_extent(struct look *look, struct entry_reader *at_meta, const st
 	const size_t witness_bytes = entry->inline_bytes - sizeof(extent), value_bytes = (size_t)extent.value_bytes;
 	if (value_bytes == 0 || witness_count(value_bytes) * sizeof(*witnesses) > witness_bytes)
 		return DRP_MISS;
-	const uint64_t base = find_segment(look, (uint32_t)extent.segment & look->reader->board->number_mask, extent.segment, false);
+	const uint64_t base = look_find_segment(look, (uint32_t)extent.segment & look->reader->board->number_mask, extent.segment, false);
 	if (base == 0)
 		return DRP_MISS;
 	if (witness_bytes > sizeof(on_stack)) {
@@ -238,7 +242,7 @@ static int copy_extent(struct look *look, struct entry_reader *at_meta, const st
 	if (at.lost)
 		goto out;
 	/* The way up to here is right before memory is taken for what may be nonsense. */
-	if (!still_stands(look)) {
+	if (!look_still_stands(look)) {
 		status = STATUS_CHANGED;
 		goto out;
 	}
@@ -249,7 +253,7 @@ static int copy_extent(struct look *look, struct entry_reader *at_meta, const st
 	entry_copy(at_meta, meta, entry->meta_bytes);
 	if (sink->begin_copy)
 		sink->begin_copy(sink, value_bytes);
-	status = read_memory(look->reader, base + (uint64_t)extent.page * prim_page_size(), value, value_bytes, NULL);
+	status = look_read(look->reader, base + (uint64_t)extent.page * prim_page_size(), value, value_bytes, NULL);
 	if (status == DRP_OK && !witness_intact(value, value_bytes, witnesses))
 		status = DRP_MISS;
 	if (sink->end_copy)
@@ -266,7 +270,7 @@ static int copy_value(struct look *look, struct entry_reader *at, const struct e
 
 	if (entry->flags & ENTRY_EXTENT)
 		return copy_extent(look, at, entry, sink);
-	if (!still_stands(look))
+	if (!look_still_stands(look))
 		return STATUS_CHANGED;
 	if (sink->reserve(sink, entry->kind, entry->meta_bytes, entry->inline_bytes, &meta, &value) != 0)
 		return DRP_REFUSED;
@@ -275,41 +279,47 @@ static int copy_value(struct look *look, struct entry_reader *at, const struct e
 	return at->lost ? DRP_MISS : DRP_OK;
 }
 
-static int look_at_place(struct look *look, uint64_t place, const void *key, size_t key_bytes, struct cache_sink *sink)
+int look_take(struct look *look, struct entry_reader *at, const struct entry *entry, const void *key, size_t key_bytes,
+	      struct cache_sink *sink)
 {
 	const struct board *board = look->reader->board;
+
+	if (entry->key_bytes != key_bytes || !entry_match(at, key, key_bytes))
+		return at->lost ? DRP_MISS : STATUS_OTHER_KEY;
+	if ((entry->flags & ENTRY_TTL) &&
+	    entry->expires_ns <= prim_now_coarse_ns() + atomic_load_explicit(&board->skew_ns, memory_order_relaxed))
+		return DRP_MISS;
+	const int copied = copy_value(look, at, entry, sink);
+	return copied != DRP_OK || look_still_stands(look) ? copied : STATUS_CHANGED;
+}
+
+static int look_at_place(struct look *look, uint64_t place, const void *key, size_t key_bytes, struct cache_sink *sink)
+{
 	const uint32_t number = arena_place_number(place);
 	const size_t page = prim_page_size(), offset = arena_place_offset(place);
 	struct entry_reader at;
 	struct entry entry;
 
 	look->cell_count = 0;
-	const uint64_t base = find_segment(look, number, 0, true);
+	const uint64_t base = look_find_segment(look, number, 0, true);
 	if (base == 0)
 		return DRP_MISS; /* retired: the owner clears the slot when it comes by */
 	look->start = offset % page;
 	const int status = copy_entry(look, base + offset, arena_stamp(number), &at, &entry);
 	if (status != DRP_OK)
 		return status;
-	if (entry.key_bytes != key_bytes || !entry_match(&at, key, key_bytes))
-		return at.lost ? DRP_MISS : STATUS_OTHER_KEY;
-	if ((entry.flags & ENTRY_TTL) &&
-	    entry.expires_ns <= prim_now_coarse_ns() + atomic_load_explicit(&board->skew_ns, memory_order_relaxed))
-		return DRP_MISS;
-	const int copied = copy_value(look, &at, &entry, sink);
-	return copied != DRP_OK || still_stands(look) ? copied : STATUS_CHANGED;
+	return look_take(look, &at, &entry, key, key_bytes, sink);
 }
 
-/* The buckets that a search may look at, where they lie in their page. */
-static int read_buckets(const struct reader *reader, uint64_t address, size_t home, uint64_t *page)
+int look_read_buckets(const struct reader *reader, uint64_t address, size_t home, uint64_t *page)
 {
 	enum { BUCKET_BYTES = INDEX_BUCKET_SLOTS * sizeof(uint64_t) };
 	const size_t buckets = index_buckets_per_page();
 	const size_t first = home + INDEX_REACH <= buckets ? INDEX_REACH : buckets - home;
-	int status = read_memory(reader, address + home * BUCKET_BYTES, page + home * INDEX_BUCKET_SLOTS, first * BUCKET_BYTES, NULL);
+	int status = look_read(reader, address + home * BUCKET_BYTES, page + home * INDEX_BUCKET_SLOTS, first * BUCKET_BYTES, NULL);
 
 	if (status == DRP_OK && first < INDEX_REACH) /* it goes on at the front; one that went meanwhile only makes a miss */
-		status = read_memory(reader, address, page, (INDEX_REACH - first) * BUCKET_BYTES, NULL);
+		status = look_read(reader, address, page, (INDEX_REACH - first) * BUCKET_BYTES, NULL);
 	return status;
 }
 
@@ -324,8 +334,7 @@ static struct reader_place *place_of(const struct reader *reader, uint64_t hash)
 	return &reader->places[(hash >> 16) % READER_PLACES];
 }
 
-/* An entry was found: the next look-up of its key begins there. */
-static void keep_place(const struct look *look, uint64_t hash, uint64_t place)
+void look_keep_place(const struct look *look, uint64_t hash, uint64_t place)
 {
 	struct reader_place *at = place_of(look->reader, hash);
 	const uint64_t stripe = (uint64_t)(look->changes - look->board->changes), both = place | stripe << INDEX_PLACE_BITS;
@@ -337,44 +346,52 @@ static void keep_place(const struct look *look, uint64_t hash, uint64_t place)
 	atomic_store_explicit(&at->check, check_of(hash, look->shape, look->change, both), memory_order_relaxed);
 }
 
-static int look_up(struct look *look, uint64_t hash, const void *key, size_t key_bytes, struct cache_sink *sink)
+int look_begin(struct look *look, uint64_t hash, uint64_t *page_address)
 {
 	const struct board_shard *board = look->board;
-	const size_t page_bytes = prim_page_size();
-	uint64_t page[page_bytes / sizeof(uint64_t)];
 
+	if (!owner_lives(look->reader))
+		return DRP_CLOSED;
+	look->cell_count = 0;
 	look->shape = atomic_load_explicit(&board->shape, memory_order_acquire);
+	prim_step();
 	const uint64_t depth = atomic_load_explicit(&board->depth, memory_order_relaxed);
 	if (look->shape % 2 != 0)
 		return STATUS_CHANGED;
 	if (depth > BOARD_DEPTH_MOST)
 		return DRP_MISS;
-	const uint64_t address = atomic_load_explicit(&board->directory[index_cell_at((unsigned)depth, hash)], memory_order_relaxed);
-	if (address == 0)
+	prim_step();
+	*page_address = atomic_load_explicit(&board->directory[index_cell_at((unsigned)depth, hash)], memory_order_relaxed);
+	if (*page_address == 0)
 		return DRP_MISS;
-	look->changes = &board->changes[board_stripe(address, page_bytes)];
+	look->changes = &board->changes[board_stripe(*page_address, prim_page_size())];
+	prim_step();
 	look->change = atomic_load_explicit(look->changes, memory_order_acquire);
-	if (look->change % 2 != 0)
-		return STATUS_CHANGED;
-	int status = read_buckets(look->reader, address, index_home_of(hash), page);
+	return look->change % 2 != 0 ? STATUS_CHANGED : DRP_OK;
+}
+
+static int look_up(struct look *look, uint64_t hash, const void *key, size_t key_bytes, struct cache_sink *sink)
+{
+	uint64_t page[prim_page_size() / sizeof(uint64_t)], address;
+
+	int status = look_begin(look, hash, &address);
+	if (status != DRP_OK)
+		return status;
+	status = look_read_buckets(look->reader, address, index_home_of(hash), page);
 	if (status != DRP_OK)
 		return status;
 	struct index_cursor cursor = {.hash = hash, .page = page, .has_page = true};
 	while (index_next(NULL, &cursor)) {
 		status = look_at_place(look, cursor.place, key, key_bytes, sink);
 		if (status == DRP_OK)
-			keep_place(look, hash, cursor.place);
+			look_keep_place(look, hash, cursor.place);
 		if (status != STATUS_OTHER_KEY)
 			return status;
 	}
 	return DRP_MISS;
 }
 
-/*
- * Where the key's entry was the last time, if nothing has changed around it since. That the page of the index may have been dropped
- * meanwhile does not matter: once the owner has found that out, or has stored the key anew, the change is another one.
- */
-static int look_again(struct look *look, uint64_t hash, const void *key, size_t key_bytes, struct cache_sink *sink)
+uint64_t look_remembered(struct look *look, uint64_t hash)
 {
 	const struct reader_place *at = place_of(look->reader, hash);
 	const uint64_t both = atomic_load_explicit(&at->place, memory_order_relaxed);
@@ -383,23 +400,21 @@ static int look_again(struct look *look, uint64_t hash, const void *key, size_t 
 	look->change = atomic_load_explicit(&at->change, memory_order_relaxed);
 	look->changes = &look->board->changes[both >> INDEX_PLACE_BITS & (BOARD_STRIPES - 1)];
 	look->cell_count = 0;
-	if (atomic_load_explicit(&at->hash, memory_order_relaxed) != hash || (both & INDEX_PLACE_MASK) == 0 ||
-	    atomic_load_explicit(&at->check, memory_order_relaxed) != check_of(hash, look->shape, look->change, both) || !still_stands(look))
-		return DRP_MISS;
-	return look_at_place(look, both & INDEX_PLACE_MASK, key, key_bytes, sink);
+	if (atomic_load_explicit(&at->hash, memory_order_relaxed) != hash ||
+	    atomic_load_explicit(&at->check, memory_order_relaxed) != check_of(hash, look->shape, look->change, both) ||
+	    !look_still_stands(look))
+		return 0;
+	return both & INDEX_PLACE_MASK;
 }
 
 int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink)
 {
 	const uint64_t hash = hash_bytes(reader->board->secret, key, key_bytes);
-	struct look look;
-
-	look.reader = reader;
-	look.board = &reader->board->shards[place_shard(hash, reader->board->shard_count)];
-	look.bytes = look.on_stack;
-	look.capacity = sizeof(look.on_stack);
-	look.heap = NULL;
-	int status = look_again(&look, hash, key, key_bytes, sink);
+	_Alignas(64) unsigned char on_stack[STACK_BYTES];
+	struct look look = {.reader = reader, .board = &reader->board->shards[place_shard(hash, reader->board->shard_count)],
+			    .bytes = on_stack, .capacity = sizeof(on_stack)};
+	const uint64_t place = look_remembered(&look, hash);
+	int status = place != 0 ? look_at_place(&look, place, key, key_bytes, sink) : DRP_MISS;
 	if (status == DRP_MISS || status == STATUS_OTHER_KEY)
 		status = STATUS_CHANGED;
 	for (int tries = 0; tries < TRIES && status == STATUS_CHANGED; tries++)

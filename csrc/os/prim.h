@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "os/prim_handle.h"
 #include "os/prim_headroom.h"
 #include "os/prim_page.h"
 
@@ -39,10 +40,8 @@ void prim_step(void);
 #define prim_step() ((void)0)
 #endif
 
-/*
- * For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
- * Every other status is handled.
- */
+/* For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
+ * Every other status is handled. */
 static inline void prim_best_effort(int status)
 {
 	(void)status;
@@ -118,7 +117,7 @@ struct prim_census {
 enum prim_page_state { PRIM_ABSENT = 0, PRIM_RESIDENT = 1, PRIM_ZERO = 2 };
 int prim_census(const void *address, size_t length, unsigned char *states, struct prim_census *out);
 
-/* The processor this thread runs on, a hint that is exact at the moment of the call. */
+/* The processor this thread runs on, exact at the moment of the call. The compiler moves no access across it. */
 unsigned prim_cpu(void);
 
 /* Monotonic time; coarse: a few milliseconds of resolution for a few nanoseconds of cost. */

@@ -27,7 +27,7 @@ static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t ha
 	entry_copy(&found.reader, NULL, found.entry.key_bytes);
 	if (shard_is_whole(shard, &found))
 		return false;
-	shard_forget_extent(cache, shard, &found, &extent, LEAVE_DROPPED);
+	shard_forget_extent(cache, shard, &found, &extent, LEAVE_DROPPED, PAGES_REUSED);
 	return true;
 }
 
@@ -39,7 +39,7 @@ static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t h
 
 	if (shard_find_by_extent(shard, hash, serial, page, &found, &extent) &&
 	    probation_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
-		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
+		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED, PAGES_REUSED);
 }
 
 static size_t count_absent(const unsigned char *states, size_t from, size_t to)

@@ -220,7 +220,6 @@ void probation_look(struct cache *cache, struct shard *shard)
 {
 	struct probation *probation = &shard->probation;
 
-	DRP_ASSERT(!shard->making_space && !probation->judging);
 	scrub_some(shard, shard->opened_bytes);
 	shard->opened_bytes = 0;
 	probation->quiet_looks = shard->hits == probation->seen_hits ? probation->quiet_looks + 1 : 0;
@@ -269,8 +268,8 @@ static void judge_extent(struct cache *cache, struct shard *shard, struct segmen
 	    shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent)) {
 		const size_t bytes = (size_t)extent.value_bytes;
 		if (!passes(cache, shard, &found, bytes) ||
-		    !shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
-			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
+		    !shard_move_extent(cache, shard, segment, &found, &extent, listed.hash, PAGES_LEFT))
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED, PAGES_LEFT);
 	}
 	if (arena_find(&shard->arena, serial) == segment) {
 		if (i + 1 == segment->extents)
@@ -299,7 +298,7 @@ static void judge_whole(struct cache *cache, struct shard *shard, struct segment
 		}
 	} else {
 		if (live)
-			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED, PAGES_LEFT);
 		if (arena_find(&shard->arena, serial) == segment)
 			shard_retire(cache, shard, segment);
 	}
@@ -314,7 +313,6 @@ static size_t judge_segment(struct cache *cache, struct shard *shard, struct seg
 
 	if (segment->kind != SEGMENT_WHOLE) /* which stays where it is, or goes */
 		unpin_leave(shard, segment);
-	shard->probation.judging = true;
 	switch (segment->kind) {
 	case SEGMENT_ENTRIES:
 		shard_sweep_entries(cache, shard, segment, SWEEP_JUDGE);
@@ -328,7 +326,6 @@ static size_t judge_segment(struct cache *cache, struct shard *shard, struct seg
 		judge_whole(cache, shard, segment);
 		break;
 	}
-	shard->probation.judging = false;
 	return (arena_find(&shard->arena, serial) == segment ? segment->judged : used) - before;
 }
 

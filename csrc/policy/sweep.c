@@ -50,6 +50,7 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 	const bool newest = found->cursor.place == shard->newest_place;
 	enum arena_part to = ARENA_MAIN;
 	enum leave why = LEAVE_EVICTED;
+	const enum pages_fate fate = reason == SWEEP_CLEAN ? PAGES_RETIRED : reason == SWEEP_JUDGE ? PAGES_LEFT : PAGES_REUSED;
 	bool keep;
 
 	if ((entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache)) {
@@ -75,7 +76,7 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
 		return;
 	}
 	entry_copy(&found->reader, NULL, entry->meta_bytes);
-	shard_forget(cache, shard, &found->cursor, found, why);
+	shard_forget(cache, shard, &found->cursor, found, why, fate);
 }
 
 /*
@@ -147,10 +148,11 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 			continue;
 		/* Counted in pages: values of little more than one take nearly twice what they hold, and nothing would be gained. */
 		const size_t bytes = witness_count((size_t)extent.value_bytes) * prim_page_size();
-		if (bytes <= shard->copy_credit_bytes && shard_move_extent(cache, shard, segment, &found, &extent, listed.hash))
+		if (bytes <= shard->copy_credit_bytes &&
+		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash, PAGES_RETIRED))
 			shard->copy_credit_bytes -= bytes;
 		else
-			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED);
+			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED, PAGES_RETIRED);
 	}
 	if (arena_find(&shard->arena, serial) == segment)
 		shard_retire(cache, shard, segment);
@@ -173,7 +175,7 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 		return;
 	}
 	if (live)
-		shard_forget_extent(cache, shard, &found, &extent, resident ? LEAVE_EVICTED : LEAVE_DROPPED);
+		shard_forget_extent(cache, shard, &found, &extent, resident ? LEAVE_EVICTED : LEAVE_DROPPED, PAGES_RETIRED);
 	if (arena_find(&shard->arena, serial) == segment)
 		shard_retire(cache, shard, segment);
 }
@@ -241,7 +243,6 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		arena->span_limit_bytes = shard->span_cap_bytes;
 	if (kind == SEGMENT_WHOLE && shard->span_cap_bytes && shard_is_in_vain(shard))
 		return;
-	shard->making_space = true;
 	while (arena_is_full(arena, kind, length)) {
 		if (kind == SEGMENT_WHOLE ? arena_trim(arena) : arena_trim_whole(arena))
 			continue;
@@ -267,7 +268,6 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		if (!urgent)
 			break;
 	}
-	shard->making_space = false;
 }
 
 /*

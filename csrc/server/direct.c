@@ -6,8 +6,6 @@
  */
 #include "server/direct.h"
 
-#include <strings.h>
-
 #include "cache/cache.h"
 #include "cache/update.h"
 #include "os/prim.h"
@@ -15,23 +13,10 @@
 #include "server/reply.h"
 #include "server/resp.h"
 
-#define NO_MEMORY "OOM no memory is left that this value could be stored in"
 #define WRONG_CLAIM "ERR a claim is a number that DROPPABLE.CLAIM has answered"
 #define NS_PER_MS UINT64_C(1000000)
 
 enum { META_MOST_BYTES = 4096, HEAD_MOST_BYTES = 64 };
-
-static enum step fail(struct session *session, const char *text)
-{
-	resp_error(session, text);
-	return STEP_DONE;
-}
-
-static enum step number(struct session *session, int64_t value)
-{
-	resp_number(session, value);
-	return STEP_DONE;
-}
 
 /* Digits alone. False: it is no such number, or larger than most. */
 static bool read_number(const struct word *word, uint64_t most, uint64_t *out)
@@ -53,7 +38,7 @@ static bool is_key(const struct word *word)
 
 static enum step wrong_key(struct session *session)
 {
-	return fail(session, "ERR keys have 1 to 16384 bytes");
+	return resp_fail(session, "ERR keys have 1 to 16384 bytes");
 }
 
 enum step direct_attach(struct session *session, struct request *request)
@@ -62,16 +47,16 @@ enum step direct_attach(struct session *session, struct request *request)
 
 	(void)request;
 	if (!session->is_local)
-		return fail(session, "ERR descriptors are passed over a unix socket alone");
+		return resp_fail(session, "ERR descriptors are passed over a unix socket alone");
 	if (service->passed_count == 0)
-		return fail(session, service->settings.allows_attach
+		return resp_fail(session, service->settings.allows_attach
 					     ? "ERR this system does not let the server pass a descriptor of its memory"
 					     : "ERR the server was started with --no-attach");
 	session->passes = true;
 	resp_array(session, 3);
 	resp_number(session, BOARD_LAYOUT);
 	resp_number(session, (int64_t)service->publication.bytes);
-	return number(session, (int64_t)prim_now_coarse_ns());
+	return resp_answer_number(session, (int64_t)prim_now_coarse_ns());
 }
 
 /* A value on its way into the output: |*3 kind|meta length|meta|value length|value|, all of which is known when it is placed. */
@@ -110,13 +95,13 @@ static enum step answer_value(struct session *session, const struct word *key, b
 		return wrong_key(session);
 	/* Room for what is placed under a lock of the cache, before it is taken. */
 	if (!output_room(session->out, REPLY_ROOM_BYTES))
-		return fail(session, "OOM no memory is left for this reply");
+		return resp_fail(session, "OOM no memory is left for this reply");
 	switch (cache_get(session->service->direct, key->bytes, key->count, GET_COPY, &taking.sink, &pin, NULL)) {
 	case DRP_OK:
 		output_use(session->out, taking.bytes);
 		return STEP_DONE;
 	case DRP_REFUSED:
-		return fail(session, "OOM no memory is left for this reply");
+		return resp_fail(session, "OOM no memory is left for this reply");
 	default:
 		*there = false;
 		return STEP_DONE;
@@ -133,11 +118,6 @@ enum step direct_get(struct session *session, struct request *request)
 	return step;
 }
 
-static bool is_word(const struct word *word, const char *text)
-{
-	return word->count == strlen(text) && strncasecmp(word->bytes, text, word->count) == 0;
-}
-
 enum step direct_claim(struct session *session, struct request *request)
 {
 	const struct word *key = &request->words[1];
@@ -145,8 +125,8 @@ enum step direct_claim(struct session *session, struct request *request)
 	uint64_t claim_number = 0;
 	bool there;
 
-	if (anyway && !is_word(&request->words[2], "ANYWAY"))
-		return fail(session, "ERR syntax error");
+	if (anyway && !resp_is(&request->words[2], "ANYWAY"))
+		return resp_fail(session, "ERR syntax error");
 	if (!is_key(key))
 		return wrong_key(session);
 	enum step step = anyway ? STEP_DONE : answer_value(session, key, &there);
@@ -154,14 +134,14 @@ enum step direct_claim(struct session *session, struct request *request)
 		return step;
 	const enum claim claim = claims_take(session->service->claims, key->bytes, key->count, session->resp->id, anyway, &claim_number);
 	if (claim == CLAIM_OTHERS)
-		return number(session, 0);
+		return resp_answer_number(session, 0);
 	session->has_claims = true;
 	if (anyway)
-		return number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
+		return resp_answer_number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
 	/* Whoever had the claim may have stored it since we looked. */
 	step = answer_value(session, key, &there);
 	if (!there)
-		return number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
+		return resp_answer_number(session, claim == CLAIM_FULL ? -1 : (int64_t)claim_number);
 	claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim_number);
 	return step;
 }
@@ -172,8 +152,8 @@ enum step direct_release(struct session *session, struct request *request)
 	uint64_t claim;
 
 	if (!read_number(&request->words[2], INT64_MAX, &claim))
-		return fail(session, WRONG_CLAIM);
-	return number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim));
+		return resp_fail(session, WRONG_CLAIM);
+	return resp_answer_number(session, claims_give_up(session->service->claims, key->bytes, key->count, session->resp->id, claim));
 }
 
 /* What is computed under other claims on the key is older from now on, and not stored any more. */
@@ -211,9 +191,9 @@ static enum step store(struct session *session, const struct word *key, const st
 		resp_null(session);
 		return STEP_DONE;
 	case DRP_TOO_LARGE:
-		return fail(session, "ERR the value is larger than this cache can hold");
+		return resp_fail(session, "ERR the value is larger than this cache can hold");
 	default:
-		return fail(session, NO_MEMORY);
+		return resp_fail(session, RESP_NO_MEMORY);
 	}
 }
 
@@ -226,16 +206,16 @@ enum step direct_set(struct session *session, struct request *request)
 	if (!is_key(key))
 		return wrong_key(session);
 	if (!read_number(&request->words[2], UINT8_MAX, &kind) || !read_number(&request->words[5], INT64_MAX / NS_PER_MS, &ms))
-		return fail(session, "ERR kind and time to live are numbers: 0 to 255, and milliseconds");
+		return resp_fail(session, "ERR kind and time to live are numbers: 0 to 255, and milliseconds");
 	if (meta->count > META_MOST_BYTES)
-		return fail(session, "ERR meta has at most 4096 bytes");
-	const bool only_new = request->count == 7 && is_word(&request->words[6], "NX");
-	const bool is_claimed = request->count == 8 && is_word(&request->words[6], "CLAIMED");
+		return resp_fail(session, "ERR meta has at most 4096 bytes");
+	const bool only_new = request->count == 7 && resp_is(&request->words[6], "NX");
+	const bool is_claimed = request->count == 8 && resp_is(&request->words[6], "CLAIMED");
 	if (request->count > 6 && !only_new && !is_claimed)
-		return fail(session, "ERR syntax error");
+		return resp_fail(session, "ERR syntax error");
 	uint64_t claim = 0;
 	if (is_claimed && (!read_number(&request->words[7], INT64_MAX, &claim) || claim == 0))
-		return fail(session, WRONG_CLAIM);
+		return resp_fail(session, WRONG_CLAIM);
 	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = meta->bytes, .meta_bytes = meta->count,
 					.kind = (uint8_t)kind, .ttl_ns = ms * NS_PER_MS};
 	return store(session, key, &item, only_new ? SET_IF_ABSENT : SET_ALWAYS, claim);
@@ -252,7 +232,7 @@ enum step direct_delete(struct session *session, struct request *request)
 	claims_revoke(claims, key->bytes, key->count);
 	const bool was_there = cache_delete(session->service->direct, key->bytes, key->count, 0) == DRP_OK;
 	claims_unlock_key(claims, key->bytes, key->count);
-	return number(session, was_there);
+	return resp_answer_number(session, was_there);
 }
 
 enum step direct_has(struct session *session, struct request *request)
@@ -261,14 +241,14 @@ enum step direct_has(struct session *session, struct request *request)
 
 	if (!is_key(key))
 		return wrong_key(session);
-	return number(session, cache_contains(session->service->direct, key->bytes, key->count) == 1);
+	return resp_answer_number(session, cache_contains(session->service->direct, key->bytes, key->count) == 1);
 }
 
 enum step direct_clear(struct session *session, struct request *request)
 {
 	(void)request;
 	if (!session->service->settings.allows_flush)
-		return fail(session, "ERR the server was started with --no-flush");
+		return resp_fail(session, "ERR the server was started with --no-flush");
 	claims_lock_key(session->service->claims, NULL, 0);
 	claims_revoke(session->service->claims, NULL, 0);
 	cache_clear(session->service->direct);

@@ -12,7 +12,6 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
 
 #include "server/command.h"
 #include "server/parser.h"
@@ -353,7 +352,7 @@ static enum step run(struct session *session, const unsigned char *bytes, size_t
 
 	open_request(session->incoming, &request, bytes, count);
 	const struct word *name = &request.words[0];
-	const bool is_exec = name->count == 4 && strncasecmp(name->bytes, "EXEC", 4) == 0;
+	const bool is_exec = resp_is(name, "EXEC");
 	const struct command *command = is_exec ? NULL : find(session, &request);
 	if (is_exec && session->is_authenticated) {
 		if (resp->is_queueing)

@@ -2,7 +2,6 @@
 #include "server/resp.h"
 
 #include <stdlib.h>
-#include <strings.h>
 #include <time.h>
 
 #include "server/password.h"
@@ -100,17 +99,6 @@ static void put_words(struct session *session, const char *text)
 	resp_string(session, text, strlen(text));
 }
 
-static bool is_word(const struct word *word, const char *text)
-{
-	return word->count == strlen(text) && strncasecmp(word->bytes, text, word->count) == 0;
-}
-
-static enum step fail(struct session *session, const char *text)
-{
-	resp_error(session, text);
-	return STEP_DONE;
-}
-
 /* False: the client was told. */
 static bool log_in(struct session *session, const struct word *name, const struct word *password)
 {
@@ -165,24 +153,24 @@ enum step resp_hello(struct session *session, struct request *request)
 
 	if (request->count > 1) {
 		if (!word_unsigned_32(&request->words[1], &number) || (number != 2 && number != 3))
-			return fail(session, "NOPROTO unsupported protocol version");
+			return resp_fail(session, "NOPROTO unsupported protocol version");
 		protocol = (int)number;
 	}
 	for (unsigned i = 2; i < request->count && i < REQUEST_WORDS; i++) {
-		if (is_word(&request->words[i], "AUTH") && i + 2 < request->count) {
+		if (resp_is(&request->words[i], "AUTH") && i + 2 < request->count) {
 			if (!log_in(session, &request->words[i + 1], &request->words[i + 2]))
 				return STEP_DONE;
 			i += 2;
-		} else if (is_word(&request->words[i], "SETNAME") && i + 1 < request->count) {
+		} else if (resp_is(&request->words[i], "SETNAME") && i + 1 < request->count) {
 			if (!set_name(session, &request->words[i + 1]))
 				return STEP_DONE;
 			i++;
 		} else {
-			return fail(session, "ERR Syntax error in HELLO option");
+			return resp_fail(session, "ERR Syntax error in HELLO option");
 		}
 	}
 	if (!session->is_authenticated)
-		return fail(session, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
+		return resp_fail(session, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
 				     "AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol "
 				     "version at the same time");
 	if (protocol == 2 && resp->tracker) { /* it has no way to tell what was not asked for */
@@ -214,30 +202,30 @@ static enum step track(struct session *session, const struct request *request)
 	struct resp_state *resp = session->resp;
 	struct tracker_options options = {.wake = session->wake, .wakes = session->wakes};
 	const struct word *words = request->words;
-	const bool is_on = request->count > 2 && is_word(&words[2], "ON");
+	const bool is_on = request->count > 2 && resp_is(&words[2], "ON");
 
-	if (!is_on && !(request->count == 3 && is_word(&words[2], "OFF")))
-		return fail(session, "ERR syntax error");
+	if (!is_on && !(request->count == 3 && resp_is(&words[2], "OFF")))
+		return resp_fail(session, "ERR syntax error");
 	if (request->count > REQUEST_WORDS)
-		return fail(session, "ERR too many prefixes");
+		return resp_fail(session, "ERR too many prefixes");
 	for (unsigned i = 3; i < request->count; i++) {
-		if (is_word(&words[i], "BCAST")) {
+		if (resp_is(&words[i], "BCAST")) {
 			options.broadcasts = true;
-		} else if (is_word(&words[i], "NOLOOP")) {
+		} else if (resp_is(&words[i], "NOLOOP")) {
 			options.skips_own = true;
-		} else if (is_word(&words[i], "PREFIX") && i + 1 < request->count) {
+		} else if (resp_is(&words[i], "PREFIX") && i + 1 < request->count) {
 			i++;
 			options.prefixes[options.prefix_count++] = (struct keyspace_key){words[i].bytes, words[i].count};
 		} else {
-			return fail(session, "ERR CLIENT TRACKING takes BCAST, PREFIX and NOLOOP here. REDIRECT, OPTIN and OPTOUT are not there");
+			return resp_fail(session, "ERR CLIENT TRACKING takes BCAST, PREFIX and NOLOOP here. REDIRECT, OPTIN and OPTOUT are not there");
 		}
 	}
 	if (options.prefix_count > 0 && !options.broadcasts)
-		return fail(session, "ERR PREFIX option requires BCAST mode to be enabled");
+		return resp_fail(session, "ERR PREFIX option requires BCAST mode to be enabled");
 	if (is_on && !is_3(session))
-		return fail(session, "ERR CLIENT TRACKING needs version 3 of the protocol: send HELLO 3 before");
+		return resp_fail(session, "ERR CLIENT TRACKING needs version 3 of the protocol: send HELLO 3 before");
 	if (is_on && (!session->service->tracking || !session->wake))
-		return fail(session, "ERR this server cannot track");
+		return resp_fail(session, "ERR this server cannot track");
 	if (resp->tracker) {
 		tracker_end(resp->tracker);
 		resp->tracker = NULL;
@@ -245,7 +233,7 @@ static enum step track(struct session *session, const struct request *request)
 	if (is_on) {
 		resp->tracker = tracker_begin(session->service->tracking, &options);
 		if (!resp->tracker)
-			return fail(session, "OOM no memory is left for tracking");
+			return resp_fail(session, "OOM no memory is left for tracking");
 		tracker_set_writer(resp->tracker);
 	}
 	resp_ok(session);
@@ -257,22 +245,22 @@ enum step resp_client(struct session *session, struct request *request)
 	struct resp_state *resp = session->resp;
 	const struct word *what = &request->words[1];
 
-	if (is_word(what, "ID")) {
+	if (resp_is(what, "ID")) {
 		resp_number(session, (int64_t)resp->id);
-	} else if (is_word(what, "GETNAME")) {
+	} else if (resp_is(what, "GETNAME")) {
 		if (resp->name[0])
 			put_words(session, resp->name);
 		else
 			resp_null(session);
-	} else if (is_word(what, "TRACKING")) {
+	} else if (resp_is(what, "TRACKING")) {
 		return track(session, request);
-	} else if (is_word(what, "SETNAME") && request->count == 3) {
+	} else if (resp_is(what, "SETNAME") && request->count == 3) {
 		if (set_name(session, &request->words[2]))
 			resp_ok(session);
-	} else if (is_word(what, "SETINFO") || is_word(what, "NO-EVICT") || is_word(what, "NO-TOUCH")) {
+	} else if (resp_is(what, "SETINFO") || resp_is(what, "NO-EVICT") || resp_is(what, "NO-TOUCH")) {
 		resp_ok(session); /* nothing depends on it */
 	} else {
-		return fail(session, "ERR unknown subcommand of CLIENT, or one that this server does not have");
+		return resp_fail(session, "ERR unknown subcommand of CLIENT, or one that this server does not have");
 	}
 	return STEP_DONE;
 }
@@ -280,7 +268,7 @@ enum step resp_client(struct session *session, struct request *request)
 enum step resp_select(struct session *session, struct request *request)
 {
 	if (!word_is(&request->words[1], "0"))
-		return fail(session, "ERR DB index is out of range: there is one key space, number 0");
+		return resp_fail(session, "ERR DB index is out of range: there is one key space, number 0");
 	resp_ok(session);
 	return STEP_DONE;
 }
@@ -314,7 +302,7 @@ enum step resp_info(struct session *session, struct request *request)
 
 	(void)request;
 	if (!stats_info(session->service, &text, &count))
-		return fail(session, "OOM no memory is left for this answer");
+		return resp_fail(session, "OOM no memory is left for this answer");
 	resp_string(session, text, count);
 	free(text);
 	return STEP_DONE;
@@ -322,9 +310,9 @@ enum step resp_info(struct session *session, struct request *request)
 
 enum step resp_command(struct session *session, struct request *request)
 {
-	if (request->count > 1 && is_word(&request->words[1], "COUNT"))
+	if (request->count > 1 && resp_is(&request->words[1], "COUNT"))
 		resp_number(session, 0);
-	else if (request->count > 1 && is_word(&request->words[1], "DOCS"))
+	else if (request->count > 1 && resp_is(&request->words[1], "DOCS"))
 		resp_map(session, 0);
 	else
 		resp_array(session, 0);
@@ -345,7 +333,7 @@ static void write_config(struct session *session, const struct word *pattern)
 	char text[24];
 
 	for (size_t i = 0; i < SETTINGS; i++) {
-		is_told[i] = word_is(pattern, "*") || is_word(pattern, settings[i].name);
+		is_told[i] = word_is(pattern, "*") || resp_is(pattern, settings[i].name);
 		count += is_told[i];
 	}
 	resp_map(session, count);
@@ -359,13 +347,13 @@ static void write_config(struct session *session, const struct word *pattern)
 
 enum step resp_config(struct session *session, struct request *request)
 {
-	if (is_word(&request->words[1], "RESETSTAT")) {
+	if (resp_is(&request->words[1], "RESETSTAT")) {
 		stats_reset(session->service);
 		resp_ok(session);
-	} else if (is_word(&request->words[1], "GET") && request->count == 3) {
+	} else if (resp_is(&request->words[1], "GET") && request->count == 3) {
 		write_config(session, &request->words[2]);
 	} else {
-		return fail(session, "ERR the server is configured by its command line alone");
+		return resp_fail(session, "ERR the server is configured by its command line alone");
 	}
 	return STEP_DONE;
 }
@@ -377,7 +365,7 @@ enum step resp_time(struct session *session, struct request *request)
 
 	(void)request;
 	if (clock_gettime(CLOCK_REALTIME, &now) != 0)
-		return fail(session, "ERR there is no clock");
+		return resp_fail(session, "ERR there is no clock");
 	resp_array(session, 2);
 	resp_string(session, text, (size_t)(put_number(text, (uint64_t)keyspace_time(&session->service->keyspace)) - text));
 	resp_string(session, text, (size_t)(put_number(text, (uint64_t)now.tv_nsec / 1000) - text));
@@ -398,7 +386,7 @@ enum step resp_flush(struct session *session, struct request *request)
 	(void)request; /* ASYNC or SYNC: it takes no longer either way */
 	COUNT(session->counts, cmd_flush);
 	if (!service->settings.allows_flush)
-		return fail(session, "ERR the server was started with --no-flush");
+		return resp_fail(session, "ERR the server was started with --no-flush");
 	atomic_store(&service->clear_at_seconds, 0);
 	keyspace_clear(&service->keyspace);
 	resp_ok(session);
@@ -409,7 +397,7 @@ enum step resp_multi(struct session *session, struct request *request)
 {
 	(void)request;
 	if (session->resp->is_queueing)
-		return fail(session, "ERR MULTI calls can not be nested");
+		return resp_fail(session, "ERR MULTI calls can not be nested");
 	session->resp->is_queueing = true;
 	resp_ok(session);
 	return STEP_DONE;

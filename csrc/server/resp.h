@@ -9,6 +9,9 @@
 #ifndef DRP_SERVER_RESP_H
 #define DRP_SERVER_RESP_H
 
+#include <string.h>
+#include <strings.h>
+
 #include "server/request.h"
 
 enum { RESP_KEY_BYTES = 16 * 1024, RESP_NAME_BYTES = 64 };
@@ -44,6 +47,27 @@ void resp_null(struct session *session);
 void resp_string(struct session *session, const void *bytes, size_t count);
 void resp_array(struct session *session, size_t count);
 void resp_map(struct session *session, size_t pairs);
+
+#define RESP_NO_MEMORY "OOM no memory is left that this value could be stored in"
+
+/* The whole reply of a handler: an error, which names its kind first, or a number. */
+static inline enum step resp_fail(struct session *session, const char *text)
+{
+	resp_error(session, text);
+	return STEP_DONE;
+}
+
+static inline enum step resp_answer_number(struct session *session, int64_t number)
+{
+	resp_number(session, number);
+	return STEP_DONE;
+}
+
+/* Words of the protocol are the same in either case. */
+static inline bool resp_is(const struct word *word, const char *text)
+{
+	return word->count == strlen(text) && strncasecmp(word->bytes, text, word->count) == 0;
+}
 
 /* Of a connection: resp.c */
 enum step resp_hello(struct session *session, struct request *request);

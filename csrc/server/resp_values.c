@@ -3,34 +3,14 @@
  *
  * Keys and values are those of memcached's commands; a value that is set here has the flags 0 there.
  */
-#include <strings.h>
-
 #include "server/reply.h"
 #include "server/resp.h"
 #include "server/tracking.h"
 
 #define SYNTAX "ERR syntax error"
 #define NO_NUMBER "ERR value is not an integer or out of range"
-#define NO_MEMORY "OOM no memory is left that this value could be stored in"
 #define BAD_KEY "ERR keys have at most 16384 bytes"
 #define NS_PER_MS INT64_C(1000000)
-
-static enum step fail(struct session *session, const char *text)
-{
-	resp_error(session, text);
-	return STEP_DONE;
-}
-
-static enum step number(struct session *session, int64_t value)
-{
-	resp_number(session, value);
-	return STEP_DONE;
-}
-
-static bool is_word(const struct word *word, const char *text)
-{
-	return word->count == strlen(text) && strncasecmp(word->bytes, text, word->count) == 0;
-}
 
 static struct keyspace *keys(struct session *session)
 {
@@ -125,15 +105,15 @@ enum step resp_getdel(struct session *session, struct request *request)
 
 static bool names_expiry(const struct word *option)
 {
-	return is_word(option, "EX") || is_word(option, "PX") || is_word(option, "EXAT") || is_word(option, "PXAT");
+	return resp_is(option, "EX") || resp_is(option, "PX") || resp_is(option, "EXAT") || resp_is(option, "PXAT");
 }
 
 /* EX, PX, EXAT, PXAT and their number. -1: the word is none of them; 0: the client was told what is wrong. */
 static int read_expiry(struct session *session, const struct word *option, const struct word *value, uint64_t *ttl_ns)
 {
 	int64_t time;
-	const bool in_seconds = is_word(option, "EX") || is_word(option, "EXAT");
-	const bool is_absolute = is_word(option, "EXAT") || is_word(option, "PXAT");
+	const bool in_seconds = resp_is(option, "EX") || resp_is(option, "EXAT");
+	const bool is_absolute = resp_is(option, "EXAT") || resp_is(option, "PXAT");
 
 	if (!names_expiry(option))
 		return -1;
@@ -160,10 +140,10 @@ enum step resp_getex(struct session *session, struct request *request)
 
 	if (request->count > 2) {
 		const struct word *option = &request->words[2], *value = request->count > 3 ? &request->words[3] : NULL;
-		const bool persists = is_word(option, "PERSIST");
+		const bool persists = resp_is(option, "PERSIST");
 		uint64_t left_ns;
 		if (persists ? value != NULL : !value || !names_expiry(option))
-			return fail(session, SYNTAX);
+			return resp_fail(session, SYNTAX);
 		if (!persists && keyspace_peek(keys(session), key_of(&request->words[1]), &left_ns) == KEYSPACE_DONE &&
 		    read_expiry(session, option, value, &ttl_ns) <= 0)
 			return STEP_DONE;
@@ -183,7 +163,7 @@ static bool is_stored(struct session *session, enum keyspace_answer stored)
 		resp_error(session, "ERR the value is larger than the server's --max-value");
 	} else if (stored == KEYSPACE_NO_MEMORY) {
 		COUNT(session->counts, store_no_memory);
-		resp_error(session, NO_MEMORY);
+		resp_error(session, RESP_NO_MEMORY);
 	}
 	return stored == KEYSPACE_DONE;
 }
@@ -224,28 +204,28 @@ enum step resp_set(struct session *session, struct request *request)
 	bool answers_old = false, has_ttl = false;
 
 	if (words[1].count > RESP_KEY_BYTES)
-		return fail(session, BAD_KEY);
+		return resp_fail(session, BAD_KEY);
 	for (unsigned i = 3; i < request->count; i++) {
 		const struct word *value = i + 1 < request->count ? &words[i + 1] : NULL;
 		const int read = read_expiry(session, &words[i], value, &write.ttl_ns);
 		if (read == 0)
 			return STEP_DONE;
-		const bool is_nx = is_word(&words[i], "NX"), is_xx = is_word(&words[i], "XX");
-		const bool keeps = is_word(&words[i], "KEEPTTL");
+		const bool is_nx = resp_is(&words[i], "NX"), is_xx = resp_is(&words[i], "XX");
+		const bool keeps = resp_is(&words[i], "KEEPTTL");
 		if ((read > 0 || keeps) && has_ttl)
-			return fail(session, SYNTAX);
+			return resp_fail(session, SYNTAX);
 		if ((is_nx || is_xx) && write.mode != KEYSPACE_SET)
-			return fail(session, SYNTAX);
+			return resp_fail(session, SYNTAX);
 		if (read > 0 || keeps) {
 			has_ttl = true;
 			write.keep_ttl = keeps;
 			i += read > 0;
 		} else if (is_nx || is_xx) {
 			write.mode = is_nx ? KEYSPACE_ADD : KEYSPACE_REPLACE;
-		} else if (is_word(&words[i], "GET")) {
+		} else if (resp_is(&words[i], "GET")) {
 			answers_old = true;
 		} else {
-			return fail(session, SYNTAX);
+			return resp_fail(session, SYNTAX);
 		}
 	}
 	if (answers_old)
@@ -266,10 +246,10 @@ enum step resp_setnx(struct session *session, struct request *request)
 					     .ttl_ns = KEYSPACE_NEVER, .fill = request_fill(session)};
 
 	if (words[1].count > RESP_KEY_BYTES)
-		return fail(session, BAD_KEY);
+		return resp_fail(session, BAD_KEY);
 	const enum keyspace_answer stored = keyspace_put(keys(session), key_of(&words[1]), &write, NULL);
 	if (is_stored(session, stored) || stored == KEYSPACE_NOT_STORED)
-		return number(session, stored == KEYSPACE_DONE);
+		return resp_answer_number(session, stored == KEYSPACE_DONE);
 	return STEP_DONE;
 }
 
@@ -278,15 +258,15 @@ enum step resp_setex(struct session *session, struct request *request)
 	const struct word *words = request->words;
 	struct keyspace_write write = {.mode = KEYSPACE_SET, .value = words[3].bytes, .value_bytes = words[3].count,
 				       .fill = request_fill(session)};
-	const bool in_seconds = is_word(&words[0], "SETEX");
+	const bool in_seconds = resp_is(&words[0], "SETEX");
 	int64_t time;
 
 	if (words[1].count > RESP_KEY_BYTES)
-		return fail(session, BAD_KEY);
+		return resp_fail(session, BAD_KEY);
 	if (!read_integer(&words[2], &time))
-		return fail(session, NO_NUMBER);
+		return resp_fail(session, NO_NUMBER);
 	if (time <= 0 || !read_ttl(session, time, in_seconds, false, &write.ttl_ns))
-		return fail(session, in_seconds ? "ERR invalid expire time in 'setex' command"
+		return resp_fail(session, in_seconds ? "ERR invalid expire time in 'setex' command"
 						: "ERR invalid expire time in 'psetex' command");
 	if (is_stored(session, keyspace_put(keys(session), key_of(&words[1]), &write, NULL)))
 		resp_ok(session);
@@ -300,7 +280,7 @@ enum step resp_getset(struct session *session, struct request *request)
 				       .ttl_ns = KEYSPACE_NEVER};
 
 	if (words[1].count > RESP_KEY_BYTES)
-		return fail(session, BAD_KEY);
+		return resp_fail(session, BAD_KEY);
 	return set_and_answer_old(session, &words[1], &write);
 }
 
@@ -313,7 +293,7 @@ enum step resp_append(struct session *session, struct request *request)
 	struct keyspace_item item;
 
 	if (words[1].count > RESP_KEY_BYTES)
-		return fail(session, BAD_KEY);
+		return resp_fail(session, BAD_KEY);
 	do { /* it may come, or go, between the two */
 		write.mode = KEYSPACE_APPEND;
 		stored = keyspace_put(keys(session), key, &write, NULL);
@@ -325,7 +305,7 @@ enum step resp_append(struct session *session, struct request *request)
 	if (!is_stored(session, stored))
 		return STEP_DONE;
 	const bool is_there = keyspace_look(keys(session), key, &item) == KEYSPACE_DONE;
-	return number(session, is_there ? (int64_t)item.value_bytes : (int64_t)write.value_bytes);
+	return resp_answer_number(session, is_there ? (int64_t)item.value_bytes : (int64_t)write.value_bytes);
 }
 
 enum step resp_strlen(struct session *session, struct request *request)
@@ -335,7 +315,7 @@ enum step resp_strlen(struct session *session, struct request *request)
 	note(session, &request->words[1]);
 	const bool is_there = keyspace_look(keys(session), key_of(&request->words[1]), &item) == KEYSPACE_DONE;
 
-	return number(session, is_there ? (int64_t)item.value_bytes : 0);
+	return resp_answer_number(session, is_there ? (int64_t)item.value_bytes : 0);
 }
 
 enum step resp_mget(struct session *session, struct request *request)
@@ -367,13 +347,13 @@ enum step resp_mset(struct session *session, struct request *request)
 	struct word key, value;
 
 	if (request->count % 2 == 0)
-		return fail(session, "ERR wrong number of arguments for 'mset' command");
+		return resp_fail(session, "ERR wrong number of arguments for 'mset' command");
 	resp_next(&at, end, &key);
 	while (resp_next(&at, end, &key) && resp_next(&at, end, &value)) {
 		const struct keyspace_write write = {.mode = KEYSPACE_SET, .value = value.bytes, .value_bytes = value.count,
 						     .ttl_ns = KEYSPACE_NEVER};
 		if (key.count > RESP_KEY_BYTES)
-			return fail(session, BAD_KEY);
+			return resp_fail(session, BAD_KEY);
 		if (!is_stored(session, keyspace_put(keys(session), key_of(&key), &write, NULL)))
 			return STEP_DONE;
 	}
@@ -393,7 +373,7 @@ enum step resp_delete(struct session *session, struct request *request)
 		deleted += was_there;
 		count_add(was_there ? &session->counts->delete_hits : &session->counts->delete_misses, 1);
 	}
-	return number(session, deleted);
+	return resp_answer_number(session, deleted);
 }
 
 enum step resp_exists(struct session *session, struct request *request)
@@ -408,7 +388,7 @@ enum step resp_exists(struct session *session, struct request *request)
 		note(session, &word);
 		there += keyspace_peek(keys(session), key_of(&word), &left_ns) == KEYSPACE_DONE;
 	}
-	return number(session, there);
+	return resp_answer_number(session, there);
 }
 
 enum step resp_type(struct session *session, struct request *request)
@@ -430,20 +410,20 @@ enum step resp_expire(struct session *session, struct request *request)
 	int64_t time;
 
 	for (unsigned i = 3; i < request->count; i++)
-		if (!is_word(&words[i], "NX") && !is_word(&words[i], "XX") && !is_word(&words[i], "GT") && !is_word(&words[i], "LT"))
-			return fail(session, "ERR Unsupported option");
+		if (!resp_is(&words[i], "NX") && !resp_is(&words[i], "XX") && !resp_is(&words[i], "GT") && !resp_is(&words[i], "LT"))
+			return resp_fail(session, "ERR Unsupported option");
 	if (!read_integer(&words[2], &time))
-		return fail(session, NO_NUMBER);
+		return resp_fail(session, NO_NUMBER);
 	if (!read_ttl(session, time, in_seconds, is_absolute, &ttl_ns))
-		return fail(session, "ERR invalid expire time in 'expire' command");
+		return resp_fail(session, "ERR invalid expire time in 'expire' command");
 	if (keyspace_peek(keys(session), key, &left_ns) != KEYSPACE_DONE)
-		return number(session, 0);
+		return resp_answer_number(session, 0);
 	const bool never = left_ns == KEYSPACE_NEVER;
 	for (unsigned i = 3; i < request->count; i++)
-		if (is_word(&words[i], "NX") ? !never : is_word(&words[i], "XX") ? never
-			: is_word(&words[i], "GT") ? never || ttl_ns <= left_ns : !never && ttl_ns >= left_ns)
-			return number(session, 0);
-	return number(session, keyspace_touch(keys(session), key, ttl_ns) == KEYSPACE_DONE);
+		if (resp_is(&words[i], "NX") ? !never : resp_is(&words[i], "XX") ? never
+			: resp_is(&words[i], "GT") ? never || ttl_ns <= left_ns : !never && ttl_ns >= left_ns)
+			return resp_answer_number(session, 0);
+	return resp_answer_number(session, keyspace_touch(keys(session), key, ttl_ns) == KEYSPACE_DONE);
 }
 
 enum step resp_persist(struct session *session, struct request *request)
@@ -452,24 +432,24 @@ enum step resp_persist(struct session *session, struct request *request)
 	uint64_t left_ns;
 
 	if (keyspace_peek(keys(session), key, &left_ns) != KEYSPACE_DONE || left_ns == KEYSPACE_NEVER)
-		return number(session, 0);
-	return number(session, keyspace_touch(keys(session), key, KEYSPACE_NEVER) == KEYSPACE_DONE);
+		return resp_answer_number(session, 0);
+	return resp_answer_number(session, keyspace_touch(keys(session), key, KEYSPACE_NEVER) == KEYSPACE_DONE);
 }
 
 enum step resp_ttl(struct session *session, struct request *request)
 {
 	const struct word *name = &request->words[0];
-	const bool in_seconds = is_word(name, "TTL") || is_word(name, "EXPIRETIME");
-	const bool is_absolute = is_word(name, "EXPIRETIME") || is_word(name, "PEXPIRETIME");
+	const bool in_seconds = resp_is(name, "TTL") || resp_is(name, "EXPIRETIME");
+	const bool is_absolute = resp_is(name, "EXPIRETIME") || resp_is(name, "PEXPIRETIME");
 	uint64_t left_ns;
 
 	note(session, &request->words[1]);
 	if (keyspace_peek(keys(session), key_of(&request->words[1]), &left_ns) != KEYSPACE_DONE)
-		return number(session, -2);
+		return resp_answer_number(session, -2);
 	if (left_ns == KEYSPACE_NEVER)
-		return number(session, -1);
+		return resp_answer_number(session, -1);
 	int64_t ms = (int64_t)(left_ns / (uint64_t)NS_PER_MS) + (is_absolute ? keyspace_time_ms(keys(session)) : 0);
-	return number(session, in_seconds ? (ms + 500) / 1000 : ms);
+	return resp_answer_number(session, in_seconds ? (ms + 500) / 1000 : ms);
 }
 
 enum step resp_incr(struct session *session, struct request *request)
@@ -485,11 +465,11 @@ enum step resp_incr(struct session *session, struct request *request)
 	bool created;
 
 	if (words[1].count > RESP_KEY_BYTES)
-		return fail(session, BAD_KEY);
+		return resp_fail(session, BAD_KEY);
 	if (request->count == 3 && !read_integer(&words[2], &delta))
-		return fail(session, NO_NUMBER);
+		return resp_fail(session, NO_NUMBER);
 	if (subtracts && delta == INT64_MIN)
-		return fail(session, "ERR decrement would overflow");
+		return resp_fail(session, "ERR decrement would overflow");
 	sum.delta = (uint64_t)delta;
 	switch (keyspace_add(keys(session), key_of(&words[1]), &sum, text, &length, &item, &created)) {
 	case KEYSPACE_DONE:
@@ -499,10 +479,10 @@ enum step resp_incr(struct session *session, struct request *request)
 		output_add(session->out, "\r\n", 2);
 		return STEP_DONE;
 	case KEYSPACE_OVERFLOW:
-		return fail(session, "ERR increment or decrement would overflow");
+		return resp_fail(session, "ERR increment or decrement would overflow");
 	case KEYSPACE_NO_NUMBER:
-		return fail(session, NO_NUMBER);
+		return resp_fail(session, NO_NUMBER);
 	default:
-		return fail(session, NO_MEMORY);
+		return resp_fail(session, RESP_NO_MEMORY);
 	}
 }

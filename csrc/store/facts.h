@@ -34,7 +34,6 @@ struct probation {
 	uint32_t quiet_looks;  /* without a hit since the one before, in a row */
 	uint64_t thin_serial;  /* of a segment that is to be emptied: policy/tidy.c */
 	uint64_t counted_serial; /* of the segment whose pages are to be counted next */
-	bool judging;          /* what leaves now keeps its pages, which are to be written again */
 };
 
 /* State of policy/expire.c. */

@@ -4,12 +4,14 @@
  * A write to a droppable page has one order: store, then look at the guard. The page may have been dropped before the
  * store, which then made a page of zeros with one slot in it; and other processors may for a moment still see the old
  * page through stale translations. So a guard of 0 after a store means: give the page back (which also ends all stale
- * translations), begin it anew, store again. A reader needs no order: a slot is one word, there or 0.
+ * translations), begin it anew, store again; see index_stands.h. A reader that finds a slot needs no order: it is one word.
+ * One that must be sure that there is none looks at the guard afterwards, too.
  */
 #include "store/index.h"
 #include "store/index_home.h"
 #include "store/index_mark.h"
 #include "store/index_search.h"
+#include "store/index_stands.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -62,6 +64,7 @@ static void tell_directory(struct index *index, size_t first, size_t count)
 	board_begin(&board->shape);
 	if (atomic_load_explicit(&board->depth, memory_order_relaxed) != index->depth) {
 		atomic_store_explicit(&board->depth, index->depth, memory_order_relaxed);
+		prim_step();
 		first = 0;
 		count = (size_t)1 << index->depth;
 	}
@@ -114,14 +117,6 @@ void index_note_all_dirty(struct index *index)
 	for (size_t number = 0; number < index->page_count; number++)
 		if (index->states[number] & INDEX_PAGE_USED)
 			note_dirty(index, (uint32_t)number);
-}
-
-/* True if the page's guard stands; see the top of the file. */
-static bool page_stands(const uint64_t *page)
-{
-	prim_step();
-	atomic_thread_fence(memory_order_seq_cst);
-	return index_load(page) == INDEX_GUARD;
 }
 
 /* A page is gone, and its entries with it. Those that were known to be gone are taken to be among them. */
@@ -317,6 +312,7 @@ static int split(struct index *index, uint64_t hash)
 	const uint32_t number = cell & INDEX_PAGE_MASK;
 	const unsigned depth = cell >> INDEX_DEPTH_SHIFT;
 	uint64_t *old = index_page_address(index, number), *halves;
+	const unsigned cpu = prim_cpu();
 	uint16_t live[2] = {0};
 	uint32_t added;
 	int status;
@@ -387,9 +383,9 @@ static int split(struct index *index, uint64_t hash)
 	end_change(index, number);
 	tell_directory(index, first, cells); /* the added page has nothing older in it by now */
 	note_dirty(index, number);
-	if (!page_stands(old))
+	if (!index_page_stands(old, cpu))
 		begin_page(index, number);
-	if (!page_stands(index_page_address(index, added)))
+	if (!index_page_stands(index_page_address(index, added), cpu))
 		begin_page(index, added);
 out_free:
 	free(halves);
@@ -421,7 +417,8 @@ static void halve_directory(struct index *index)
 static bool gather(const struct index *index, uint32_t number, uint64_t *to, size_t *count)
 {
 	const size_t slots = index_slots_per_page(), buckets = index_buckets_per_page();
-	const uint64_t *page = index_page_address(index, number);
+	uint64_t *page = index_page_address(index, number);
+	const unsigned cpu = prim_cpu();
 
 	if (!(index->states[number] & INDEX_PAGE_USED))
 		return true; /* nothing was ever written there */
@@ -433,7 +430,7 @@ static bool gather(const struct index *index, uint32_t number, uint64_t *to, siz
 			if (++*count > slots / MERGE_SHARE || !rehome(to, slot, (i / INDEX_BUCKET_SLOTS - distance) & (buckets - 1)))
 				return false;
 		}
-	return page_stands(page);
+	return index_page_stands(page, cpu);
 }
 
 static void free_page(struct index *index, uint32_t number)
@@ -473,6 +470,7 @@ static void merge(struct index *index, size_t first, unsigned depth)
 	const size_t slots = index_slots_per_page(), cells = (size_t)2 << (index->depth - depth);
 	const uint32_t low = index->directory[first] & INDEX_PAGE_MASK, high = index->directory[first + cells / 2] & INDEX_PAGE_MASK;
 	uint64_t *page = index_page_address(index, low), *merged;
+	const unsigned cpu = prim_cpu();
 	size_t count = 0;
 
 	ready(index, low);
@@ -496,7 +494,7 @@ static void merge(struct index *index, size_t first, unsigned depth)
 	for (size_t i = 0; i < cells; i++)
 		index->directory[first + i] = low | (depth - 1) << INDEX_DEPTH_SHIFT;
 	tell_directory(index, first, cells);
-	if (!page_stands(page))
+	if (!index_page_stands(page, cpu))
 		begin_page(index, low);
 	free_page(index, high);
 	if (depth == index->depth)
@@ -529,6 +527,7 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 	for (int tries = 0; tries < MAX_RETRIES + INDEX_TAG_BITS; tries++) {
 		uint32_t number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK;
 		uint64_t *page = index_page_address(index, number);
+		const unsigned cpu = prim_cpu();
 		*displaced = 0;
 		if (!index_has_page(index, number))
 			begin_page(index, number);
@@ -545,7 +544,7 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 		}
 		note_dirty(index, number);
 		put(index, number, slot, make_slot(hash, distance, place));
-		if (page_stands(page)) {
+		if (index_page_stands(page, cpu)) {
 			index->live[number] += !*displaced;
 			index->entries += !*displaced;
 			return DRP_OK;
@@ -562,7 +561,7 @@ bool index_home_insert(struct index *index, const struct index_home *home, uint6
 
 	note_dirty(index, home->page_number);
 	put(index, home->page_number, home->vacant, make_slot(hash, 0, place));
-	if (!page_stands(page)) {
+	if (!index_page_stands(page, home->cpu)) {
 		begin_page(index, home->page_number);
 		return false;
 	}
@@ -573,9 +572,11 @@ bool index_home_insert(struct index *index, const struct index_home *home, uint6
 
 static bool change(struct index *index, struct index_cursor *cursor, uint64_t value)
 {
+	const unsigned cpu = prim_cpu();
+
 	note_dirty(index, cursor->page_number);
 	put(index, cursor->page_number, cursor->slot, value);
-	if (page_stands(cursor->page))
+	if (index_page_stands(cursor->page, cpu))
 		return true;
 	begin_page(index, cursor->page_number);
 	cursor->page_lost = true;
@@ -702,6 +703,7 @@ void index_scrub(struct index *index, size_t page_number)
 {
 	const uint32_t number = (uint32_t)page_number;
 	uint64_t *page = index_page_address(index, page_number);
+	const unsigned cpu = prim_cpu();
 
 	if (!index_has_page(index, number))
 		return;
@@ -710,7 +712,7 @@ void index_scrub(struct index *index, size_t page_number)
 			note_dirty(index, number);
 			put(index, number, &page[i], INDEX_TOMBSTONE);
 		}
-	if (!page_stands(page))
+	if (!index_page_stands(page, cpu))
 		begin_page(index, number);
 }
 
@@ -771,7 +773,8 @@ size_t index_list(struct index *index, uint32_t *prefix, uint64_t *places)
 {
 	const uint32_t cell = index->directory[*prefix >> (INDEX_TAG_BITS - index->depth)], from = *prefix;
 	const unsigned depth = cell >> INDEX_DEPTH_SHIFT;
-	const uint64_t *page = index_page_address(index, cell & INDEX_PAGE_MASK);
+	uint64_t *page = index_page_address(index, cell & INDEX_PAGE_MASK);
+	const unsigned cpu = prim_cpu();
 	size_t count = 0;
 
 	*prefix = ((from >> (INDEX_TAG_BITS - depth)) + 1) << (INDEX_TAG_BITS - depth);
@@ -782,5 +785,7 @@ size_t index_list(struct index *index, uint32_t *prefix, uint64_t *places)
 		if (index_has_entry(slot) && slot >> INDEX_TAG_SHIFT >= from)
 			places[count++] = slot & INDEX_PLACE_MASK;
 	}
+	if (!index_page_stands(page, cpu)) /* what is not listed must be gone */
+		index_note_lost(index, cell & INDEX_PAGE_MASK);
 	return count;
 }

@@ -76,6 +76,7 @@ struct index_cursor {
 	uint32_t page_number;
 	unsigned distance; /* buckets from home */
 	unsigned next;     /* slot within the bucket to look at next */
+	unsigned cpu;      /* on which it began; see index_stands.h */
 	bool page_lost;    /* the page was written once and is gone: the entry, if there was one, was dropped */
 	bool has_page;     /* it stands */
 };

@@ -20,6 +20,7 @@ struct index_home {
 	uint64_t *vacant;      /* the first that names no entry, where one may be written, or NULL */
 	uint64_t changes;      /* of the index when this was seen */
 	uint32_t page_number;
+	unsigned cpu;          /* on which it was seen: index_stands.h */
 	bool ends;             /* a slot was never used: each search for this home ends here */
 };
 
@@ -57,14 +58,14 @@ static inline void index_home_find(const struct index *index, uint64_t hash, uin
 
 	*cursor = (struct index_cursor){.hash = hash, .page = page, .next = (unsigned)(slot - page) % INDEX_BUCKET_SLOTS,
 					.page_number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK,
-					.has_page = true};
+					.cpu = prim_cpu(), .has_page = true};
 }
 
 /* A bucket is filled from its begin, so that nothing is behind a slot that was never used. */
 static inline struct index_home index_home_look(const struct index *index, uint64_t hash)
 {
 	const uint64_t tag = hash >> INDEX_TAG_SHIFT << (INDEX_TAG_SHIFT - INDEX_DISTANCE_SHIFT);
-	struct index_home home = {.bucket = index_home(index, hash), .changes = index->changes};
+	struct index_home home = {.bucket = index_home(index, hash), .changes = index->changes, .cpu = prim_cpu()};
 
 	if (!home.bucket)
 		return home;

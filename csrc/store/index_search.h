@@ -87,8 +87,10 @@ static inline bool index_has_page(struct index *index, uint32_t page_number)
 static inline void index_find(struct index *index, uint64_t hash, struct index_cursor *cursor)
 {
 	uint32_t number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK;
-	*cursor = (struct index_cursor){.hash = hash, .page = index_page_address(index, number), .page_number = number};
+	*cursor = (struct index_cursor){.hash = hash, .page = index_page_address(index, number), .page_number = number,
+					.cpu = prim_cpu()};
 	cursor->has_page = index_has_page(index, number);
+	prim_step();
 	if (!cursor->has_page)
 		cursor->page_lost = index->states[number] & INDEX_PAGE_USED;
 }
@@ -136,15 +138,6 @@ static inline bool index_next(struct index *index, struct index_cursor *cursor)
 			return false;
 	}
 	return false;
-}
-
-/*
- * After a search that found nothing: true, if its page stood all the time. One that was dropped amid it looked empty from there
- * on; it is counted off. Readers in other processes must hear of that, for they may know where the entry lies (log/board.h).
- */
-static inline bool index_was_there(struct index *index, const struct index_cursor *cursor)
-{
-	return !cursor->has_page || index_has_page(index, cursor->page_number);
 }
 
 #endif

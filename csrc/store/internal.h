@@ -42,7 +42,7 @@ struct shard {
 	uint64_t opened_bytes;    /* of segments, since policy/probation.c looked for signs that pages are taken */
 	uint64_t span_cap_bytes, span_cap_until_ns; /* address space that there turned out to be, until then; 0: enough */
 	uint64_t in_vain_until_ns; /* until then no others make room for a mapping of its own: it gained nothing */
-	bool making_space, evicting_thin, closed;
+	bool evicting_thin, closed;
 	bool marks_due; /* appended to since, a log may have a batch to mark: shard_mark() */
 	uint64_t evicting_serial; /* of the segment that is emptied to keep max_bytes */
 	uint64_t held_bytes;      /* as last added to the cache's */

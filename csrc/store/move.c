@@ -75,7 +75,7 @@ int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_par
 		memcpy(&of, copy + found->entry.key_bytes + found->entry.meta_bytes,
 		       found->entry.flags & ENTRY_EXTENT ? sizeof(of) : 0);
 		if (found->entry.flags & ENTRY_EXTENT)
-			shard_free_extent(cache, shard, &of, LEAVE_DROPPED);
+			shard_free_extent(cache, shard, &of, LEAVE_DROPPED, PAGES_REUSED);
 		size_t start;
 		const size_t offset = arena_place_offset(place);
 		shard_leave_place(cache, shard, place, entry_place(offset, as->bytes, &start) - offset);
@@ -126,7 +126,7 @@ bool range_is_resident(const unsigned char *address, size_t bytes)
 }
 
 bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
-		       const struct entry_extent *old, uint64_t hash)
+		       const struct entry_extent *old, uint64_t hash, enum pages_fate fate)
 {
 	const size_t bytes = (size_t)old->value_bytes, count = witness_count(bytes);
 	const unsigned char *source = from->base + (size_t)old->page * prim_page_size();
@@ -153,9 +153,9 @@ bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment 
 	       memcmp(witnesses, witnesses + count, count * sizeof(*witnesses)) == 0 && prim_cpu() == cpu &&
 	       shard_move_entry(cache, shard, ARENA_MAIN, found, &extent);
 	if (kept)
-		shard_free_extent(cache, shard, old, LEAVE_REPLACED);
+		shard_free_extent(cache, shard, old, LEAVE_REPLACED, fate);
 	else
-		shard_free_extent(cache, shard, &extent, LEAVE_DROPPED);
+		shard_free_extent(cache, shard, &extent, LEAVE_DROPPED, PAGES_REUSED);
 	arena_release(&shard->arena, to);
 out:
 	free(witnesses);
@@ -163,8 +163,8 @@ out:
 }
 
 void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
-			 const struct entry_extent *extent, enum leave why)
+			 const struct entry_extent *extent, enum leave why, enum pages_fate fate)
 {
-	shard_free_extent(cache, shard, extent, why);
+	shard_free_extent(cache, shard, extent, why, fate);
 	shard_leave(cache, shard, &found->cursor, found_end(found) - found->offset, why);
 }

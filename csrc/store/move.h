@@ -30,12 +30,12 @@ bool shard_move_entry(struct cache *cache, struct shard *shard, enum arena_part 
  */
 int shard_move_entry_as(struct cache *cache, struct shard *shard, enum arena_part to, struct found *found,
 			const struct entry *as, const struct entry_extent *extent);
-/* Copies a value and its entry to the heads of the main log. False: it has to go. */
+/* Copies a value and its entry to the heads of the main log; fate is that of the pages it had. False: it has to go. */
 bool shard_move_extent(struct cache *cache, struct shard *shard, struct segment *from, struct found *found,
-		       const struct entry_extent *old, uint64_t hash);
+		       const struct entry_extent *old, uint64_t hash, enum pages_fate fate);
 /* Forgets an entry that was found, and gives its extent back. */
 void shard_forget_extent(struct cache *cache, struct shard *shard, struct found *found,
-			 const struct entry_extent *extent, enum leave why);
+			 const struct entry_extent *extent, enum leave why, enum pages_fate fate);
 bool range_is_resident(const unsigned char *address, size_t bytes);
 
 #endif

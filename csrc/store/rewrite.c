@@ -54,8 +54,7 @@ bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, siz
 {
 	struct rewrite *rewrite = &shard->rewrite;
 
-	if (shard->arena.memory_is_short || shard->making_space || segment->part != ARENA_MAIN ||
-	    rewrite->resident_count == REWRITE_RESIDENT)
+	if (shard->arena.memory_is_short || segment->part != ARENA_MAIN || rewrite->resident_count == REWRITE_RESIDENT)
 		return false;
 	rewrite->resident[rewrite->resident_count++] =
 		(struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
@@ -76,7 +75,7 @@ void rewrite_note_absent(struct shard *shard, const struct segment *segment, siz
 {
 	struct rewrite *rewrite = &shard->rewrite;
 
-	if (shard->making_space || segment->part != ARENA_MAIN)
+	if (segment->part != ARENA_MAIN)
 		return;
 	if (rewrite->absent_count == REWRITE_ABSENT) { /* forgets the older half: of sizes that nobody asks for */
 		rewrite->absent_count /= 2;
@@ -183,8 +182,6 @@ bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segme
 	struct rewrite *rewrite = &shard->rewrite;
 	struct arena_extent *listed;
 
-	if (shard->making_space)
-		return false;
 	listed = take(shard, rewrite->resident, &rewrite->resident_count, pages, out);
 	*resident = listed != NULL;
 	if (!listed)

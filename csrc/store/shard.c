@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "store/index_home.h"
+#include "store/index_stands.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "store/deferred.h"
@@ -252,7 +253,8 @@ static void leave_segment(struct cache *cache, struct shard *shard, struct segme
 		shard_retire(cache, shard, segment);
 }
 
-void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why)
+void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why,
+		       enum pages_fate fate)
 {
 	const size_t page = prim_page_size(), bytes = witness_count((size_t)extent->value_bytes) * page;
 	unsigned char *address;
@@ -264,7 +266,7 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	bool was_deferred = false;
 	if (pin) {
 		pin->forgotten = true; /* seen to by who lets it go */
-		was_deferred = pin->deferred && shard->making_space; /* the space is needed now */
+		was_deferred = pin->deferred && fate == PAGES_RETIRED; /* the space is needed now */
 		if (pin->deferred && !was_deferred)
 			deferred_free(shard, pin);
 	}
@@ -273,12 +275,13 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 		pin = NULL;
 		segment->dirty |= segment->kind == SEGMENT_WHOLE;
 	}
-	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && (was_deferred || !shard->probation.judging);
-	const bool may_stay = to_give && !was_deferred && why != LEAVE_DROPPED;
+	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && (was_deferred || fate != PAGES_LEFT);
+	const bool may_stay = to_give && fate == PAGES_REUSED && why != LEAVE_DROPPED;
 	if (!may_stay || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
-		if (to_give && prim_purge(address, bytes) == DRP_OK)
+		const bool is_purged = to_give && prim_purge(address, bytes) == DRP_OK;
+		if (is_purged && fate == PAGES_REUSED)
 			rewrite_note_absent(shard, segment, extent->page, bytes / page);
-		else if (to_give && was_deferred && prim_mark(address, bytes) != DRP_OK) /* others were marked long ago */
+		else if (to_give && !is_purged && was_deferred && prim_mark(address, bytes) != DRP_OK) /* others were marked long ago */
 			segment->dirty = true;
 		arena_note_purged(&shard->arena, segment, bytes / page);
 		arena_note_given_back(&shard->arena, segment, bytes / page);
@@ -297,7 +300,7 @@ bool shard_read_extent(struct found *found, struct entry_extent *extent)
 	entry_copy(&found->reader, extent, sizeof(*extent));
 	/* What was copied counts only if the pieces up to here are there still; their stamps come first in each page. */
 	size_t read_bytes = found->entry.bytes - found->entry.inline_bytes + sizeof(*extent);
-	return !found->reader.lost &&
+	return !found->reader.lost && extent->value_bytes > 0 && /* zeros of a page that another processor sees still */
 	       entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), read_bytes) &&
 	       (found->entry.inline_bytes - sizeof(*extent)) / sizeof(uint16_t) * prim_page_size() >= extent->value_bytes;
 }
@@ -420,13 +423,13 @@ void shard_evict_place(struct cache *cache, struct shard *shard, uint64_t place)
 		stored_bytes = found_end(&found) - found.offset;
 		entry_copy(&found.reader, NULL, found.entry.key_bytes + found.entry.meta_bytes);
 		if ((found.entry.flags & ENTRY_EXTENT) && shard_read_extent(&found, &extent))
-			shard_free_extent(cache, shard, &extent, LEAVE_EVICTED);
+			shard_free_extent(cache, shard, &extent, LEAVE_EVICTED, PAGES_REUSED);
 	}
 	shard_leave_place(cache, shard, place, stored_bytes);
 }
 
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
-		  enum leave why)
+		  enum leave why, enum pages_fate fate)
 {
 	struct entry_extent extent = {0};
 	size_t stored_bytes = 0;
@@ -434,7 +437,7 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 	if (found) {
 		stored_bytes = found_end(found) - found->offset;
 		if ((found->entry.flags & ENTRY_EXTENT) && shard_read_extent(found, &extent))
-			shard_free_extent(cache, shard, &extent, why);
+			shard_free_extent(cache, shard, &extent, why, fate);
 	}
 	if (why == LEAVE_DROPPED)
 		probation_note_dropped(shard, stored_bytes + (size_t)extent.value_bytes);
@@ -466,15 +469,14 @@ static inline __attribute__((always_inline)) int find(struct cache *cache, struc
 			     shard_open_entry(found);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
 			return -1;
-		/* Another key with this tag, or half of ours is gone: the stamps tell. */
+		/* Another key with this tag, or half of ours is gone: the stamps tell, on the processor that compared. */
 		if (there && !found->reader.lost &&
-		    entry_intact(segment->base, found->offset, arena_stamp(number), found->entry.bytes))
+		    entry_intact(segment->base, found->offset, arena_stamp(number), found->entry.bytes) && prim_cpu() == cursor->cpu)
 			continue;
-		shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED);
+		shard_forget(cache, shard, cursor, NULL, LEAVE_DROPPED, PAGES_REUSED);
 		cause = MISS_DROPPED;
 	}
-	if (!index_was_there(&shard->index, cursor))
-		cause = MISS_DROPPED;
+	index_end_search(&shard->index, cursor);
 	return cursor->page_lost ? MISS_DROPPED : cause;
 }
 
@@ -617,7 +619,7 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		arena_note_appended(&shard->arena, head, end);
 		note_appended(shard, head);
 		if (in_order &&
-		    (prim_cpu() != cpu || !entry_intact(head->base, start, arena_stamp(head->number), entry->bytes)) &&
+		    (!entry_intact(head->base, start, arena_stamp(head->number), entry->bytes) || prim_cpu() != cpu) && /* in that order */
 		    !landed(head, start, end, entry, parts, part_count))
 			continue; /* what lies there is dead; the next try goes behind it */
 		add_bytes(shard, head, end - start);

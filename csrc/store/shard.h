@@ -26,12 +26,18 @@ void shard_unlock_last(struct cache *cache, struct shard *shard);
 /* Why an entry leaves; the count that it goes to. */
 #define PLACE_EVICTED UINT64_C(1) /* in segment 0, which is none */
 enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_DROPPED };
+/* What becomes of the pages that it had of its own, in a segment of many values. */
+enum pages_fate {
+	PAGES_REUSED,   /* another value is written there (store/rewrite.h); until then they stay, or are given back */
+	PAGES_RETIRED,  /* given back: address space is short, and their segment is being emptied for it */
+	PAGES_LEFT,     /* they stay as they are: their segment is being judged, and goes whole or is written again */
+};
 /*
  * Forgets the entry that cursor stands on and gives its extent back. found may be NULL when its head is gone. The slot of
  * an evicted entry stays for a while, with a place that leads nowhere: a later miss can tell what it was.
  */
 void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor *cursor, struct found *found,
-		  enum leave why);
+		  enum leave why, enum pages_fate fate);
 /* The same for an entry whose extent, if it had one, is given back already. */
 void shard_leave(struct cache *cache, struct shard *shard, struct index_cursor *cursor, size_t stored_bytes,
 		 enum leave why);
@@ -42,8 +48,9 @@ bool shard_replace(struct cache *cache, struct shard *shard, struct index_cursor
 		   uint64_t place);
 /* What lies at a place leaves its segment; nothing names it any more, and it is counted elsewhere. */
 void shard_leave_place(struct cache *cache, struct shard *shard, uint64_t place, size_t stored_bytes);
-/* Gives an extent's pages back, or keeps them to be written again; LEAVE_DROPPED: some are gone, or may be. */
-void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why);
+/* An extent is no value's any more. LEAVE_DROPPED: some of its pages are gone, or may be. */
+void shard_free_extent(struct cache *cache, struct shard *shard, const struct entry_extent *extent, enum leave why,
+		       enum pages_fate fate);
 void shard_set_live(struct shard *shard, struct segment *segment, size_t bytes, size_t count);
 /* Takes a segment out of use. Entries that are counted in it still were dropped. */
 void shard_retire(struct cache *cache, struct shard *shard, struct segment *segment);

@@ -386,7 +386,7 @@ static void nothing_is_written_where_judging_is_to_go_on(void)
 					const uint64_t serial = s->serial;
 					const struct arena_extent listed = arena_directory(s)[i];
 					if (shard_find_by_extent(shard, listed.hash, serial, listed.page, &found, &extent))
-						shard_forget_extent(cache, shard, &found, &extent, LEAVE_DELETED);
+						shard_forget_extent(cache, shard, &found, &extent, LEAVE_DELETED, PAGES_REUSED);
 					if (arena_find(&shard->arena, serial) != s)
 						goto next; /* that was its last */
 				}

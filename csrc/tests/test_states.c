@@ -415,10 +415,8 @@ static void a_value_leaves_nothing_where_space_is_made(void)
 	set_value(OTHER, VALUE);
 	(void)find_value(KEY, &address);
 	REQUIRE(find(KEY, &found));
-	shard->making_space = true;
 	entry_copy(&found.reader, NULL, found.entry.meta_bytes);
-	shard_forget(cache, shard, &found.cursor, &found, LEAVE_EVICTED);
-	shard->making_space = false;
+	shard_forget(cache, shard, &found.cursor, &found, LEAVE_EVICTED, PAGES_RETIRED);
 	CHECK_EQ(shard->counts.evicted, 1);
 	CHECK(!find(KEY, &found));
 	CHECK_EQ(shard->rewrite.resident_count + shard->rewrite.absent_count, 0);

@@ -47,7 +47,9 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "timeout_seconds": "more than 0 seconds",
     "retry_seconds": "more than 0 seconds",
     "stale": "0 seconds or more",
+    "cost": "0 seconds or more",
     "jitter": "a fraction from 0 to 1",
+    "fraction": "a number from 0 to 1",
     "factory": f"{_A_FUNCTION} without arguments",
     "function": _A_FUNCTION,
     "fill": f"{_A_FUNCTION} of a tuple of slices",
@@ -60,6 +62,7 @@ _MUST_BE: Final[Mapping[str, str]] = {
 """What each parameter must be. A time says its range; that it is a time is said where something else was given."""
 
 _A_BOUND: Final = "Give max_bytes='64M' for a bound in bytes, or nothing: the memory that is free is the bound"
+_OF_FUNCTIONS: Final = "That is an option of @droppable.cache, which keeps the results of a function"
 _OTHER_NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("maxsize", "size", "sizelimit", "capacity", "maxentries", "maxmemory"), _A_BOUND),
     **dict.fromkeys(("timeout", "expire", "expires", "expiration", "defaulttimeout"), "Give ttl= in seconds"),
@@ -68,8 +71,10 @@ _OTHER_NAMES: Final[Mapping[str, str]] = {
     "lock": "All calls are safe from several threads already",
     "path": "The cache is in memory. For a lower tier on disk give below=",
     "directory": "The cache is in memory. For a lower tier on disk give below=",
+    **dict.fromkeys(("jitter", "stale", "keep", "key", "selfkey", "normalize", "copy"), _OF_FUNCTIONS),
+    **dict.fromkeys(("below", "write"), "Call get_or_create() of a Cache(below=...) in the function"),
 }
-"""What other caches call a thing, without underscores, and what to do here."""
+"""What other caches call a thing, without underscores, and what to do here. So with what only one of ours has."""
 
 _POWERS: Final[Mapping[str, int]] = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _MOST_BYTES: Final = 1 << 62
@@ -157,6 +162,23 @@ def read_serializer(value: object) -> None:
     """Raises TypeError unless value is None or has what a serializer has."""
     if value is not None and not all(callable(getattr(value, name, None)) for name in ("dumps", "loads")):
         _refuse(TypeError, "serializer", value)
+
+
+def read_dumped(dumped: object) -> Any:
+    """What a serializer's dumps() has returned, as bytes or another buffer: json makes text, which is taken as UTF-8.
+
+    Raises TypeError for everything else.
+    """
+    if isinstance(dumped, bytes):
+        return dumped
+    if isinstance(dumped, str):
+        return dumped.encode("utf-8", "surrogatepass")
+    try:
+        memoryview(dumped).release()  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(dumped).__qualname__
+        raise TypeError(f"serializer.dumps() must return bytes or str; yours has returned one of type {kind}") from None
+    return dumped
 
 
 def read_factory(factory: Callable[[], Any]) -> None:

@@ -41,8 +41,8 @@ DISABLE: Final = "DROPPABLE_DISABLE"
 class Serializer(Protocol):
     """What `Cache(serializer=...)` takes: for values that are neither bytes-like, str, nor NumPy arrays."""
 
-    def dumps(self, value: Any, /) -> bytes:
-        """A value as bytes. What this raises twice in a row becomes an `UnpicklableError`."""
+    def dumps(self, value: Any, /) -> bytes | str:
+        """A value as bytes. Text is stored as UTF-8. What this raises twice in a row becomes an `UnpicklableError`."""
         ...
 
     def loads(self, data: bytes, /) -> Any:

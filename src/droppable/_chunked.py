@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Never, Self, cast
 
 from droppable._arguments import read_function
 from droppable._cache import Cache
@@ -73,7 +73,11 @@ class ChunkedArray:
         *,
         cache: Cache[Any, Any] | Namespace[Any, Any] | None = None,
         name: Hashable = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            advice = "Give cache=droppable.Cache(...), with the cache's options there"
+            raise TypeError(f"ChunkedArray() has no argument {next(iter(unknown))}=. {advice}")
         import numpy
 
         self._shape = _read_shape(shape)
@@ -98,7 +102,7 @@ class ChunkedArray:
         self._owns_cache = cache is None
         self._entries: Any = Cache() if cache is None else cache
         self._name = os.urandom(16) if name is None else name
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.RLock()  # of what follows; a signal handler may come here again
         self._was_computed = bytearray((self._chunk_count + 7) // 8)
         self._computed = 0
         self._computed_again = 0

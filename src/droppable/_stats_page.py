@@ -19,7 +19,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -155,16 +155,16 @@ def ask(pid: int, place: Path) -> dict[str, Any] | None:
     import socket
 
     path = place / f"stats-{pid}.sock"
-    pieces = bytearray()
+    answer = bytearray()
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ASK_SECONDS)
             connection.connect(str(path))
-            while piece := connection.recv(1 << 16):
-                pieces += piece
-                if len(pieces) > _MOST_BYTES:
+            for piece in pieces(connection, _ASK_SECONDS):
+                answer += piece
+                if len(answer) > _MOST_BYTES:
                     return None
-        told = json.loads(pieces)
+        told = json.loads(answer)
     except ConnectionRefusedError:  # nobody listens any more
         try:
             if path.lstat().st_uid == os.getuid():
@@ -172,6 +172,18 @@ def ask(pid: int, place: Path) -> dict[str, Any] | None:
         except OSError:
             pass  # somebody else has removed it
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last one: a list in a list in a list ...
         return None
     return told if isinstance(told, dict) and told.get("pid") == pid else None
+
+
+def pieces(connection: socket.socket, seconds: float) -> Iterator[bytes]:
+    """What comes until the other side ends. TimeoutError after so many seconds, however little comes at a time."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        connection.settimeout(left)
+        piece = connection.recv(1 << 16)
+        if not piece:
+            return
+        yield piece
+    raise TimeoutError

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from droppable._arguments import read_dumped
 from droppable._log import tell_once
 from droppable._reducers import reducers
 from droppable.lowlevel import UnpicklableError, remember_dtype
@@ -75,12 +76,13 @@ def encode(value: Any) -> bytes | Coded:
 def _dumps_with(serializer: Any, value: Any) -> Any:
     """The same with a serializer in the place of pickle."""
     try:
-        return serializer.dumps(value)
+        dumped = serializer.dumps(value)
     except MemoryError:
         raise
     except Exception as error:
         kind = type(value).__qualname__
         _explain(lambda: serializer.dumps(value), error, f"your serializer cannot take your value of type {kind}")
+    return read_dumped(dumped)
 
 
 def _explain(dump: Callable[[], object], first: Exception, text: str) -> NoReturn:

@@ -68,13 +68,18 @@ def prometheus(registry: CollectorRegistry | None = None) -> Collector:
         The collector, for `registry.unregister()`.
 
     Raises:
-        ModuleNotFoundError: prometheus_client is not installed.
+        ModuleNotFoundError: prometheus_client is not installed. TypeError: registry is no registry.
         ValueError: the registry has metrics of these names already: it was called before.
     """
     try:
         from prometheus_client import REGISTRY
     except ModuleNotFoundError as error:
         raise _missing(error, "prometheus_client") from None
+    if registry is not None and not hasattr(registry, "register"):
+        raise TypeError(
+            f"registry must be a prometheus_client.CollectorRegistry, or None; you gave {registry!r}. One call tells "
+            "of all caches of the process"
+        )
     collector = Collector()
     try:
         (REGISTRY if registry is None else registry).register(collector)  # type: ignore[arg-type, unused-ignore]
@@ -93,12 +98,17 @@ def opentelemetry(meter: Meter | None = None) -> None:
         meter: None: that of the global provider, by the name "droppable".
 
     Raises:
-        ModuleNotFoundError: opentelemetry-api is not installed.
+        ModuleNotFoundError: opentelemetry-api is not installed. TypeError: meter is no meter.
     """
     try:
         from opentelemetry.metrics import get_meter
     except ModuleNotFoundError as error:
         raise _missing(error, "opentelemetry-api") from None
+    if meter is not None and not hasattr(meter, "create_observable_counter"):
+        raise TypeError(
+            f"meter must be an opentelemetry.metrics.Meter, or None; you gave {meter!r}. One call tells of all caches "
+            "of the process"
+        )
     meter = get_meter("droppable") if meter is None else meter
     reader = Reader(caches)
     for family in FAMILIES:

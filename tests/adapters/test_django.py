@@ -225,6 +225,7 @@ def test_a_count_that_finds_no_memory_is_lost(backend: DroppableCache, monkeypat
         ({"max_byte": 1}, "has no argument max_byte="),
         ({"max_bytes": 0}, "max_bytes must be"),
         ({"ttl": 5}, "use TIMEOUT"),
+        ({"name": "shop"}, "LOCATION is the name"),
         ({"max_bytes": "1G"}, "exists with max_bytes=None"),
     ],
 )
@@ -233,6 +234,12 @@ def test_wrong_options(backend: DroppableCache, options: dict[str, Any], said: s
     assert name is not None
     with pytest.raises(ImproperlyConfigured, match=said):
         DroppableCache(name.removeprefix("django:"), {"OPTIONS": options})
+
+
+def test_options_beside_options() -> None:
+    for option, value in (("max_bytes", "64M"), ("ttl", 5), ("fork", "share")):
+        with pytest.raises(ImproperlyConfigured, match=rf'go into OPTIONS, .*: give "OPTIONS": {{\'{option}\': '):
+            DroppableCache("", {"TIMEOUT": 300, option: value})
 
 
 def test_bounds_in_entries_are_ignored(backend: DroppableCache) -> None:

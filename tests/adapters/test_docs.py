@@ -18,7 +18,7 @@ BLOCKS = [
         re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     )
 ]
-REDIS = "/run/redis.sock"
+REDIS = "/tmp/near.sock"
 
 
 @contextmanager

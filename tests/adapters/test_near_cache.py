@@ -535,9 +535,16 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         NearCache(client, "user:")
     with pytest.raises(ValueError, match="heartbeat_seconds must be more than 0, and an hour at most; you gave 0"):
         NearCache(client, heartbeat_seconds=0)
-    for seconds in (float("inf"), float("nan"), "1"):
+    for seconds in (float("inf"), float("nan")):
         with pytest.raises(ValueError, match="heartbeat_seconds must be"):
-            NearCache(client, heartbeat_seconds=seconds)  # type: ignore[arg-type]
+            NearCache(client, heartbeat_seconds=seconds)
+    with pytest.raises(TypeError, match="heartbeat_seconds must be a number of seconds; you gave '1'"):
+        NearCache(client, heartbeat_seconds="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"aclient must be a redis\.asyncio\.Redis .*; you gave "):
+        NearCache(client, aclient=client)
+    with pytest.raises(TypeError, match=r"has no argument prefix=") as raised:
+        NearCache(client, prefix="page:")
+    assert "NearCache() takes prefixes=" in raised.value.__notes__[0]
     with pytest.raises(TypeError, match=r"client must be a redis\.Redis or a redis\.RedisCluster"):
         NearCache(redis.asyncio.Redis())
     with pytest.raises(ValueError, match="aclient must decode as client does"):

@@ -124,6 +124,14 @@ def test_signals_are_passed_on_and_nothing_stays(number: signal.Signals) -> None
     assert not path.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGRTMIN, signal.SIGRTMIN + 1, signal.SIGRTMAX])
+def test_a_real_time_signal_that_ends_the_command_is_its_status(number: int) -> None:
+    """The first and the last have names, and those between none that Python knows."""
+    done = run("sh", "-c", f"kill -{int(number)} $$")
+    assert done.returncode == 128 + number
+    assert f"exit status   {128 + number} (SIGRTM" in done.stderr
+
+
 def test_a_command_that_handles_a_signal_decides_the_status() -> None:
     code = """
 import signal, sys

@@ -721,10 +721,39 @@ class TestSerializer:
         cache["k"] = ["good"]
         assert cache["k"] == "['GOOD']"
 
-    def test_it_must_give_bytes(self, make_cache: Make) -> None:
+    def test_it_may_give_text(self, make_cache: Make) -> None:
         import json
 
         cache = make_cache(serializer=json)
-        with pytest.raises(TypeError, match="bytes-like"):
-            cache["k"] = [1]
+        cache["k"] = {"name": "Ad\u00e4"}
+        assert cache["k"] == {"name": "Ad\u00e4"}
+        assert cache.get_or_create("made", lambda: [1, None]) == cache["made"] == [1, None]
+
+    def test_it_may_give_any_buffer(self, make_cache: Make) -> None:
+        class Buffers:
+            def dumps(self, value: Any, /) -> Any:
+                return value(repr("it").encode())
+
+            def loads(self, data: bytes, /) -> Any:
+                return data
+
+        cache = make_cache(serializer=Buffers())
+        for kind in (bytearray, memoryview):
+            cache["k"] = kind
+            assert cache["k"] == b"'it'"
+
+    @pytest.mark.parametrize("given", [None, 5, ["bytes"]])
+    def test_it_must_give_bytes(self, make_cache: Make, given: Any) -> None:
+        class Wrong:
+            def dumps(self, value: Any, /) -> Any:
+                return given
+
+            def loads(self, data: bytes, /) -> Any:
+                raise AssertionError("there is nothing to load")
+
+        cache = make_cache(serializer=Wrong())
+        said = rf"serializer\.dumps\(\) must return bytes or str; yours has returned one of type {type(given).__name__}"
+        for store in (lambda: cache.set("k", [1]), lambda: cache.get_or_create("k", lambda: [1])):
+            with pytest.raises(TypeError, match=said):
+                store()
         assert "k" not in cache

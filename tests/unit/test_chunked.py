@@ -247,6 +247,9 @@ def test_wrong_fill_cache_and_name() -> None:
         make(numpy.zeros, cache={})
     with pytest.raises(TypeError, match="unhashable"):
         make(numpy.zeros, name=[])
+    options: dict[str, Any] = {"max_bytes": "1M"}
+    with pytest.raises(TypeError, match=r"ChunkedArray\(\) has no argument max_bytes=. Give cache=droppable.Cache\("):
+        make(numpy.zeros, **options)
 
 
 def test_after_close_each_read_raises(fill: Fill) -> None:

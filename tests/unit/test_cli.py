@@ -1,7 +1,10 @@
 """The command line where no cgroup is needed: sizes, wrong arguments, the doctor."""
 
+import errno
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,7 +14,7 @@ import pytest
 
 import droppable
 from droppable._arguments import format_size, parse_size
-from droppable.cli import _doctor, main
+from droppable.cli import _doctor, _run, main
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,8 @@ def test_sizes_are_written(size_bytes: int, text: str) -> None:
         (["run", "--memory", "1", "true"], "at least one page"),
         (["run", "--swap"], "expected one argument"),
         (["run", "--memory", "64Q", "true"], "is not a size"),
+        (["run", "--memory", "64M", "--frobnicate", "true"], "unrecognized arguments: --frobnicate"),
+        (["doctor", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
 def test_wrong_arguments(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,3 +223,70 @@ def test_a_reader_that_has_gone_is_told_nothing() -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["top", "--once"], ["top"], ["--version"]])
+def test_a_closed_standard_output_is_told_in_one_line(arguments: list[str]) -> None:
+    command = shlex.join([sys.executable, "-m", "droppable", *arguments])
+    done = subprocess.run(["sh", "-c", f"exec {command} >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "droppable: standard output cannot be written to: it is closed\n"
+
+
+def test_a_closed_standard_input_is_no_terminal() -> None:
+    command = shlex.join([sys.executable, "-m", "droppable", "top"])
+    done = subprocess.run(["sh", "-c", f"exec {command} <&-"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "this is no terminal" in done.stderr
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: str) -> list[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc")
+
+    monkeypatch.setattr("droppable.cli._top_memory.os.listdir", refuse)
+    assert main(["top", "--once"]) == 1
+    assert capfd.readouterr().err == "droppable: /proc: Too many open files\n"
+
+
+def test_a_name_that_the_terminal_cannot_write_is_written_otherwise() -> None:
+    code = "import sys; print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "\u00e9"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        done = subprocess.run(
+            [sys.executable, "-m", "droppable", "top", "--once", str(process.pid)],
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "500"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        process.communicate("\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe9" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["os.pipe", "os.fork"])
+def test_without_descriptors_or_processes_run_exits_125(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it is that the system refuses: at the group, at the start of the command or at systemd's scope."""
+
+    def refuse() -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(name, refuse)
+    assert main(["run", "--memory", "64M", "true"]) == 125
+    assert capfd.readouterr().err.startswith("droppable run: ")
+
+
+def test_each_signal_has_a_name() -> None:
+    first, last = signal.SIGRTMIN, signal.SIGRTMAX
+    assert _run._signal_name(signal.SIGKILL) == "SIGKILL"
+    assert [_run._signal_name(number) for number in (first, first + 1, last)] == ["SIGRTMIN", "SIGRTMIN+1", "SIGRTMAX"]
+    for number in signal.valid_signals():
+        assert _run._signal_name(number).startswith("SIG")

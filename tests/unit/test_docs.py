@@ -19,6 +19,7 @@ PAGES = [
     "docs/cache.md",
     "docs/changes.md",
     "docs/chunked-arrays.md",
+    "docs/faq.md",
     "docs/howto-code.md",
     "docs/howto-data.md",
     "docs/howto-web.md",
@@ -102,6 +103,19 @@ def test_the_tutorial_can_be_typed_at_the_prompt() -> None:
         for line in [*block.splitlines(), ""]:
             is_incomplete = typist.push(line)
         assert not is_incomplete, f"the prompt waits for more after {block}"
+
+
+def test_an_adapter_of_ones_own_keeps_the_contract(tmp_path: Path) -> None:
+    text = (TOP / "docs" / "adapters.md").read_text().partition("## An adapter of your own")[2]
+    adapter, tests = re.findall(r"^```python[^\n]*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "mylibrary_droppable.py").write_text(adapter)
+    (tmp_path / "test_backend.py").write_text(tests)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    chosen = "not here_and_there and not threads"  # those take seconds, and their subject is the cache
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, "test_backend.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert " passed" in ran.stdout
 
 
 @pytest.mark.parametrize("page", ALL_PAGES)

@@ -31,6 +31,30 @@ def test_names_of_other_caches(argument: str, advice: str) -> None:
         droppable.cache(**options)
 
 
+@pytest.mark.parametrize("option", ["jitter", "stale", "keep", "key", "self_key", "normalize", "copy"])
+def test_an_option_of_functions_given_to_a_cache(option: str) -> None:
+    options: dict[str, Any] = {option: 1}
+    for make in (lambda: droppable.Cache(**options), lambda: droppable.named("of a mistake", **options)):
+        with pytest.raises(TypeError, match=rf"has no argument {option}=\. That is an option of @droppable\.cache"):
+            make()
+
+
+@pytest.mark.parametrize("option", ["below", "write"])
+def test_a_lower_tier_given_to_a_function(option: str) -> None:
+    options: dict[str, Any] = {option: {}}
+    with pytest.raises(
+        TypeError, match=rf"has no argument {option}=\. Call get_or_create\(\) of a Cache\(below=\.\.\.\)"
+    ):
+        droppable.cache(**options)
+
+
+@pytest.mark.parametrize("length", ["1M", 4096.0, None, b"4096"])
+def test_a_length_that_is_no_number_of_bytes(length: Any) -> None:
+    with pytest.raises(TypeError, match=r"^length must be a number of bytes, as 1 << 20; you gave ") as raised:
+        droppable.Region(length)
+    assert str(raised.value).endswith(repr(length))
+
+
 def test_a_name_for_a_cache() -> None:
     options: dict[str, Any] = {"name": "tiles"}
     with pytest.raises(TypeError, match=r"^Cache\(\) has no argument name=\. .* is made by droppable\.named\(\.\.\.\)"):
@@ -61,6 +85,32 @@ def test_a_key_function_that_does_not_take_the_arguments() -> None:
             call()
         assert "is called with the arguments as the caller wrote them" in raised.value.__notes__[0]
         assert "key= of " in raised.value.__notes__[0]
+
+
+@pytest.mark.parametrize("parameter", ["keep", "ttl"])
+def test_a_function_of_the_result_that_does_not_take_it(parameter: str) -> None:
+    options: dict[str, Any] = {parameter: lambda: 5}
+
+    @droppable.cache(**options)
+    def load(path: str) -> str:
+        return path
+
+    with pytest.raises(TypeError) as raised:
+        load("index")
+    assert raised.value.__notes__ == [
+        f"{parameter}= of {__name__}.{load.__qualname__} is called with the result, and with nothing else"
+    ]
+
+    def fails(result: str) -> Any:
+        return result + 1  # type: ignore[operator]
+
+    @droppable.cache(**{parameter: fails})  # type: ignore[arg-type]
+    def other(path: str) -> str:
+        return path
+
+    with pytest.raises(TypeError) as raised:
+        other("index")
+    assert not hasattr(raised.value, "__notes__")
 
 
 def test_an_error_in_a_key_function_is_its_own() -> None:

@@ -220,3 +220,78 @@ def test_no_status_of_the_system_is_thrown_away() -> None:
         for match in thrown.finditer(path.read_text())
     ]
     assert not found
+
+
+LOCKS_THAT_ARE_TAKEN_ONCE = {
+    "src/droppable/_connect/wire.py": "its replies come in order, so it refuses a call of the thread that has it",
+    "src/droppable/_flight/table.py": "it is one waiter's, who is woken by its release",
+}
+
+
+def test_whoever_has_a_lock_may_come_again() -> None:
+    """A signal handler or a finaliser runs amid any call, and may make the same one: with a plain Lock it waits for ever."""
+    found = {relative(path) for path in sources("src") if "threading.Lock()" in path.read_text()}
+    assert found == set(LOCKS_THAT_ARE_TAKEN_ONCE)
+
+
+C_FUNCTION = re.compile(r"^(?:static )?[\w *]+?\b(\w+)\([^;{]*\)\n\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+
+
+def untold_writes(text: str) -> list[str]:
+    """The functions of index.c that write slots, or give pages of them back, and do not tell readers meanwhile."""
+    found = []
+    for name, body in C_FUNCTION.findall(without_comments(text)):
+        telling = 0
+        for call in re.findall(r"\b(begin_change|end_change|hide_directory|store|prim_purge)\(", body):
+            if call in {"begin_change", "end_change"}:
+                telling += 1 if call == "begin_change" else -1
+            elif call == "hide_directory":
+                telling += 1  # until it is told again, which index_clear() does at its end
+            elif telling == 0:
+                found.append(name)
+        if telling != (1 if name == "index_clear" else 0):
+            found.append(name)
+    return found
+
+
+def test_who_writes_slots_of_the_index_tells_readers_in_other_processes() -> None:
+    """log/board.h: they go by counts that are odd while slots are written. put() is the usual way."""
+    text = (ROOT / "csrc" / "store" / "index.c").read_text()
+    assert untold_writes(text) == ["index_publish"]  # which hides the directory of an index that is empty still
+    assert untold_writes(text.replace("put(index, number, slot,", "store(slot,")) == ["index_publish", "index_insert"]
+    assert untold_writes(text.replace("	hide_directory(index);\n	doom", "	doom")) == ["index_publish"] + 2 * [
+        "index_clear"
+    ]
+    # store() is the one that writes: rehome() fills pages under construction, which nobody knows of yet
+    writers = [name for name, body in C_FUNCTION.findall(without_comments(text)) if SLOT_WRITTEN.search(body)]
+    assert writers == ["store", "rehome"]
+    assert len(re.findall(r"atomic_store_explicit\(\(_Atomic uint64_t \*\)", text)) == 1
+
+
+SLOT_WRITTEN = re.compile(
+    r"^\s*\*\(?(?:slot|(?:\w+(?:->|\.))+(?:slot|vacant|alike|bucket))\)? [|&^]?= |"
+    r"^\s*(?:\w+(?:->|\.))*(?:slot|vacant|alike|bucket|page|old)\[[^\]\n]*\] [|&^]?= |"
+    r"\b(?:atomic_(?:store|exchange|fetch|compare)\w*|memset|memcpy|memmove)\([^;,]*\b(?:slot|vacant|alike|bucket)\b",
+    re.MULTILINE,
+)
+"""A slot, by the names that pointers to slots have, is written."""
+
+
+def test_nobody_but_index_c_writes_slots_of_the_index() -> None:
+    """Others have pointers to them in cursors and looks, to read them and to hand them to index.h's calls."""
+    knowing = set()
+    for path in sources("csrc/store", "csrc/policy", "csrc/cache", "csrc/client"):
+        text = without_comments(path.read_text())
+        knowing |= {relative(path)} if "index_page_address(" in text else set()
+        assert path.name == "index.c" or not SLOT_WRITTEN.search(text), relative(path)
+    assert knowing == {"csrc/store/index.c", "csrc/store/index_search.h", "csrc/store/index_home.h"}
+    for written in (
+        "	*cursor->slot = 0;",
+        "	atomic_store(home->vacant, 1);",
+        "	home.bucket[3] |= INDEX_HOT_BIT;",
+    ):
+        assert SLOT_WRITTEN.search(written)

@@ -1,6 +1,8 @@
 """What `import droppable` gives is a promise: the names are frozen here, each documented and re-exported once."""
 
 import ast
+import importlib
+import pydoc
 import types
 from collections import Counter
 from pathlib import Path
@@ -33,6 +35,7 @@ EXPORTS = {
     "Serializer",
     "SharedCache",
     "SharedCacheStats",
+    "SharedNamespace",
     "TierStats",
     "UnpicklableError",
     "UnsupportedError",
@@ -75,6 +78,28 @@ def test_each_name_is_reexported_once() -> None:
     counts = Counter(alias.name for alias in aliases)
     assert all(count == 1 for count in counts.values())
     assert set(counts) >= EXPORTS
+
+
+@pytest.mark.parametrize("name", ["droppable", *(f"droppable.{module}" for module in sorted(MODULES))])
+def test_pydoc_shows_each_module(name: str) -> None:
+    module = importlib.import_module(name)
+    text = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    for public in vars(module).keys() & set(
+        getattr(module, "__all__", ())
+    ):  # others are loaded when they are asked for
+        assert public in text, f"pydoc {name} does not show {public}"
+
+
+def test_classes_say_their_module() -> None:
+    assert droppable.Memo.__module__ == "droppable"
+    assert all(isinstance(kind.__module__, str) for kind in vars(droppable.lowlevel).values() if isinstance(kind, type))
+
+    class Shop:
+        @droppable.cache(self_key=droppable.INSTANCE)
+        def stock(self) -> int:
+            return 1
+
+    assert Shop().stock.__module__ == Shop.stock.__module__ == __name__
 
 
 def test_the_face_holds_no_code() -> None:

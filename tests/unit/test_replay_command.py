@@ -118,6 +118,32 @@ def test_sizes_that_are_none(sizes: str, write: Any, capsys: pytest.CaptureFixtu
     assert sum(message in said for message in messages) == 1
 
 
+def test_sizes_with_spaces_between_them(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["replay", str(write("a\n")), "--memory", "1M 2M"])
+    assert "Between sizes write commas, as in 64M," in capsys.readouterr().err
+    assert main(["replay", str(write("a\n")), "--memory", "1 M, 2 MB"]) == 0
+
+
+def test_a_trace_on_standard_input(write: Any) -> None:
+    with write("a 5\na 5\n").open() as trace:
+        told = subprocess.run(
+            [sys.executable, "-m", "droppable", "replay", "-", "--memory", "1M"],
+            stdin=trace, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert told.stdout.startswith("2 requests for 1 keys;")
+
+
+def test_no_matplotlib_is_told_before_anything_is_played(
+    write: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] or ["matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(_replay, "read_trace", lambda *_: pytest.fail("the trace is read"))
+    assert main(["replay", str(write("a\n")), "--plot", "hits.svg"]) == 1
+    assert "pip install matplotlib" in capsys.readouterr().err
+
+
 def test_a_picture(write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     path, picture = write("a\nb\na\n"), tmp_path / "hits.svg"

@@ -249,8 +249,8 @@ def test_what_cannot_be_read(write: Any, text: str, message: str, capsys: pytest
 
 def test_what_is_no_file_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path, message in (
-        (tmp_path / "nothing", "No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path / "nothing", f"droppable replay: {tmp_path}/nothing cannot be read: No such file"),
+        (tmp_path, f"droppable replay: {tmp_path} cannot be read: Is a directory"),
         ("/dev/zero", "text file"),
     ):
         assert main(["replay", str(path)]) == 1

@@ -244,11 +244,17 @@ class TestCaches:
 def test_bad_input() -> None:
     cache = Cache()
     for fraction in (-0.1, 1.1, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="fraction must be from 0 to 1"):
+        with pytest.raises(ValueError, match="fraction must be a number from 0 to 1"):
             drop(cache, fraction)
+    for wrong in ("all", None, [1]):
+        with pytest.raises(TypeError, match="fraction must be a number from 0 to 1; you gave "):
+            drop(cache, wrong)  # type: ignore[arg-type]
     for seed in (-1, 1 << 63):
         with pytest.raises(ValueError, match="seed must be"):
             drop(cache, seed=seed)
+    for text in ("7", 7.0):
+        with pytest.raises(TypeError, match="seed must be an int, or None; you gave "):
+            drop(cache, seed=text)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="never drops"):
         drop(Mapping(PAGE, "plain"))
     for call in (drop, settle, lambda target: advance_clock(target, 1)):
@@ -325,6 +331,52 @@ class TestContract(CacheContract):
         if layout:
             return make(backing, layout=Layout(1, 32768, 8 << 20))
         return make(backing)
+
+
+class Holder:
+    """As an adapter of a library is: no Cache, and it holds one."""
+
+    def __init__(self) -> None:
+        self.inner = Cache[Any, Any]()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.inner[key] = value
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.inner[key]
+
+    def __delitem__(self, key: Any) -> None:
+        del self.inner[key]
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self.inner
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self.inner.get(key, default)
+
+    def clear(self) -> None:
+        self.inner.clear()
+
+
+class TestContractHolder(CacheContract):
+    """What the page on adapters tells: drop() takes its arguments by position, whatever it calls them."""
+
+    def make(self) -> Holder:
+        return Holder()
+
+    def drop(self, cache: Holder, share: float, number: int) -> None:  # type: ignore[override]
+        drop(cache.inner, share, number)
+
+
+def test_what_a_contract_lacks_is_told() -> None:
+    class Nothing(CacheContract):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"^Nothing needs a method make\(self\)"):
+        Nothing().make()
+    with pytest.raises(TypeError, match="you gave an object of type Holder") as raised:
+        Nothing().drop(Holder(), 1.0, 1)
+    assert "Let Nothing have a method drop(self, cache, fraction, seed)" in raised.value.__notes__[0]
 
 
 class TestContractShared(CacheContract):

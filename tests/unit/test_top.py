@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import curses
 import fcntl
+import itertools
 import json
+import math
 import os
 import pty
 import re
 import select
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import droppable
+from droppable import _stats_page
 from droppable._arguments import format_size
 from droppable._stats import COUNTS
-from droppable.cli import _top, _top_group, _top_memory, _top_text, main
+from droppable.cli import _top, _top_group, _top_memory, _top_text, _top_told, main
 
 pyte = pytest.importorskip("pyte", reason="pyte, a terminal in memory, is not installed")
 
@@ -352,6 +358,153 @@ def test_what_a_process_calls_itself_cannot_steer_the_terminal(place: Path) -> N
         assert process.stdout.readline() == "ready\n"
         assert _top_memory.command(process.pid).endswith("?[2J")
         process.communicate("\n")
+
+
+TRUE_ROW: dict[str, Any] = {"name": "tiles", "hits": 3, "misses_absent": 1, "stored_bytes": 5}
+
+
+class Liar:
+    """A publisher of this process's number that answers what it is told to."""
+
+    def __init__(self, place: Path, answer: Callable[[socket.socket], object]) -> None:
+        place.mkdir(mode=0o700)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(place / f"stats-{os.getpid()}.sock"))
+        self._listener.listen()
+        self._answer = answer
+        self._thread = threading.Thread(target=self._serve)
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, suppress(OSError):  # who asked has heard enough
+            self._answer(connection)
+
+    def __enter__(self) -> Liar:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._listener.close()
+
+
+def claims(caches: object) -> bytes:
+    return json.dumps({"pid": os.getpid(), "caches": caches}).encode()
+
+
+@pytest.mark.parametrize(
+    "answer, caches",
+    [
+        (claims(5), 0),
+        (claims({"name": "x"}), 0),
+        (claims(["x", None, [1]]), 0),
+        (b"[" * 200_000, 0),
+        (b'{"pid": %d, "caches": %s}' % (os.getpid(), b"[" * 5000 + b"]" * 5000), 0),
+        (b"\xff\xfe{}", 0),
+        (b'{"pid": %d, "caches": [{"hits": %s}]}' % (os.getpid(), b"9" * 5000), 0),
+        (claims([{}]), 1),
+        (claims([{"name": ["x"], "hits": "3"}]), 1),
+        (claims([{"hits": -1, "entries": True, "stored_bytes": 10**400}]), 1),
+        (claims([{"hits": math.nan, "stored_bytes": math.inf, "misses_absent": -math.inf}]), 1),
+        (claims([TRUE_ROW]), 1),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_process_may_say_of_its_caches_what_it_likes(
+    answer: bytes, caches: int, options: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be anybody's: what is no count is left out, and everybody else is shown."""
+    with Liar(place, lambda connection: connection.sendall(answer)):
+        assert main(["top", "--once", *options, str(os.getpid())]) == 0
+    out = capsys.readouterr().out
+    if options:
+        [process] = json.loads(out, parse_constant=pytest.fail)["processes"]
+        assert len(process["caches"]) == caches
+        for cache in process["caches"]:
+            assert all(cache[row.field] >= 0 for row in COUNTS)
+    else:
+        assert out.count("\ncache   ") == caches
+    if TRUE_ROW["name"] in answer.decode(errors="replace"):
+        assert "tiles" in out
+        assert options or "hits 75.0% of 4" in out
+
+
+class Trickle:
+    """A connection on which a byte comes each 0.4 seconds, by a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def settimeout(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def recv(self, _: int) -> bytes:
+        self.now += 0.4
+        return b" "
+
+
+def test_who_answers_a_byte_at_a_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte in time, and no end of them."""
+    connection: Any = Trickle()
+    monkeypatch.setattr(time, "monotonic", lambda: connection.now)
+    few = itertools.islice(_stats_page.pieces(connection, 0.5), 10)
+    with pytest.raises(TimeoutError):
+        list(few)
+    assert connection.waits == pytest.approx([0.5, 0.1])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"STAT get_hits 1\r\nSTAT \xff 5\r\nEND\r\n", b"STAT get_hits 1\r\nSTAT bytes %s\r\nEND\r\n" % (b"9" * 5000)],
+)
+def test_a_server_may_say_what_it_likes(answer: bytes, tmp_path: Path) -> None:
+    path = str(tmp_path / "server.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert _top_told._ask_server(path) == {"get_hits": 1}
+        thread.join()
+
+
+FORGER = r"""
+import os, socket
+with socket.socket(socket.AF_UNIX) as real, socket.socket(socket.AF_UNIX) as forged:
+    real.bind("real.sock")
+    real.listen()
+    forged.bind(f"a\n0: 2 0 zz 1 1 {os.fstat(real.fileno()).st_ino} b")
+    print(flush=True)
+    input()
+"""
+
+
+def test_a_line_break_in_the_name_of_a_socket_forges_no_row(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORGER], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        assert _top_told._sockets(process.pid) == ["real.sock"]
+        process.communicate("\n")
+
+
+def test_no_name_in_a_report_can_steer_the_terminal(stranger: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    told = report(capsys, str(stranger.pid))
+    [process] = told["processes"]
+    if process["cgroup"] is None:
+        pytest.skip("the cgroup cannot be seen from here, so its name is not told")
+    process["cgroup"]["path"] = "/\x1b[2J\x07\ud800"
+    assert any("/?[2J??" in line for line in _top_text.render(told, 500))
+    assert all(line.isprintable() for line in _top_text.render(told, 500))
 
 
 class Terminal:

@@ -6,6 +6,7 @@ import os
 
 from droppable._arguments import Seconds
 from droppable._cache import Serializer
+from droppable._connect.namespace import SharedNamespace as SharedNamespace
 from droppable._connect.shared import SharedCache as SharedCache
 from droppable._connect.shared import SharedCacheStats as SharedCacheStats
 
@@ -39,7 +40,8 @@ def connect(
         attach: False: every look-up asks the server. For comparisons.
 
     Raises:
-        PermissionError: the server is there, and refuses the password or asks for one. TypeError, ValueError: an
+        PermissionError: the server is there, and refuses the password or asks for one; or its socket is closed to this
+            user, as it is to all but the server's own unless `--mode` says otherwise. TypeError, ValueError: an
             argument is wrong. OSError: strict, and the server cannot be reached.
     """
     return SharedCache(

@@ -47,14 +47,13 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
         return BYTES, b"", value if type(value) is bytes else bytes(memoryview(value))
     if type(value) is str:
         return (ASCII if value.isascii() else TEXT), b"", value.encode("utf-8", "surrogatepass")
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject:
+    if is_array(value) and not value.dtype.hasobject:
         form = _form_of(value.dtype)
         if form is not None:
             return _encode_array(value, form)
     if serializer is None:
         kind = type(value).__qualname__
-        if numpy is not None and isinstance(value, numpy.ndarray):
+        if is_array(value):
             kind += f" and dtype {value.dtype!s:.200}"
         raise TypeError(
             f"value must be bytes, str or a NumPy array without objects; you gave one of type {kind}. For other "
@@ -77,15 +76,28 @@ def _as_bytes(data: Any) -> bytes | memoryview:
     return view.cast("B") if view.c_contiguous and view.nbytes else bytes(view)
 
 
+def is_array(value: Any) -> bool:
+    """Whether it is a NumPy array, and of no subclass."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
+
+
+def own_value(value: Any, copy: bool) -> Any:
+    """The value; with copy an array that can be written to."""
+    return value.copy(order="K") if copy and is_array(value) else value
+
+
 def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
     """What makes a value of (kind less _FIRST_CODED, meta, memory), for the binding."""
 
     def decode(kind: int, meta: bytes, memory: Any) -> Any:
         if kind == ARRAY - _FIRST_CODED:
             return _decode_array(meta, memory)
-        if kind == SERIALIZED - _FIRST_CODED and serializer is not None:
-            return serializer.loads(bytes(memory))
-        raise CannotRead(f"kind {kind}")
+        if kind != SERIALIZED - _FIRST_CODED:
+            raise CannotRead(f"no client of this version stores a value of kind {kind}")
+        if serializer is None:
+            raise CannotRead("it was stored with a serializer, so give connect() the same serializer=")
+        return serializer.loads(bytes(memory))
 
     return decode
 

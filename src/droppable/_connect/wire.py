@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -60,6 +61,20 @@ def write(words: Sequence[Word]) -> list[Word]:
     return pieces
 
 
+_ADDRESS: Final = re.compile(r"[a-z]+:/?/?/|[^/]*:[0-9]+$")
+"""What other clients take for a server: unix:/path, redis://host, host:port."""
+
+
+def _refuse_address(path: str | bytes) -> None:
+    """Raises ValueError for an address. Without that all calls would miss, and only the log would say why."""
+    text = os.fsdecode(path)
+    if _ADDRESS.match(text) and not os.path.exists(text):
+        raise ValueError(
+            f"path must be that of the server's unix socket, as '/run/droppable.sock'; you gave {text!r}. There is no "
+            "TCP here, and no unix: before the path"
+        )
+
+
 class Wire:
     """One connection at a time. Made when it is first needed, and again after it was lost.
 
@@ -80,6 +95,7 @@ class Wire:
         retry_seconds: float,
         greet: Callable[[Any], bool],
     ) -> None:
+        _refuse_address(path)
         self.path = path
         """Of the unix socket."""
         self._login = tuple(word.encode() for word in login)
@@ -237,7 +253,9 @@ class Wire:
         try:
             connection.connect(self.path)
         except PermissionError as error:
-            raise PermissionError(f"the socket {self.path} may not be opened by this user: {error}") from error
+            advice = "start the server as this user, or with --mode and a group"
+            told = f"the server's socket is closed to this user: {advice}"
+            raise PermissionError(error.errno, told, self.path) from error
         if self._login:
             _send(connection, [write((b"AUTH", *self._login))])
             answer = self._read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,7 +46,7 @@ class Keeping:
 
     def ttl_of(self, value: Any) -> Seconds | None:
         """The time to live of a value that was just computed."""
-        ttl = self.ttl(value) if callable(self.ttl) else self.ttl
+        ttl = self._asked("ttl", self.ttl, value) if callable(self.ttl) else self.ttl
         if ttl is None or not self.jitter:
             return ttl
         whole = ttl if isinstance(ttl, timedelta) else read_seconds("ttl", ttl)
@@ -53,7 +54,16 @@ class Keeping:
 
     def keeps(self, value: Any) -> bool:
         """Whether a value that was just computed is to be stored."""
-        return self.keep is None or bool(self.keep(value))
+        return self.keep is None or bool(self._asked("keep", self.keep, value))
+
+    def _asked(self, parameter: str, function: Callable[[Any], Any], value: Any) -> Any:
+        try:
+            return function(value)
+        except TypeError as error:
+            trace = error.__traceback__
+            if trace is not None and trace.tb_next is None:  # it could not be called so
+                error.add_note(f"{parameter}= of {self.name} is called with the result, and with nothing else")
+            raise
 
     def flags_for(self, value: Any, is_awaited: bool) -> int:
         """What `_keep()` is told of a value that was just computed."""
@@ -113,7 +123,18 @@ def keep(
             type(error).__name__,
             error,
         )
+        if _is_used_up(value):
+            copy = None  # who waits computes for himself: what one of them took from it the others would miss
     return own, copy
+
+
+def _is_used_up(value: object) -> bool:
+    """Whether it can be gone through or entered only once: a generator, an open file, what @contextmanager makes."""
+    kind = type(value)
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        return True
+    base = getattr(sys.modules.get("contextlib"), "_GeneratorContextManagerBase", None)
+    return base is not None and issubclass(kind, base)
 
 
 def _name(factory: Any, keeping: Keeping) -> str:

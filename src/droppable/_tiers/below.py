@@ -4,13 +4,17 @@ Whatever it raises is counted, told once on the logger, and taken for "it is not
 failed may have left an older value behind:
 
     trusted <-- a write or a delete that worked -- distrusted     keys, up to _DISTRUSTED_MOST of them
-    trusted <-- clear() that worked --------------- distrusted whole
+    trusted <-- clear() that worked --------------- distrusted whole: where clear() failed, or too many keys
 
 What is distrusted is not read. A look-up of such a key tries to delete it.
+
+A mapping may keep the very objects that it is given, as a dict does. Their owners may change them later, so such a
+mapping gets copies. Which mappings do so is found out: the first object that was written is read again.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
 import time
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from droppable.lowlevel import EncodedKey
 
 _DISTRUSTED_MOST: Final = 10_000
+IMMUTABLE: Final = frozenset({bytes, str, int, float, bool, type(None)})
+"""Types of values that nobody can change, so that they need no copy."""
 
 
 class Expiring(NamedTuple):
@@ -39,7 +45,15 @@ class Expiring(NamedTuple):
 class Below:
     """Any threads. Writes and deletes of one key come one after the other: the caller has a lock for that."""
 
-    __slots__ = ("_counts", "_distrusted", "_is_distrusted_whole", "_lock", "_mapping")
+    __slots__ = (
+        "_counts",
+        "_distrusted",
+        "_is_distrusted_whole",
+        "_keeps_objects",
+        "_lock",
+        "_makes_entries",
+        "_mapping",
+    )
 
     def __init__(self, mapping: MutableMapping[Any, Any]) -> None:
         for name in ("__getitem__", "__setitem__", "__delitem__"):
@@ -49,6 +63,9 @@ class Below:
                     f"you gave {mapping!r}"
                 )
         self._mapping = mapping
+        # A look-up must not make an entry, as [] of a defaultdict does.
+        self._makes_entries = hasattr(mapping, "__missing__") and type(mapping).__getitem__ is dict.__getitem__
+        self._keeps_objects: bool | None = True if isinstance(mapping, dict) else None  # None: not known yet
         self._lock = threading.RLock()  # of the counts
         self._distrusted: dict[EncodedKey, Any] = {}
         self._is_distrusted_whole = False
@@ -64,9 +81,16 @@ class Below:
 
     def distrust(self, encoded: EncodedKey, key: Any) -> None:
         """What it has of this key may be old."""
-        self._distrusted[encoded] = key
-        if len(self._distrusted) > _DISTRUSTED_MOST:
-            self._is_distrusted_whole = True
+        if len(self._distrusted) < _DISTRUSTED_MOST or encoded in self._distrusted:
+            self._distrusted[encoded] = key
+            return
+        self._is_distrusted_whole = True
+        tell_once(
+            f"tier {type(self._mapping).__name__} whole",
+            "%s, a lower tier, failed to write or delete %d keys; it is not read any more until clear() works",
+            type(self._mapping).__name__,
+            _DISTRUSTED_MOST,
+        )
 
     def distrust_all(self) -> None:
         """Whatever it has may be old."""
@@ -81,25 +105,43 @@ class Below:
         if self._is_distrusted_whole or encoded in self._distrusted:
             self.count("absent")
             return MISSING, None
-        _, value = self._call("read", lambda: self._mapping[key])
-        left_seconds: float | None = None
-        if isinstance(value, Expiring):
-            value, left_seconds = value.value, value.expires_at - time.time()
-            if left_seconds <= 0:  # it stays until it is written again: a delete could meet a newer value
-                value = MISSING
+        _, found = self._call("read", lambda: self._load(key))
+        value, left_seconds = (MISSING, None) if found is MISSING else found
         self.count("absent" if value is MISSING else "fetched")
         return value, left_seconds
 
+    def _read(self, key: Any) -> Any:
+        value = self._mapping.get(key, MISSING) if self._makes_entries else self._mapping[key]
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def _load(self, key: Any) -> tuple[Any, float | None]:
+        value = self._read(key)
+        if not isinstance(value, Expiring):
+            return value, None
+        left_seconds = float(value.expires_at) - time.time()  # whoever wrote it: what is no time is a failure
+        if math.isnan(left_seconds):
+            raise ValueError(f"expires_at must be a time in seconds; {value.expires_at!r} lies there")
+        # What expired stays until it is written again: a delete could meet a newer value.
+        return (value.value, left_seconds) if left_seconds > 0 else (MISSING, None)
+
+    def _store(self, key: Any, value: Any, expires_at: float | None) -> None:
+        if self._keeps_objects and type(value) not in IMMUTABLE:
+            value = pickle.loads(pickle.dumps(value, 5))
+        stored = value if expires_at is None else Expiring(value, expires_at)
+        self._mapping[key] = stored
+        if self._keeps_objects is None and type(value) not in IMMUTABLE:
+            try:
+                self._keeps_objects = self._read(key) is stored
+            except KeyError:
+                return  # it is gone already: the next one tells
+            if self._keeps_objects:
+                self._store(key, value, expires_at)
+
     def write(self, encoded: EncodedKey, key: Any, load: Callable[[], Any], expires_at: float | None) -> bool:
-        """Whether it took the value that load() gives. A dict would keep the very object, so it gets a copy."""
-
-        def write() -> None:
-            value = load()
-            if isinstance(self._mapping, dict):
-                value = pickle.loads(pickle.dumps(value, 5))
-            self._mapping[key] = value if expires_at is None else Expiring(value, expires_at)
-
-        worked, answer = self._call("write", write)
+        """Whether it took the value that load() gives."""
+        worked, answer = self._call("write", lambda: self._store(key, load(), expires_at))
         worked = worked and answer is not MISSING  # a KeyError is no answer here
         self._trust(encoded, key, worked)
         if worked:
@@ -118,18 +160,24 @@ class Below:
     def clear(self) -> None:
         """All out. Where that fails nothing in it is read any more, until it works at a later time."""
         clear = getattr(self._mapping, "clear", None)
-        worked, _ = self._call("clear", clear if callable(clear) else self._clear_by_key)
+        worked, answer = self._call("clear", clear if callable(clear) else self._clear_by_key)
+        worked = worked and answer is not MISSING  # a KeyError is no answer here
         self._is_distrusted_whole = not worked
         if worked:
             self._distrusted.clear()
 
-    def keys(self) -> list[Any]:
-        """Its keys; none where it cannot list them."""
-        worked, keys = self._call("list the keys of", lambda: list(self._mapping))
-        return keys if worked and keys is not MISSING else []
+    def keys(self) -> list[Any] | None:
+        """Its keys; None where it cannot list them."""
+        worked, keys = self._call("list the keys of", self._list)
+        return keys if worked and keys is not MISSING else None
+
+    def _list(self) -> list[Any]:
+        if not hasattr(self._mapping, "__iter__"):  # else iter() would ask for the keys 0, 1, 2...
+            raise TypeError(f"{type(self._mapping).__name__} has no __iter__")
+        return list(self._mapping)
 
     def _clear_by_key(self) -> None:
-        for key in list(self._mapping):
+        for key in self._list():
             del self._mapping[key]
 
     def _trust(self, encoded: EncodedKey, key: Any, worked: bool) -> None:

@@ -18,26 +18,48 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from droppable._tiers.below import IMMUTABLE
+
 if TYPE_CHECKING:
-    from droppable.lowlevel import EncodedKey
+    from droppable.lowlevel import EncodedKey, Lease
 
 VALUES_MOST: Final = 256
 BYTES_MOST: Final = 16 << 20
-_IMMUTABLE: Final = frozenset({bytes, str, int, float, bool, type(None)})
 
 
 class Waiting(NamedTuple):
-    """A value on its way. pickled: it is one that its owner could change."""
+    """A value on its way.
+
+    pickled: it is one that its owner could change. lease: of who put it without the lock of the key's stripe. Once that
+    is stale, something newer was stored or the key was deleted, and this must neither be read nor written.
+    """
 
     key: Any
     value: Any
     pickled: bool
     expires_at: float | None
     size_bytes: int
+    lease: Lease | None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is as good as not there."""
+        return self.lease is not None and self.lease.stale
 
     def load(self) -> Any:
         """The value."""
         return pickle.loads(self.value) if self.pickled else self.value
+
+
+def waiting_for(key: Any, value: Any, expires_at: float | None, lease: Lease | None = None) -> Waiting | None:
+    """A copy of a value, to be written later. None: it cannot be copied."""
+    pickled = type(value) not in IMMUTABLE
+    if pickled:
+        try:
+            value = pickle.dumps(value, 5)
+        except Exception:
+            return None
+    return Waiting(key, value, pickled, expires_at, len(value) if isinstance(value, (bytes, str)) else 0, lease)
 
 
 class Pending:
@@ -58,21 +80,20 @@ class Pending:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, encoded: EncodedKey, key: Any, value: Any, expires_at: float | None) -> bool:
-        """In the place of an older one. False: there is no room, or it cannot be copied; the older one still waits."""
-        pickled = type(value) not in _IMMUTABLE
-        if pickled:
-            try:
-                value = pickle.dumps(value, 5)
-            except Exception:
-                return False
-        size_bytes = len(value) if isinstance(value, (bytes, str)) else 0
+    def put(self, encoded: EncodedKey, waiting: Waiting) -> bool:
+        """In the place of an older one. False: there is no room; the older one still waits.
+
+        One with a lease takes nobody's place: without the lock of the stripe it may be the older one.
+        """
         with self._lock:
-            others_bytes = sum(waiting.size_bytes for other, waiting in self._waiting.items() if other != encoded)
-            is_full = len(self._waiting) >= VALUES_MOST and encoded not in self._waiting
-            if is_full or others_bytes + size_bytes > BYTES_MOST or not self._has_thread():
+            present = self._waiting.get(encoded)
+            if present is not None and waiting.lease is not None and not present.is_stale:
                 return False
-            self._waiting[encoded] = Waiting(key, value, pickled, expires_at, size_bytes)
+            others_bytes = sum(other.size_bytes for other in self._waiting.values() if other is not present)
+            is_full = len(self._waiting) >= VALUES_MOST and present is None
+            if is_full or others_bytes + waiting.size_bytes > BYTES_MOST or not self._has_thread():
+                return False
+            self._waiting[encoded] = waiting
         return True
 
     def _has_thread(self) -> bool:
@@ -88,17 +109,24 @@ class Pending:
 
     def find(self, encoded: EncodedKey) -> Waiting | None:
         """What waits for this key."""
-        return self._waiting.get(encoded)
+        waiting = self._waiting.get(encoded)
+        return None if waiting is None or waiting.is_stale else waiting
+
+    def all(self) -> dict[EncodedKey, Waiting]:
+        """What waits at this moment."""
+        return self._waiting.copy()
 
     def take(self, encoded: EncodedKey) -> bool:
         """Out: nothing older is to be written. Whether there was one."""
         with self._lock:
-            return self._waiting.pop(encoded, None) is not None
+            waiting = self._waiting.pop(encoded, None)
+        return waiting is not None and not waiting.is_stale
 
-    def done(self, encoded: EncodedKey, written: Waiting) -> None:
-        """Out, unless a newer one came meanwhile."""
+    def done(self, encoded: EncodedKey, written: Waiting | None) -> None:
+        """Out, unless a newer one came meanwhile. None: what is stale goes out."""
         with self._lock:
-            if self._waiting.get(encoded) is written:
+            waiting = self._waiting.get(encoded)
+            if waiting is not None and (waiting is written or waiting.is_stale):
                 del self._waiting[encoded]
 
     def clear(self) -> None:

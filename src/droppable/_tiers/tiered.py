@@ -1,4 +1,4 @@
-"""The calls of a cache with a lower tier. Each change of a key is made in both, within `Tier.changing()`.
+"""The calls of a cache with a lower tier. Each change of a key is made in both, under the lock of its stripe.
 
 What `transform` computes is stored only if nothing of the stripe was changed since the old value was read.
 """
@@ -16,12 +16,21 @@ from droppable._arguments import Seconds, Write, read_choice, read_factory, read
 from droppable._flight import MISSING, Flights, keeping_for
 from droppable._flight.keeping import Keeping
 from droppable._tiers.tier import WRITES, Tier
-from droppable.lowlevel import CoreCache, EncodedKey, RefusedError, UnsupportedError, ValueTooLargeError
+from droppable.lowlevel import (
+    ClosedError,
+    CoreCache,
+    EncodedKey,
+    RefusedError,
+    UnsupportedError,
+    ValueTooLargeError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+    from contextlib import AbstractContextManager
 
     from droppable._stats import TierStats
+    from droppable._tiers.pending import Waiting
     from droppable.lowlevel import Lease
 
 _TRIES: Final = 100
@@ -36,13 +45,14 @@ def _left_seconds(expires_at: float | None) -> float:
 class _Store:
     """What a flight sees of the cache: what it computes is stored in both tiers, what it fetched in the cache alone."""
 
-    __slots__ = ("_cache", "_key", "_ttl", "is_fetched", "left_seconds", "waits")
+    __slots__ = ("_cache", "_key", "_ttl", "is_fetched", "late", "left_seconds", "waits")
 
     def __init__(self, cache: TieredCore, key: Any, ttl: Seconds | None, waits: bool) -> None:
         self._cache = cache
         self._key = key
         self._ttl = ttl
         self.waits = waits  # to be written later, because an event loop must not wait for the lower tier
+        self.late: Waiting | None = None  # what has no room to wait: for a thread
         self.is_fetched = False
         self.left_seconds: float | None = None
 
@@ -67,9 +77,15 @@ class _Store:
         cache = self._cache
         if self.is_fetched or not flags & _STORES:
             return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
-        with cache._tier.changing(encoded, self._key):
+        if self.waits:
+            still = cache._lease(encoded)  # for as long as it waits: the other one ends here
+            with cache._tier.changing(encoded, self._key):
+                if not lease.stale:
+                    self.late = cache._tier.write_later(encoded, self._key, value, cache._expires_at(ttl), still)
+                return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
+        with cache._tier.locking(encoded, self._key), cache._tier.changing(encoded, self._key):
             if not lease.stale:
-                cache._tier.write(encoded, self._key, value, cache._expires_at(ttl), self.waits)
+                cache._tier.write(encoded, self._key, value, cache._expires_at(ttl))
             return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
 
 
@@ -109,6 +125,10 @@ class TieredCore(CoreCache):
             return MISSING
         flags = _STORES | _WRITABLE if copy else _STORES
         return self._keep(lease, encoded, value, left_seconds, time.perf_counter() - began, flags)[0]
+
+    def _locking(self, encoded: EncodedKey, key: Any) -> AbstractContextManager[object]:
+        len(self)  # raises ClosedError: the lower tier of a closed cache is left alone
+        return self._tier.locking(encoded, key)
 
     def _get(self, encoded: EncodedKey, key: Any, copy: bool = False) -> Any:
         value = CoreCache.get(self, encoded, MISSING, copy=copy)
@@ -170,14 +190,16 @@ class TieredCore(CoreCache):
 
     def set(self, key: Any, value: Any, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool:
         encoded = EncodedKey(key)
-        with self._tier.changing(encoded, key):
+        if cost is not None:
+            read_seconds("cost", cost)  # before anything is changed
+        with self._locking(encoded, key), self._tier.changing(encoded, key):
             return self._set(encoded, key, value, self._expires_at(ttl), ttl, cost)
 
     def _set(
         self, encoded: EncodedKey, key: Any, value: Any, expires_at: float | None, ttl: Seconds | None,
         cost: Seconds | None = None,
     ) -> bool:  # fmt: skip
-        """Within `_changing()`. Whether one of the tiers has it."""
+        """Within `_locking()`. Whether one of the tiers has it."""
         is_below = self._tier.write(encoded, key, value, expires_at)
         try:
             return CoreCache.set(self, encoded, value, ttl, cost) or is_below
@@ -185,6 +207,8 @@ class TieredCore(CoreCache):
             CoreCache.discard(self, encoded)
             if is_below:
                 return True
+            raise
+        except ClosedError:  # meanwhile
             raise
         except Exception:
             self._tier.delete(encoded, key)
@@ -200,17 +224,22 @@ class TieredCore(CoreCache):
 
     def add(self, key: Any, value: Any, ttl: Seconds | None = None, cost: Seconds | None = None) -> bool:
         encoded = EncodedKey(key)
-        with self._tier.changing(encoded, key):
+        with self._locking(encoded, key), self._tier.changing(encoded, key):
             if self._get(encoded, key) is not MISSING:
                 return False
-            added = CoreCache.add(self, encoded, value, ttl, cost)
+            try:
+                added = CoreCache.add(self, encoded, value, ttl, cost)
+            except (ValueTooLargeError, RefusedError):
+                if self._tier.write(encoded, key, value, self._expires_at(ttl)):
+                    return True
+                raise
             if added:
                 self._tier.write(encoded, key, value, self._expires_at(ttl))
             return added
 
     def touch(self, key: Any, ttl: Seconds | None) -> bool:
         encoded = EncodedKey(key)
-        with self._tier.changing(encoded, key):
+        with self._locking(encoded, key), self._tier.changing(encoded, key):
             value = self._get(encoded, key)
             if value is MISSING:
                 return False
@@ -220,7 +249,7 @@ class TieredCore(CoreCache):
 
     def incr(self, key: Any, delta: int = 1, initial: int | None = None) -> int:
         encoded = EncodedKey(key)
-        with self._tier.changing(encoded, key):
+        with self._locking(encoded, key), self._tier.changing(encoded, key):
             present = self._get(encoded, key)
             expires_at = self._expires_at(None) if present is MISSING else self._expires_as_now(encoded, key)
             for _ in range(_TRIES):
@@ -240,27 +269,29 @@ class TieredCore(CoreCache):
     ) -> Any:
         encoded = EncodedKey(key)
         read_function("function", function)
-        stripe = self._tier.stripe(encoded)
         for _ in range(_TRIES):
-            version = stripe.version
+            version = self._tier.version(encoded)
             old = self._get(encoded, key, copy=True)
             if old is MISSING and default is MISSING:
                 raise KeyError(key)
             new = function(default if old is MISSING else old)
-            with self._tier.changing(encoded, key):
-                if stripe.version is not version:
+            with self._locking(encoded, key):
+                if not self._tier.is_of(version, encoded):
                     continue
-                expires_at = (
-                    self._expires_at(ttl) if ttl is not None or old is MISSING else self._expires_as_now(encoded, key)
-                )
-                self._set(encoded, key, new, expires_at, _left_seconds(expires_at))
-                value = CoreCache.get(self, encoded, MISSING)
-                return new if value is MISSING else value
+                with self._tier.changing(encoded, key):
+                    expires_at = (
+                        self._expires_at(ttl)
+                        if ttl is not None or old is MISSING
+                        else self._expires_as_now(encoded, key)
+                    )
+                    self._set(encoded, key, new, expires_at, _left_seconds(expires_at))
+                    value = CoreCache.get(self, encoded, MISSING)
+                    return new if value is MISSING else value
         raise RuntimeError(f"transform: {key!r} was changed by others {_TRIES} times in a row; try again")
 
     def pop(self, key: Any, /, default: Any = MISSING) -> Any:
         encoded = EncodedKey(key)
-        with self._tier.changing(encoded, key):
+        with self._locking(encoded, key), self._tier.changing(encoded, key):
             value = self._get(encoded, key)
             self._tier.delete(encoded, key)
             CoreCache.discard(self, encoded)
@@ -272,7 +303,7 @@ class TieredCore(CoreCache):
 
     def discard(self, key: Any, /) -> bool:
         encoded = EncodedKey(key)
-        with self._tier.changing(encoded, key):
+        with self._locking(encoded, key), self._tier.changing(encoded, key):
             was_below = self._tier.delete(encoded, key)
             return CoreCache.discard(self, encoded) or was_below
 
@@ -287,11 +318,17 @@ class TieredCore(CoreCache):
         return sum(self.discard(key) for key in keys)
 
     def _delete_prefix(self, prefix: str | bytes, scope: bytes | None, /) -> int:
+        len(self)
         size = len(prefix)
-        below = [key for key in self._tier.all_keys() if type(key) is type(prefix) and key[:size] == prefix]
+        keys = self._tier.all_keys()
+        if keys is None:  # some may be there that begin so
+            self._tier.distrust_all()
+            keys = []
+        below = [key for key in keys if type(key) is type(prefix) and key[:size] == prefix]
         return self.delete_many(below) + CoreCache._delete_prefix(self, prefix, scope)
 
     def clear(self) -> None:
+        len(self)
         self._tier.clear(functools.partial(CoreCache.clear, self))
 
     def namespace(self, name: object) -> NoReturn:
@@ -340,7 +377,9 @@ class TieredCore(CoreCache):
             return value if store.is_fetched else await factory()
 
         result = await tasks.do(self._flights, cast("Any", store), encoded, produce, Keeping(store.ttl_of, copy=copy))
-        if self._tier.is_late(encoded):
+        if store.late is not None:
+            await asyncio.to_thread(self._tier.write_late, encoded, store.late)
+        elif self._tier.is_late(encoded):
             await asyncio.to_thread(self._tier.write_waiting, encoded)
         return result
 

@@ -24,6 +24,8 @@ from droppable.adapters._shared import cache_of, store, store_many
 
 _IGNORED: Final = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
 """Django's own options, which bound a cache in entries."""
+_OPTIONS: Final = frozenset({"max_bytes", "ttl", "backing", "fork", "serializer", "wait_seconds", "linger_seconds"})
+"""Options of `droppable.Cache`. Beside OPTIONS Django would pass over them without a word."""
 
 
 class DroppableCache(BaseCache):
@@ -53,6 +55,14 @@ class DroppableCache(BaseCache):
         options = {option: value for option, value in given.items() if option not in _IGNORED}
         if "ttl" in options:
             raise ImproperlyConfigured("OPTIONS of a droppable cache has no ttl; use TIMEOUT")
+        if "name" in options:
+            raise ImproperlyConfigured("OPTIONS of a droppable cache has no name; LOCATION is the name")
+        astray = {option: params[option] for option in sorted(_OPTIONS & params.keys())}
+        if astray:
+            raise ImproperlyConfigured(
+                f"options of a droppable cache go into OPTIONS, and Django passes over them elsewhere: give "
+                f'"OPTIONS": {astray}'
+            )
         try:
             self._cache = cache_of("django", str(name), options)
         except (TypeError, ValueError) as error:

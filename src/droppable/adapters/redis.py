@@ -100,10 +100,15 @@ class NearCache:
             )
         if isinstance(prefixes, (str, bytes)):
             raise TypeError(f"prefixes must be several, in a tuple or a list; you gave {prefixes!r}")
-        is_number: bool = isinstance(heartbeat_seconds, (int, float))
-        if not is_number or not 0 < heartbeat_seconds <= _LONGEST_HEARTBEAT_SECONDS:
+        if not isinstance(heartbeat_seconds, (int, float)):
+            raise TypeError(f"heartbeat_seconds must be a number of seconds; you gave {heartbeat_seconds!r}")
+        if not 0 < heartbeat_seconds <= _LONGEST_HEARTBEAT_SECONDS:
             raise ValueError(
                 f"heartbeat_seconds must be more than 0, and an hour at most; you gave {heartbeat_seconds!r}"
+            )
+        if aclient is not None and not isinstance(aclient, (redis.asyncio.Redis, redis.asyncio.RedisCluster)):
+            raise TypeError(
+                f"aclient must be a redis.asyncio.Redis or a redis.asyncio.RedisCluster, or None; you gave {aclient!r}"
             )
         if aclient is not None and _codec(aclient) != _codec(client):
             raise ValueError(
@@ -114,10 +119,14 @@ class NearCache:
         self.heartbeat_seconds = heartbeat_seconds
         self._encoder = client.get_encoder()
         self.prefixes = _shortest(self._encode(prefix) for prefix in prefixes)
-        self._cache: droppable.Cache[bytes, Any] = droppable.Cache(**options)
+        try:
+            self._cache: droppable.Cache[bytes, Any] = droppable.Cache(**options)
+        except TypeError as error:
+            error.add_note("NearCache() takes prefixes=, aclient=, heartbeat_seconds=, and what droppable.Cache takes")
+            raise
         self._is_closed = False
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # of the counts
+        self._lock = threading.RLock()  # of the counts; a signal handler may come here again
         self._hits = self._misses = self._invalidated = self._flushes = 0
         self._told = 0  # how often anything was forgotten; under the lock
         self._listeners: dict[str, Listener] = {}

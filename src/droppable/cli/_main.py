@@ -1,6 +1,7 @@
 """Reads the arguments of the command line, and calls the command that they name."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,7 +38,12 @@ def _size(text: str) -> int:
 
 
 def _sizes(text: str) -> list[int]:
-    sizes = sorted({_size(word) for word in text.split(",") if word})
+    try:
+        sizes = sorted({_size(word) for word in text.split(",") if word})
+    except argparse.ArgumentTypeError as error:
+        if " " not in text.strip():
+            raise
+        raise argparse.ArgumentTypeError(f"{error}. Between sizes write commas, as in {_MEMORIES}") from None
     if not sizes:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes: write them as in {_MEMORIES}")
     if sizes[0] < page_size_bytes():
@@ -84,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog='The file has a request a line: "KEY", "KEY SIZE" or "KEY SIZE SECONDS", where SECONDS is what '
         "computing the value takes; or it is a table with the columns key, size and seconds, separated by commas, "
         "named in its first line; or an access log of Apache or nginx, whose lines may end with the request's seconds. "
-        "It may be packed by gzip, and may be a pipe, as in: zcat access.log.*.gz | droppable replay /dev/stdin",
+        "It may be packed by gzip, and may be a pipe, as in: zcat access.log.*.gz | droppable replay -",
     )
-    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file, or a pipe")
+    replay_parser.add_argument("trace", type=Path, metavar="TRACE", help="the file, or a pipe; -: standard input")
     replay_parser.add_argument(
         "--memory", type=_sizes, default=_sizes(_MEMORIES), metavar="SIZES", help=f"to try (default: {_MEMORIES})"
     )
@@ -110,7 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if list(words[:1]) == ["serve"]:  # the server reads its options by itself
         return serve(words[1:])
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        whose = run_parser if arguments.name == "run" else parser
+        whose.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.version:
         return _printed(lambda: print(f"droppable {version('droppable')}"))
     if arguments.name is None:
@@ -137,11 +146,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printed(call: Callable[[], object]) -> int:
-    """call() prints on standard output. Its status, if it gives one; 1 where standard output cannot be written to."""
+    """call() prints on standard output. Its status, if it gives one; 1 if that cannot be written to, or a file read."""
+    if sys.stdout is None:  # it was closed when we were started
+        print("droppable: standard output cannot be written to: it is closed", file=sys.stderr)
+        return 1
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding does not have
     try:
         status = call()
         sys.stdout.flush()
     except OSError as error:
+        if error.filename is not None:  # not standard output: no descriptors are left to open this one
+            print(f"droppable: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 1
         if not isinstance(error, BrokenPipeError):
             print(f"droppable: standard output cannot be written to: {error.strerror}", file=sys.stderr)
         # What is left in the buffer must not be tried again at the exit, which would fail as well and say so.

@@ -48,15 +48,20 @@ def replay(path: Path, memories: Sequence[int], size_bytes: int, as_json: bool, 
     """Prints what a cache would hit, for each size of memory. The exit status: 1 if the trace cannot be read.
 
     Args:
-        path: the trace; see `_replay_trace`.
+        path: the trace; see `_replay_trace`. A "-" is standard input.
         memories: bytes of memory to try.
         size_bytes: of values whose size the trace does not say.
         as_json: one object for programs in place of a table.
         plot: where a picture goes; needs matplotlib. None: nowhere.
     """
+    if plot is not None and not _can_draw():
+        return _FAILED
     try:
-        trace = read_trace(path, size_bytes)
-    except (OSError, TraceError) as error:
+        trace = read_trace(Path("/dev/stdin") if path == Path("-") else path, size_bytes)
+    except OSError as error:
+        print(f"droppable replay: {path} cannot be read: {error.strerror or error}", file=sys.stderr)
+        return _FAILED
+    except TraceError as error:
         print(f"droppable replay: {error}", file=sys.stderr)
         return _FAILED
     outcomes = [
@@ -170,13 +175,20 @@ def _table(outcomes: Sequence[Outcome], trace: Trace) -> list[str]:
     return lines
 
 
-def _draw(outcomes: Sequence[Outcome], trace: Trace, path: Path) -> bool:
-    """Hits, or seconds saved, over the memory. False, and a message, where that cannot be drawn."""
+def _can_draw() -> bool:
+    """Whether matplotlib is there; says so if not, before the requests are played for minutes."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         print(f"droppable replay: --plot needs matplotlib ({error}): pip install matplotlib", file=sys.stderr)
         return False
+    return True
+
+
+def _draw(outcomes: Sequence[Outcome], trace: Trace, path: Path) -> bool:
+    """Hits, or seconds saved, over the memory. False, and a message, where that cannot be written."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for name in dict.fromkeys(outcome.policy for outcome in outcomes):

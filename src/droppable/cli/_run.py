@@ -33,7 +33,16 @@ def run(memory_bytes: int, swap_bytes: int, command: Sequence[str], hands_over: 
 
     hands_over: descriptors that are closed here once the command has them, because somebody waits for their end.
     Whether the report could be written does not matter for the status. Where standard error is closed there is none.
+    125 where the system has no descriptor, no process or no memory left for the start, or the group cannot be removed.
     """
+    try:
+        return _run(memory_bytes, swap_bytes, command, hands_over)
+    except OSError as error:
+        _say(str(error))
+        return FAILED
+
+
+def _run(memory_bytes: int, swap_bytes: int, command: Sequence[str], hands_over: Sequence[int]) -> int:
     path, status = _find(os.fsencode(command[0]))
     if status:
         _say(f"{command[0]}: {'there is no such program' if status == NOT_FOUND else 'it is there, but not a program'}")
@@ -188,7 +197,7 @@ def _attend(group: MemoryCgroup, start: _Start, waited: set[int]) -> tuple[int, 
 def _report(group: MemoryCgroup, status: int, lazyfreed_pages: int) -> str:
     peak_bytes = group.peak_bytes
     left_running = len(group.pids())
-    ended = f"{status}" if status >= 0 else f"{128 - status} ({signal.Signals(-status).name})"
+    ended = f"{status}" if status >= 0 else f"{128 - status} ({_signal_name(-status)})"
     scope = "" if group.version == 2 else ", counted over the whole machine: cgroup v1 does not count them by group"
     lines = [
         f"memory cgroup of {format_size(group.limit_bytes)} (cgroup v{group.version})",
@@ -200,6 +209,13 @@ def _report(group: MemoryCgroup, status: int, lazyfreed_pages: int) -> str:
     if left_running:
         lines.append(f"left running  {left_running} processes, which end now")
     return "\n  ".join(lines)
+
+
+def _signal_name(number: int) -> str:
+    """Of the real-time signals only the first and the last have names: those between are counted from the first."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 def _lazyfreed_pages(group: MemoryCgroup) -> int:

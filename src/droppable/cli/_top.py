@@ -149,7 +149,7 @@ def _machine() -> dict[str, int]:
 
 
 def _interact(pid: int | None, report: dict[str, Any], interval_seconds: float) -> int:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):  # None: it is closed
         print("droppable top: this is no terminal: give --once, for text, or --once --json", file=sys.stderr)
         return FAILED
     try:

@@ -39,7 +39,12 @@ def render(report: Mapping[str, Any], width: int, height: int | None = None, cho
         rows = rows[first : first + shown]
         details = details[: room - len(rows)]
     heading = _heading(report) + ("" if height is None else "  q: quit")
-    return [line[:width].rstrip() for line in (heading, _HEAD, *rows, *details)]
+    return [_plain(line)[:width].rstrip() for line in (heading, _HEAD, *rows, *details)]
+
+
+def _plain(line: str) -> str:
+    """Without what would steer the terminal: the names of caches, cgroups and sockets are anybody's."""
+    return line if line.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 _NONE: Final = (
@@ -107,7 +112,7 @@ def _cache(cache: Mapping[str, Any]) -> Iterator[str]:
     looked = cache["hits"] + sum(misses.values())
     ratio = f"{100 * cache['hits'] / looked:.1f}%" if looked else "-"
     causes = ", ".join(f"{cause} {count}" for cause, count in misses.items() if count) or "none"
-    name = "".join(letter if letter.isprintable() else "?" for letter in str(cache["name"] or "a cache without a name"))
+    name = _plain(cache["name"] or "a cache without a name")  # here: folding would end the line at a line break
     yield f"cache   {name}: hits {ratio} of {looked}; misses: {causes}"
     pinned = cache.get("pinned_bytes", 0) + cache.get("window_bytes", 0)
     yield (

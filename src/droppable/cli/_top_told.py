@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from droppable import _stats_page
+from droppable._stats import COUNTS
 from droppable.cli._serve import PROGRAM
 from droppable.cli._top_memory import short_name
 
@@ -20,6 +21,7 @@ _COMM_BYTES: Final = 15
 _LISTENS: Final = 0x10000
 _ASK_SECONDS: Final = 0.5
 _MOST_BYTES: Final = 1 << 20
+_MOST_COUNT: Final = 1 << 64
 
 _OF_SERVER: Final = {
     "hits": "get_hits",
@@ -45,8 +47,19 @@ def caches_of(pid: int) -> list[dict[str, Any]]:
     for place in dict.fromkeys(places):
         told = _stats_page.ask(pid, place)
         if told is not None:
-            return [cache for cache in told.get("caches", []) if isinstance(cache, dict)]
+            caches = told.get("caches")
+            return [_checked(cache) for cache in caches if isinstance(cache, dict)] if isinstance(caches, list) else []
     return []
+
+
+def _checked(cache: dict[str, Any]) -> dict[str, Any]:
+    """What a process says of a cache, without what can be no count: the process may be anybody's, and say anything."""
+    name = cache.get("name")
+    counts = {
+        field: count for field, count in cache.items() if type(count) in (int, float) and 0 <= count <= _MOST_COUNT
+    }
+    known = dict.fromkeys((row.field for row in COUNTS), 0)
+    return {"name": name if isinstance(name, str) else None, "max_bytes": None, **known, **counts}
 
 
 def servers_of(pid: int) -> list[dict[str, Any]]:
@@ -72,8 +85,9 @@ def _sockets(pid: int) -> list[str]:
     except OSError:
         return _likely_sockets(pid)
     inodes = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
-    fields = [row.split(None, 7) for row in rows]
-    return [row[7] for row in fields if len(row) == 8 and row[6] in inodes and int(row[3], 16) & _LISTENS]
+    # Whoever gives a socket a name with a line break in it writes the next row as he likes.
+    found_rows = (re.fullmatch(r"\S+ +\S+ +\S+ +([0-9A-Fa-f]{1,8}) +\S+ +\S+ +(\d+) +(.+)", row) for row in rows)
+    return [row[3] for row in found_rows if row and row[2] in inodes and int(row[1], 16) & _LISTENS]
 
 
 def _likely_sockets(pid: int) -> list[str]:
@@ -96,11 +110,15 @@ def _ask_server(path: str) -> dict[str, int]:
             connection.settimeout(_ASK_SECONDS)
             connection.connect(path)
             connection.sendall(b"stats\r\n")
-            while not answer.endswith(b"END\r\n") and len(answer) < _MOST_BYTES:
-                piece = connection.recv(1 << 16)
-                if not piece or answer.startswith(b"CLIENT_ERROR"):
-                    return {}
+            for piece in _stats_page.pieces(connection, _ASK_SECONDS):
                 answer += piece
+                if answer.endswith(b"END\r\n") or len(answer) >= _MOST_BYTES:
+                    break
+                if answer.startswith(b"CLIENT_ERROR"):
+                    return {}
+            else:
+                return {}
     except OSError:
         return {}
-    return {found[1]: int(found[2]) for found in re.finditer(r"^STAT (\w+) (\d+)\r$", answer.decode(), re.MULTILINE)}
+    text = answer.decode("ascii", errors="replace")
+    return {found[1]: int(found[2]) for found in re.finditer(r"^STAT (\w+) ([0-9]{1,20})\r$", text, re.MULTILINE)}

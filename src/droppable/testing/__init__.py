@@ -11,3 +11,5 @@ from droppable.testing._drop import DropReport as DropReport
 from droppable.testing._drop import advance_clock as advance_clock
 from droppable.testing._drop import drop as drop
 from droppable.testing._drop import settle as settle
+
+__all__ = ["DropReport", "advance_clock", "drop", "settle"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from droppable import Cache, ChunkedArray, Memo, Namespace, Region
+from droppable._arguments import read_fraction
 from droppable.lowlevel import Mapping, page_size_bytes
 
 Target: TypeAlias = Cache | Namespace | Memo[..., Any] | ChunkedArray | Mapping | Region
@@ -53,15 +54,16 @@ def drop(target: Target, fraction: float = 1.0, seed: int | None = None) -> Drop
         seed: chooses the pages; None: chosen at random, and told in the report.
 
     Raises:
-        TypeError: target is nothing of the kind. ValueError: fraction is not in 0..1, seed is negative, or the
-            mapping's backing is "plain", which the kernel never drops.
+        TypeError: target is nothing of the kind, or fraction or seed is no number. ValueError: fraction is not in 0..1,
+            seed is negative, or the mapping's backing is "plain", which the kernel never drops.
         UnsupportedError: this kernel has no MADV_PAGEOUT (Linux 5.4).
         ClosedError: the target was closed.
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be from 0 to 1; you gave {fraction!r}")
+    fraction = read_fraction("fraction", fraction)
     if seed is None:
         seed = random.SystemRandom().getrandbits(_SEED_BITS)
+    if not isinstance(seed, int):
+        raise TypeError(f"seed must be an int, or None; you gave {seed!r}")
     if not 0 <= seed < 1 << _SEED_BITS:
         raise ValueError(f"seed must be from 0 to 2**{_SEED_BITS} - 1; you gave {seed!r}")
     if isinstance(target, Mapping):
@@ -105,7 +107,7 @@ def _cache_of(target: object) -> Cache:
     raise TypeError(
         "give a droppable.Cache, ChunkedArray or Region, a function decorated with @droppable.cache, or a "
         "lowlevel.Mapping; "
-        f"you gave {type(target).__qualname__}"
+        f"you gave an object of type {type(target).__qualname__}"
     )
 
 

@@ -7,7 +7,10 @@
             return MyCache()
 
 The cache needs `cache[key] = value`, `cache[key]`, `del cache[key]`, `cache.get(key, default)`, `key in cache` and
-`clear()`. Where `droppable.testing.drop` does not know its type, say with `drop` how its pages are dropped.
+`clear()`. If it is no `droppable.Cache` but holds one, say how its pages are dropped:
+
+        def drop(self, cache, fraction, seed):
+            droppable.testing.drop(cache.inner, fraction, seed)
 
 The tests hold under memory pressure too: a value may be gone whenever nobody is looking, but what comes back is right.
 """
@@ -50,12 +53,18 @@ class CacheContract:
 
     def make(self) -> Any:
         """A new, empty cache with room for some MiB."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a method make(self) that returns a new, empty cache")
 
     def drop(self, cache: Any, fraction: float, seed: int) -> None:
         """Lets the kernel take a share of the cache's pages now."""
         try:
             testing.drop(cache, fraction, seed)
+        except TypeError as error:
+            error.add_note(
+                f"Let {type(self).__name__} have a method drop(self, cache, fraction, seed) that calls "
+                "droppable.testing.drop() with the droppable.Cache behind it"
+            )
+            raise
         except UnsupportedError as error:
             pytest.skip(str(error))
 
@@ -123,7 +132,7 @@ class CacheContract:
     def test_a_drop_of_everything_is_a_miss(self, cache: Any) -> None:
         for name, value in VALUES.items():
             cache[name] = value
-        self.drop(cache, 1.0, seed=1)
+        self.drop(cache, 1.0, 1)
         for name, value in VALUES.items():
             got = cache.get(name, _MISSING)
             assert got is _MISSING or _same(got, value), name
@@ -139,7 +148,7 @@ class CacheContract:
         for number, value in stored.items():
             cache[number] = value
         for step in range(3):
-            self.drop(cache, 0.1, seed=10 * seed + step)
+            self.drop(cache, 0.1, 10 * seed + step)
             for number, value in stored.items():
                 got = cache.get(number, _MISSING)
                 assert got is _MISSING or got == value, number
@@ -150,12 +159,12 @@ class CacheContract:
         array = numpy.arange(100_000, dtype="f8").reshape(100, 1000)
         held = self.kept(cache, "array", array)
         part = self.kept(cache, "array", array)[10:20, ::7]
-        self.drop(cache, 1.0, seed=2)
+        self.drop(cache, 1.0, 2)
         assert (held == array).all()
         assert (part == array[10:20, ::7]).all()
         self._delete(cache, "array")
         cache.clear()
-        self.drop(cache, 1.0, seed=3)
+        self.drop(cache, 1.0, 3)
         assert (held == array).all()
         assert (part == array[10:20, ::7]).all()
         with pytest.raises(ValueError, match="read-only"):
@@ -174,7 +183,7 @@ class CacheContract:
                 if got and got.count(got[:1]) != len(got):
                     wrong.append(got)
                 if me == 3 and step % 20 == 0:
-                    self.drop(cache, 0.2, seed=step)
+                    self.drop(cache, 0.2, step)
 
         threads = [threading.Thread(target=work, args=(me,)) for me in range(4)]
         for thread in threads:
