@@ -9,6 +9,7 @@ was started anew is read as soon as it was asked.
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # not when it is needed: whoever interrupts an import leaves its lock locked
 import os
 import threading
 import weakref
