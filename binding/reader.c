@@ -160,12 +160,22 @@ static int look_up(ReaderObject *self, const unsigned char *key, size_t bytes, P
 	return found;
 }
 
+/* Whether the key, behind its scopes, is a digest, whose secret no other process has: an EncodedKey may hold one. */
+static bool is_digest(const struct key *key)
+{
+	size_t at = 0;
+
+	while (key->data[at] == '@')
+		at += KEY_HEAD_BYTES;
+	return key_is_digest(key->data + at);
+}
+
 /* A key as bytes that are the same in every process. 0, or -1 with an exception; key_free() either way. */
 static int encode(struct core_state *core, struct key *key, PyObject *object)
 {
 	if (key_encode(core, key, object) < 0)
 		return -1;
-	if (key->hashed_bytes == 0)
+	if (key->hashed_bytes == 0 && !is_digest(key))
 		return 0;
 	PyErr_Format(PyExc_ValueError,
 		     "a key that processes share has at most %d bytes; yours has more: shorten it, or use a digest of your own",

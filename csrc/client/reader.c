@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "droppable.h"
@@ -33,6 +34,7 @@ enum {
 int reader_open(struct reader *reader, int memory, int board, size_t board_bytes)
 {
 	const void *mapped;
+	struct stat about;
 
 	if (board_bytes < sizeof(struct board))
 		return DRP_INVALID;
@@ -47,6 +49,10 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 		prim_share_unmap(mapped, board_bytes);
 		return DRP_UNSUPPORTED;
 	}
+	if (fstat(memory, &about) != 0) {
+		prim_share_unmap(mapped, board_bytes);
+		return DRP_INVALID;
+	}
 	reader->places = calloc(READER_PLACES, sizeof(*reader->places));
 	if (!reader->places) {
 		prim_share_unmap(mapped, board_bytes);
@@ -56,6 +62,8 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	reader->board_bytes = board_bytes;
 	reader->sign_at = there->sign_at;
 	reader->memory = memory;
+	reader->device = about.st_dev;
+	reader->inode = about.st_ino;
 	atomic_init(&reader->likely_bytes, READ_LEAST_BYTES);
 	close(board);
 	return DRP_OK;
@@ -63,8 +71,11 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 
 void reader_close(struct reader *reader)
 {
+	struct stat about;
+
 	prim_share_unmap(reader->board, reader->board_bytes);
-	close(reader->memory);
+	if (fstat(reader->memory, &about) == 0 && about.st_dev == reader->device && about.st_ino == reader->inode)
+		close(reader->memory);
 	free(reader->places);
 	reader->places = NULL;
 	reader->board = NULL;

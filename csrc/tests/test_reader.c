@@ -406,6 +406,23 @@ static void what_changes_while_it_is_read_is_read_anew(enum meanwhile meanwhile)
 	CHECK(meanwhile != TOUCHED || answers[1] == 0);
 }
 
+/* A program that becomes a daemon closes what it does not know, and opens files of its own in their places. */
+static void a_descriptor_that_was_taken_over_is_not_closed(void)
+{
+	struct publication publication;
+	struct reader reader;
+
+	make_cache(&publication, (1u << ARENA_NUMBER_BITS) - 1, 0);
+	REQUIRE(reader_open(&reader, open("/proc/self/mem", O_RDONLY | O_CLOEXEC), dup(publication.descriptor), publication.bytes) == DRP_OK);
+	const int own = open("/dev/null", O_RDONLY | O_CLOEXEC), number = reader.memory;
+	REQUIRE(own >= 0 && dup2(own, number) == number);
+	reader_close(&reader);
+	CHECK_EQ(close(number), 0);
+	CHECK_EQ(close(own), 0);
+	cache_unref(cache);
+	publication_end(&publication);
+}
+
 /* A child of the owner has the board mapped too: what it does to its caches must not show there. */
 static void a_fork_of_the_owner_writes_nothing_on_the_board(void)
 {
@@ -508,6 +525,7 @@ int main(void)
 	RUN(what_changes_while_it_is_read_is_read_anew, MOVED_PAGE);
 	RUN(what_changes_while_it_is_read_is_read_anew, RETIRED);
 	RUN(a_stopped_owner_is_read_and_a_dead_one_is_closed);
+	RUN(a_descriptor_that_was_taken_over_is_not_closed);
 	RUN(an_owner_whose_memory_stays_is_dead_all_the_same);
 	RUN(a_fork_of_the_owner_writes_nothing_on_the_board);
 	RUN(the_board_cannot_be_written_by_others);

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import droppable
+from droppable import _log
 from droppable.cli._serve import server_program
 
 StartServer = Callable[..., Any]
@@ -448,6 +449,23 @@ class TestServers:
         with cache, pytest.raises(droppable.UnsupportedError, match=r"--no-flush"):
             cache.clear()
 
+    @pytest.mark.parametrize(
+        "address",
+        ["localhost:11211", "127.0.0.1:6379", "[::1]:6379", "unix:/run/a.sock", "unix:///run/a.sock", "redis://a"],
+    )
+    def test_an_address_is_no_path(self, address: str) -> None:
+        with pytest.raises(ValueError, match=r"path must be that of the server's unix socket, .*; you gave ") as raised:
+            droppable.connect(address)
+        assert repr(address) in str(raised.value)
+
+    def test_a_path_with_colons_is_a_path(self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = start_server().path
+        monkeypatch.chdir(path.parent)
+        os.symlink(path.name, "host:80")
+        for name in (Path("host:80"), "./host:80", str(path.parent / "host:80")):
+            with droppable.connect(name, strict=True) as cache:
+                assert cache.set("k", b"v")
+
     def test_a_socket_of_another_user_is_told(self, start_server: StartServer) -> None:
         path = start_server().path
         for folder in path.parents:
@@ -471,9 +489,11 @@ class TestServers:
         assert asked.stdout.endswith(f"'{path}'\n")
 
     def test_a_value_of_a_serializer_without_one(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        _log.told.clear()
         with droppable.connect(path, serializer=pickle) as writer, droppable.connect(path) as reader:  # type: ignore[arg-type]
-            assert writer.set("of a serializer", {"a": 1})
-            assert reader.get("of a serializer") is None
+            key = frozenset({"of a serializer"})  # it is told once for each type of key
+            assert writer.set(key, {"a": 1})
+            assert reader.get(key) is None
         assert "it was stored with a serializer, so give connect() the same serializer=" in caplog.text
 
     def test_passwords(self, start_server: StartServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 
 from droppable._arguments import Seconds
 from droppable._cache import Serializer
+from droppable._connect.namespace import SharedNamespace as SharedNamespace
 from droppable._connect.shared import SharedCache as SharedCache
 from droppable._connect.shared import SharedCacheStats as SharedCacheStats
 
