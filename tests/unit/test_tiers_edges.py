@@ -328,3 +328,32 @@ def test_what_finds_no_room_to_wait_is_written_by_a_thread() -> None:
         cache: Any = made
         assert asyncio.run(cache.aget_or_create("k", compute)) == large
         assert below == {"k": large}
+
+
+class Transforming:
+    """Transforms another key while it is pickled."""
+
+    def __init__(self, cache: Any, key: str) -> None:
+        self.cache, self.key = cache, key
+
+    def __reduce__(self) -> Any:
+        self.cache.transform(self.key, lambda value: value, "transformed")
+        return str, ("pickled",)
+
+
+def test_transforms_from_within_changes_do_not_wait_for_each_other() -> None:
+    cache: Any = Cache(below={})
+    names = [f"key {number}" for number in range(40)]
+    over = [threading.Event(), threading.Event()]
+
+    def work(me: int) -> None:
+        for _ in range(30):
+            for one, other in zip(names, reversed(names), strict=True):
+                cache[one if me else other] = Transforming(cache, other if me else one)
+        over[me].set()
+
+    for me in range(2):
+        threading.Thread(target=work, args=(me,), daemon=True).start()
+    assert all(event.wait(WAIT_SECONDS) for event in over)
+    for name in names:
+        assert cache.get(name) in ("transformed", "pickled")

@@ -135,9 +135,9 @@ class Tier:
         return _Change(self.stripe(encoded), self._below, (encoded, key))
 
     def version(self, encoded: EncodedKey) -> object:
-        """Another object after each change of this key; it waits for a change that is under way."""
+        """Another object after each change of this key. It waits for one that is under way, as `locking()` does."""
         stripe = self.stripe(encoded)
-        while (version := stripe.version) is None:
+        while (version := stripe.version) is None and not self._is_changing():
             with stripe.lock:
                 stripe.version = object()  # also where an exception came before the end of a change was told
         return version
