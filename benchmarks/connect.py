@@ -5,7 +5,8 @@
 
 All calls take turns in each round, in another order each time; a figure is the median of the rounds. The clock is wall
 time: what a server does for a client is time that the client waits. A turn is short, so that few of them are
-interrupted by other programs.
+interrupted by other programs. The keys that are "of 20,000" are chosen at random, so that nearly each of them lies in a
+page of its own; the 1,000 others lie in some 40 pages. csrc/tests/bench_reads.c shows what the bare calls cost.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from core_programs import core_program
 from pymemcache.client.base import Client
 
 import droppable
 from droppable.cli._serve import server_program
 
 KEYS = 1000
+FAR_KEYS = 20_000
 BATCH_SECONDS = 0.001
 
 
@@ -65,6 +68,9 @@ def measure(path: str, rounds: int) -> dict[str, float]:
         return f"{kind}{chosen.randrange(most)}"
 
     hundred = [f"short{number}" for number in range(100)]
+    for number in range(FAR_KEYS):
+        cache.set(f"far{number}", b"v" * 100)
+    far = [f"far{number}" for number in chosen.sample(range(FAR_KEYS), 100)]
     target = numpy.empty_like(array)
     calls: dict[str, Callable[[], object]] = {
         "choosing a key": lambda: key("short", KEYS),
@@ -81,6 +87,8 @@ def measure(path: str, rounds: int) -> dict[str, float]:
         "copy of that array, same memory": lambda: numpy.copyto(target, array),
         "get_many of 100": lambda: cache.get_many(hundred),
         "100 times get": lambda: [cache.get(one) for one in hundred],
+        "get_many of 100 of 20,000": lambda: cache.get_many(far),
+        "100 times get of 20,000": lambda: [cache.get(one) for one in far],
         "set, 100 B": lambda: cache.set(key("short", KEYS), b"w" * 100),
     }
     found: dict[str, list[float]] = {name: [] for name in calls}
@@ -124,8 +132,14 @@ def main() -> None:
         ("get, array of 1 MB", "copy of that array, same memory"),
         ("get, array of 1 MB, near", "get, array of 1 MB, a Cache"),
         ("get_many of 100", "100 times get"),
+        ("get_many of 100 of 20,000", "100 times get of 20,000"),
     ):
         print(f"{one} / {other}: {figures[one] / figures[other]:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        bare = core_program("bench_reads", Path(folder))
+    if bare is not None:
+        print("\nThe bare calls of the system, from C, microseconds of processor time:", flush=True)
+        subprocess.run([bare], check=True)
 
 
 if __name__ == "__main__":

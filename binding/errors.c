@@ -127,6 +127,18 @@ void core_add_note(const char *note)
 	PyErr_Restore(type, error, traceback);
 }
 
+/* The subclass of OSError that belongs to the number, as Python's own calls raise it. */
+static void raise_system(int number, const char *what)
+{
+	PyObject *text = PyUnicode_FromFormat("%s: %s", what, strerror(number));
+	PyObject *error = text ? PyObject_CallFunction(PyExc_OSError, "iO", number, text) : NULL;
+
+	if (error)
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+	Py_XDECREF(error);
+	Py_XDECREF(text);
+}
+
 PyObject *core_raise(int status, const char *what)
 {
 	int saved_errno = errno;
@@ -157,8 +169,7 @@ PyObject *core_raise(int status, const char *what)
 		raise_class(DROPPED, "%s", what);
 		break;
 	default:
-		errno = saved_errno;
-		PyErr_SetFromErrno(PyExc_OSError);
+		raise_system(saved_errno, what);
 	}
 	return NULL;
 }

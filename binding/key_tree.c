@@ -314,17 +314,19 @@ static int append_buffer(struct tree *tree, char tag, PyObject *object)
 /* How pickle is handed memory (protocol 5): as the bytes that are in it. */
 static int append_pickle_buffer(struct tree *tree, PyObject *object)
 {
-	const Py_buffer *view = PyPickleBuffer_GetBuffer(object);
-	if (!view)
+	Py_buffer view; /* of our own: whoever has the PickleBuffer may release it while its bytes are looked at */
+	if (PyObject_GetBuffer(object, &view, PyBUF_FULL_RO) < 0)
 		return -1;
-	if (!PyBuffer_IsContiguous(view, 'A')) {
+	int result = -1;
+	if (!PyBuffer_IsContiguous(&view, 'A')) {
 		PyErr_SetString(PyExc_BufferError, "a PickleBuffer of memory in pieces");
 		tree->in_parts = true;
-		return -1;
+	} else {
+		PyObject *memory = PyMemoryView_FromMemory(view.buf, view.len, PyBUF_READ);
+		result = memory ? append_buffer(tree, 'b', memory) : -1;
+		Py_XDECREF(memory);
 	}
-	PyObject *memory = PyMemoryView_FromMemory(view->buf, view->len, PyBUF_READ);
-	int result = memory ? append_buffer(tree, 'b', memory) : -1;
-	Py_XDECREF(memory);
+	PyBuffer_Release(&view);
 	return result;
 }
 

@@ -48,6 +48,7 @@ static const char *const on_drop_names[] = {"zero", "raise", "signal", NULL};
 static const char *const backing_names[] = {"lazyfree", "droppable", "auto", NULL};
 static const char *const fork_names[] = {"wipe", "share", NULL};
 static const char *const hold_names[] = {"read", "write", "pin", NULL};
+static const char *const hold_calls[] = {"Region.reading", "Region.writing", "Region.pin"};
 enum { BACKING_AUTO = 2 };
 
 static struct raw_region *as_raw(PyObject *self)
@@ -66,6 +67,17 @@ static int index_of(const char *what, const char *const *names, PyObject *given,
 	PyErr_Format(PyExc_ValueError, "%s must be '%s'%s%s%s or '%s'; you gave %R", what, names[0], names[2] ? ", '" : "",
 		     names[2] ? names[1] : "", names[2] ? "'" : "", names[2] ? names[2] : names[1], given);
 	return -1;
+}
+
+/* A number of bytes; one that is too large for any region becomes the largest there is. May run the number's own code. */
+static int read_bytes(const char *what, const char *name, PyObject *object, Py_ssize_t *out)
+{
+	if (!PyIndex_Check(object)) {
+		PyErr_Format(PyExc_TypeError, "%s: %s must be a whole number of bytes; you gave %R", what, name, object);
+		return -1;
+	}
+	*out = PyNumber_AsSsize_t(object, NULL);
+	return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
 static bool raw_enter(struct raw_region *self)
@@ -89,8 +101,19 @@ static void raw_leave(struct raw_region *self)
 	atomic_fetch_sub(&self->users, 1);
 }
 
+static bool is_deaf(struct raw_region *self)
+{
+	if (!raw_enter(self)) { /* closed by another thread since */
+		PyErr_Clear();
+		return false;
+	}
+	const bool deaf = region_is_deaf(self->region);
+	raw_leave(self);
+	return deaf;
+}
+
 /* Raises what belongs to status; frees gone. */
-static PyObject *raise_status(int status, const char *what, struct region_gone *gone)
+static PyObject *raise_status(struct raw_region *self, int status, const char *what, struct region_gone *gone)
 {
 	if (status == DRP_FAULT) {
 		PyObject *offsets = PyTuple_New((Py_ssize_t)gone->count);
@@ -107,6 +130,9 @@ static PyObject *raise_status(int status, const char *what, struct region_gone *
 		Py_XDECREF(offsets);
 	} else if (status == DRP_EXISTS) {
 		PyErr_Format(PyExc_BufferError, "%s: a writing() or pin() block holds these pages; let it end first", what);
+	} else if (status == DRP_UNSUPPORTED && is_deaf(self)) {
+		core_raise_unsupported(what, "nothing tells this region of drops any more, for its descriptor is closed: by a program "
+				       "that closed all it did not know, or in a forked child that could get none; make another region");
 	} else {
 		core_raise(status, what);
 	}
@@ -131,15 +157,14 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 		return PyErr_Format(PyExc_TypeError, "name must be a string or None, not %R", (PyObject *)Py_TYPE(name));
 	if (!PyIndex_Check(length_object))
 		return PyErr_Format(PyExc_TypeError, "length must be a number of bytes, as 1 << 20; you gave %R", length_object);
-	Py_ssize_t length = PyNumber_AsSsize_t(length_object, PyExc_OverflowError);
-	if (length == -1 && PyErr_Occurred()) {
-		if (PyErr_ExceptionMatches(PyExc_OverflowError))
-			PyErr_Format(PyExc_OverflowError, "Region: %S bytes are more than any address space", length_object);
+	Py_ssize_t length;
+	if (read_bytes("Region", "length", length_object, &length) < 0)
 		return NULL;
-	}
 	const size_t page = prim_page_size();
 	if (length <= 0)
 		return PyErr_Format(PyExc_ValueError, "Region: the length must be positive, not %zd", length);
+	if (length == PY_SSIZE_T_MAX) /* no multiple of a page, so it stands for all that is larger */
+		return PyErr_Format(PyExc_OverflowError, "Region: a length of %zd bytes or more is more than any address space", length);
 	if ((size_t)length % page != 0)
 		return PyErr_Format(PyExc_ValueError,
 				    "Region: the kernel takes whole pages, so the length must be a multiple of %zu bytes (one "
@@ -211,14 +236,14 @@ static PyObject *raw_resize(PyObject *self, PyObject *argument)
 {
 	struct raw_region *raw = as_raw(self);
 	struct region_gone gone = {0};
-	Py_ssize_t users = 0, length = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+	Py_ssize_t users = 0, length;
 	int status;
 
-	if (length == -1 && PyErr_Occurred())
+	if (read_bytes("Region.resize", "length", argument, &length) < 0)
 		return NULL;
 	if (!atomic_compare_exchange_strong(&raw->users, &users, RESIZING)) {
 		if (users == CLOSED)
-			return core_raise(DRP_CLOSED, "Region.resize");
+			return core_raise(DRP_CLOSED, "Region");
 		PyErr_SetString(PyExc_BufferError, "Region.resize: memoryviews or arrays of it are alive, or a block or a call "
 				"is using it; release them first");
 		return NULL;
@@ -231,7 +256,7 @@ static PyObject *raw_resize(PyObject *self, PyObject *argument)
 		return PyErr_Format(PyExc_ValueError, "Region.resize: the length must be a positive multiple of %zu bytes, one "
 				    "OS page, not %zd", prim_page_size(), length);
 	if (status != DRP_OK)
-		return raise_status(status, "Region.resize", &gone);
+		return raise_status(raw, status, "Region.resize", &gone);
 	Py_RETURN_NONE;
 }
 
@@ -261,9 +286,11 @@ static int range_check(struct raw_region *self, const char *what, Py_ssize_t sta
 /* Enters the region and parses (start, stop); on -1 nothing is entered. */
 static int enter_range(PyObject *self, PyObject *args, const char *what, bool whole_pages, struct byte_range *out)
 {
+	PyObject *start_object, *stop_object;
 	Py_ssize_t start, stop;
 
-	if (!PyArg_ParseTuple(args, "nn", &start, &stop) || !raw_enter(as_raw(self)))
+	if (!PyArg_ParseTuple(args, "OO", &start_object, &stop_object) || read_bytes(what, "start", start_object, &start) < 0 ||
+	    read_bytes(what, "stop", stop_object, &stop) < 0 || !raw_enter(as_raw(self)))
 		return -1;
 	if (range_check(as_raw(self), what, start, stop, whole_pages, out) == 0)
 		return 0;
@@ -295,20 +322,25 @@ static PyObject *raw_read(PyObject *self, PyObject *args)
 	raw_leave(as_raw(self));
 	if (status != DRP_OK) {
 		Py_CLEAR(bytes);
-		raise_status(status, "Region.read", &gone);
+		raise_status(as_raw(self), status, "Region.read", &gone);
 	}
 	return bytes;
 }
 
 /* Enters the region for the bytes of buffer at start. On -1 the buffer is released and nothing left to undo. */
-static int enter_buffer(PyObject *self, Py_ssize_t start, const char *what, bool whole_pages, Py_buffer *buffer,
+static int enter_buffer(PyObject *self, PyObject *start_object, const char *what, bool whole_pages, Py_buffer *buffer,
 			struct byte_range *out)
 {
+	Py_ssize_t start;
+
+	if (read_bytes(what, "start", start_object, &start) < 0)
+		goto err_release;
 	if (!raw_enter(as_raw(self)))
 		goto err_release;
 	if (start > PY_SSIZE_T_MAX - buffer->len)
-		start = -1; /* refused below */
-	if (range_check(as_raw(self), what, start, start + buffer->len, whole_pages, out) == 0)
+		PyErr_Format(PyExc_ValueError, "%s: %zd bytes from byte %zd on do not lie in a region of %zd bytes", what, buffer->len,
+			     start, (Py_ssize_t)region_length(as_raw(self)->region));
+	else if (range_check(as_raw(self), what, start, start + buffer->len, whole_pages, out) == 0)
 		return 0;
 	raw_leave(as_raw(self));
 err_release:
@@ -326,16 +358,16 @@ static PyObject *raw_read_into(PyObject *self, PyObject *args)
 {
 	struct region_gone gone = {0};
 	struct byte_range range;
-	Py_ssize_t start;
+	PyObject *start;
 	Py_buffer buffer;
 
-	if (!PyArg_ParseTuple(args, "w*n:read_into", &buffer, &start) ||
+	if (!PyArg_ParseTuple(args, "w*O:read_into", &buffer, &start) ||
 	    enter_buffer(self, start, "Region.read_into", false, &buffer, &range) < 0)
 		return NULL;
 	int status = read_range(as_raw(self), &range, buffer.buf, &gone);
 	leave_buffer(self, &buffer);
 	if (status != DRP_OK)
-		return raise_status(status, "Region.read_into", &gone);
+		return raise_status(as_raw(self), status, "Region.read_into", &gone);
 	Py_RETURN_NONE;
 }
 
@@ -345,10 +377,10 @@ static PyObject *raw_write(PyObject *self, PyObject *args)
 	struct region_gone gone = {0};
 	struct byte_range range;
 	int status = DRP_OK;
-	Py_ssize_t start;
+	PyObject *start;
 	Py_buffer buffer;
 
-	if (!PyArg_ParseTuple(args, "ny*:write", &start, &buffer) ||
+	if (!PyArg_ParseTuple(args, "Oy*:write", &start, &buffer) ||
 	    enter_buffer(self, start, "Region.write", false, &buffer, &range) < 0)
 		return NULL;
 	region = as_raw(self)->region;
@@ -361,7 +393,7 @@ static PyObject *raw_write(PyObject *self, PyObject *args)
 	}
 	leave_buffer(self, &buffer);
 	if (status != DRP_OK)
-		return raise_status(status, "Region.write", &gone);
+		return raise_status(as_raw(self), status, "Region.write", &gone);
 	Py_RETURN_NONE;
 }
 
@@ -371,10 +403,10 @@ static PyObject *raw_refill(PyObject *self, PyObject *args)
 	struct byte_range range;
 	size_t filled_bytes = 0;
 	int status = DRP_OK;
-	Py_ssize_t start;
+	PyObject *start;
 	Py_buffer buffer;
 
-	if (!PyArg_ParseTuple(args, "ny*:refill", &start, &buffer) ||
+	if (!PyArg_ParseTuple(args, "Oy*:refill", &start, &buffer) ||
 	    enter_buffer(self, start, "Region.refill", true, &buffer, &range) < 0)
 		return NULL;
 	if (as_raw(self)->options.on_drop != REGION_SIGNAL) {
@@ -388,7 +420,7 @@ static PyObject *raw_refill(PyObject *self, PyObject *args)
 	Py_END_ALLOW_THREADS
 	leave_buffer(self, &buffer);
 	if (status != DRP_OK)
-		return raise_status(status, "Region.refill", &gone);
+		return raise_status(as_raw(self), status, "Region.refill", &gone);
 	return PyLong_FromSize_t(filled_bytes);
 }
 
@@ -407,7 +439,7 @@ static PyObject *call_range(PyObject *self, PyObject *args, int (*call)(struct r
 	Py_END_ALLOW_THREADS
 	raw_leave(as_raw(self));
 	if (status != DRP_OK)
-		return raise_status(status, what, &gone);
+		return raise_status(as_raw(self), status, what, &gone);
 	Py_RETURN_NONE;
 }
 
@@ -442,7 +474,7 @@ static PyObject *raw_census(PyObject *self, PyObject *args)
 	Py_END_ALLOW_THREADS
 	raw_leave(as_raw(self));
 	if (status != DRP_OK)
-		return raise_status(status, "Region.census", &gone);
+		return raise_status(as_raw(self), status, "Region.census", &gone);
 	PyObject *ranges = PyTuple_New((Py_ssize_t)gone.count);
 	for (size_t i = 0; ranges && i < gone.count; i++) {
 		PyObject *pair = Py_BuildValue("(nn)", (Py_ssize_t)gone.ranges[i].start, (Py_ssize_t)gone.ranges[i].stop);
@@ -480,7 +512,7 @@ static PyObject *raw_page_states(PyObject *self, PyObject *args)
 	raw_leave(as_raw(self));
 	if (status != DRP_OK) {
 		Py_DECREF(states);
-		return raise_status(status, "Region.page_states", &gone);
+		return raise_status(as_raw(self), status, "Region.page_states", &gone);
 	}
 	return states;
 }
@@ -490,16 +522,17 @@ static PyObject *raw_hold(PyObject *self, PyObject *args)
 	struct raw_region *raw = as_raw(self);
 	struct region_gone gone = {0};
 	struct byte_range range;
-	PyObject *kind_name;
+	PyObject *kind_name, *start_object, *stop_object;
 	Py_ssize_t start, stop;
 	int status = DRP_OK;
 
-	if (!PyArg_ParseTuple(args, "Onn:hold", &kind_name, &start, &stop))
+	if (!PyArg_ParseTuple(args, "OOO:hold", &kind_name, &start_object, &stop_object))
 		return NULL;
 	int kind = index_of("kind", hold_names, kind_name, 0);
-	if (kind < 0 || !raw_enter(raw))
+	if (kind < 0 || read_bytes(hold_calls[kind], "start", start_object, &start) < 0 ||
+	    read_bytes(hold_calls[kind], "stop", stop_object, &stop) < 0 || !raw_enter(raw))
 		return NULL;
-	if (range_check(raw, "Region", start, stop, false, &range) < 0)
+	if (range_check(raw, hold_calls[kind], start, stop, false, &range) < 0)
 		goto err_leave;
 	struct core_state *core = core_of_type(Py_TYPE(self));
 	struct hold_object *hold = core ? (struct hold_object *)core->hold_type->tp_alloc(core->hold_type, 0) : NULL;
@@ -518,8 +551,13 @@ static PyObject *raw_hold(PyObject *self, PyObject *args)
 		return (PyObject *)hold;
 	}
 	Py_DECREF(hold);
-	raise_status(status, kind == REGION_HOLD_PIN ? "Region.pin (only backing='lazyfree' can)" :
-			     kind == REGION_HOLD_WRITE ? "Region.writing" : "Region.reading", &gone);
+	if (status == DRP_UNSUPPORTED && region_backing(raw->region) == PRIM_DROPPABLE)
+		core_raise_unsupported(hold_calls[kind], kind == REGION_HOLD_PIN
+			? "nothing keeps a page of backing='droppable'; make the region with backing='lazyfree'"
+			: "nothing keeps a page of backing='droppable' that is written in part; use write(), or make the region with "
+			  "backing='lazyfree'");
+	else
+		raise_status(raw, status, hold_calls[kind], &gone);
 err_leave:
 	raw_leave(raw);
 	return NULL;
@@ -547,8 +585,7 @@ static PyObject *hold_finish(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 	int status = hold_end(hold, &gone);
 	if (status != DRP_OK)
-		return raise_status(status, hold->hold.kind == REGION_HOLD_READ ? "Region.reading" :
-				    hold->hold.kind == REGION_HOLD_PIN ? "Region.pin" : "Region.settle", &gone);
+		return raise_status(hold->owner, status, hold_calls[hold->hold.kind], &gone);
 	return PyLong_FromSize_t(atomic_load(&hold->uses) / HOLD_BUFFER);
 }
 

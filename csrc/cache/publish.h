@@ -26,10 +26,10 @@ struct publication {
 
 /*
  * Before the cache has entries, and while no other thread knows of it. DRP_UNSUPPORTED: see prim_share_open(); DRP_NO_MEMORY.
- * A forked child's caches are on no board.
+ * A forked child's caches are on no board. The thread that calls this has to live as long as the process: see prim_sign_begin().
  */
 int cache_publish(struct cache *cache, struct publication *publication);
-/* Once the cache has ended. Readers that have the board mapped find nothing on it any more. */
+/* Once the cache has ended, by the same thread. Readers that have the board mapped hear that its owner has ended. */
 void publication_end(struct publication *publication);
 
 /*

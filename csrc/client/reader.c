@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "droppable.h"
@@ -33,6 +34,7 @@ enum {
 int reader_open(struct reader *reader, int memory, int board, size_t board_bytes)
 {
 	const void *mapped;
+	struct stat about;
 
 	if (board_bytes < sizeof(struct board))
 		return DRP_INVALID;
@@ -42,9 +44,14 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	const struct board *there = mapped;
 	if (there->layout != BOARD_LAYOUT || there->page_bytes != prim_page_size() || there->bytes != board_bytes ||
 	    there->shard_count == 0 || (there->shard_count & (there->shard_count - 1)) != 0 ||
-	    (board_bytes - sizeof(*there)) / sizeof(there->shards[0]) < there->shard_count) {
+	    (board_bytes - sizeof(*there)) / sizeof(there->shards[0]) < there->shard_count ||
+	    there->sign_at > sizeof(there->sign) - sizeof(uint32_t) || there->sign_at % sizeof(uint32_t) != 0) {
 		prim_share_unmap(mapped, board_bytes);
 		return DRP_UNSUPPORTED;
+	}
+	if (fstat(memory, &about) != 0) {
+		prim_share_unmap(mapped, board_bytes);
+		return DRP_INVALID;
 	}
 	reader->places = calloc(READER_PLACES, sizeof(*reader->places));
 	if (!reader->places) {
@@ -53,7 +60,10 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	}
 	reader->board = there;
 	reader->board_bytes = board_bytes;
+	reader->sign_at = there->sign_at;
 	reader->memory = memory;
+	reader->device = about.st_dev;
+	reader->inode = about.st_ino;
 	atomic_init(&reader->likely_bytes, READ_LEAST_BYTES);
 	close(board);
 	return DRP_OK;
@@ -61,8 +71,11 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 
 void reader_close(struct reader *reader)
 {
+	struct stat about;
+
 	prim_share_unmap(reader->board, reader->board_bytes);
-	close(reader->memory);
+	if (fstat(reader->memory, &about) == 0 && about.st_dev == reader->device && about.st_ino == reader->inode)
+		close(reader->memory);
 	free(reader->places);
 	reader->places = NULL;
 	reader->board = NULL;
@@ -79,7 +92,7 @@ int look_read(const struct reader *reader, uint64_t address, void *to, size_t by
 		if (now < 0 && errno == EINTR)
 			continue;
 		if (now == 0 && done == 0)
-			return DRP_CLOSED; /* the memory of a dead process has no bytes, where that of a live one is an error */
+			return DRP_CLOSED; /* memory that has ended has no bytes, where a part that is not there is an error */
 		if (now <= 0)
 			break;
 		done += (size_t)now;
@@ -105,6 +118,11 @@ uint64_t look_find_segment(struct look *look, uint32_t number, uint64_t serial, 
 	return place & ~(uint64_t)BOARD_KIND_MASK;
 }
 
+static bool owner_lives(const struct reader *reader)
+{
+	return prim_sign_stands(reader->board->sign, reader->sign_at);
+}
+
 bool look_still_stands(const struct look *look)
 {
 	prim_step();
@@ -113,6 +131,8 @@ bool look_still_stands(const struct look *look)
 		if (atomic_load_explicit(&look->cells[i]->serial, memory_order_relaxed) != look->serials[i])
 			return false;
 	prim_step();
+	if (!owner_lives(look->reader))
+		return false;
 	return atomic_load_explicit(look->changes, memory_order_relaxed) == look->change &&
 	       atomic_load_explicit(&look->board->shape, memory_order_relaxed) == look->shape;
 }
@@ -332,6 +352,8 @@ int look_begin(struct look *look, uint64_t hash, uint64_t *page_address)
 {
 	const struct board_shard *board = look->board;
 
+	if (!owner_lives(look->reader))
+		return DRP_CLOSED;
 	look->cell_count = 0;
 	look->shape = atomic_load_explicit(&board->shape, memory_order_acquire);
 	prim_step();

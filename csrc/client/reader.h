@@ -12,7 +12,7 @@
  * that is not there is a miss here as well.
  *
  * Threads and forks: a reader is never changed once it is open, so that any number of threads may use it, and so may a forked
- * child. The owner's death ends nothing here: reads give DRP_CLOSED from then on, the board stays as it was.
+ * child. The owner's death ends nothing here: reads give DRP_CLOSED from then on, also where its memory can still be read.
  *
  * Callers: the binding; tests.
  */
@@ -21,6 +21,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "cache/cache.h"
 #include "log/board.h"
@@ -35,14 +36,17 @@ struct reader_place {
 struct reader {
 	const struct board *board;
 	size_t board_bytes;
+	uint32_t sign_at; /* on the board */
 	int memory; /* the owner's, to be read at its addresses */
+	dev_t device; /* by which and the next the descriptor is known, should the program close it and use its number */
+	ino_t inode;
 	struct reader_place *places;
 	_Atomic uint32_t likely_bytes; /* of an entry: those that were read last tell how much is read at once */
 };
 
 /*
  * Takes both descriptors over if it succeeds: that of the memory stays open, that of the board is not needed any more.
- * DRP_UNSUPPORTED: another layout than ours, or other pages. DRP_INVALID: no board. DRP_NO_MEMORY.
+ * DRP_UNSUPPORTED: another layout than ours, or other pages. DRP_INVALID: no board, or no memory. DRP_NO_MEMORY.
  */
 int reader_open(struct reader *reader, int memory, int board, size_t board_bytes);
 void reader_close(struct reader *reader);

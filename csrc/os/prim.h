@@ -26,6 +26,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "os/prim_handle.h"
 #include "os/prim_headroom.h"
 #include "os/prim_page.h"
 
@@ -39,10 +40,8 @@ void prim_step(void);
 #define prim_step() ((void)0)
 #endif
 
-/*
- * For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
- * Every other status is handled.
- */
+/* For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
+ * Every other status is handled. */
 static inline void prim_best_effort(int status)
 {
 	(void)status;

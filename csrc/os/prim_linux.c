@@ -11,6 +11,7 @@
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -421,5 +422,26 @@ int prim_signal_refill(int handle, void *address, const void *source, size_t len
 
 void prim_signal_close(int handle)
 {
-	close(handle);
+	prim_handle_close(handle);
+}
+
+/* A version that there is none of: every userfaultfd refuses it, and is as it was. Other files do not know the request. */
+bool prim_handle_is_open(int handle)
+{
+	struct uffdio_api nothing = {.api = 0};
+	return ioctl(handle, UFFDIO_API, &nothing) == 0 || errno == EINVAL;
+}
+
+/* Some devices refuse any request with EINVAL, so the name decides, where there is a /proc. */
+void prim_handle_close(int handle)
+{
+	static const char wanted[] = "anon_inode:[userfaultfd]";
+	char path[32], name[sizeof(wanted) - 1];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", handle);
+	const ssize_t length = readlink(path, name, sizeof(name));
+	const bool is_ours = length < 0 ? prim_handle_is_open(handle)
+					: (size_t)length == sizeof(name) && memcmp(name, wanted, sizeof(name)) == 0;
+	if (is_ours)
+		close(handle);
 }

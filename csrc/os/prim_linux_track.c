@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "droppable.h"
+#include "os/prim.h"
 #include "os/prim_self.h"
 
 #ifndef UFFD_USER_MODE_ONLY
@@ -61,7 +62,7 @@ int prim_track_open(void *address, size_t length, int *handle)
 
 void prim_track_close(int handle)
 {
-	close(handle);
+	prim_handle_close(handle);
 }
 
 int prim_track_collect(void *address, size_t length, prim_track_found *found, void *context)

@@ -136,6 +136,12 @@ enum prim_backing region_backing(const struct region *region)
 	return region->backing;
 }
 
+bool region_is_deaf(const struct region *region)
+{
+	return region->on_drop == REGION_SIGNAL &&
+	       (region->signal_handle == NO_HANDLE || !prim_handle_is_open(region->signal_handle));
+}
+
 struct range_copy {
 	void *to;
 	const void *from;
@@ -392,6 +398,8 @@ int region_resize(struct region *region, size_t length)
 {
 	if (length == 0 || length % region->page_bytes != 0 || length > SIZE_MAX / 2)
 		return DRP_INVALID;
+	if (region_is_deaf(region))
+		return DRP_UNSUPPORTED;
 	pthread_mutex_lock(&region->lock);
 	int status = region->holds || region->readers ? DRP_EXISTS : region_settle_locked(region, 0, region->pages, SETTLE_FOUND);
 	pthread_mutex_unlock(&region->lock);

@@ -68,6 +68,12 @@ void *region_memory(const struct region *region);
 size_t region_length(const struct region *region);
 enum prim_backing region_backing(const struct region *region);
 
+/*
+ * REGION_SIGNAL: nothing tells of drops any more, and dropped pages read as zeros: a child of fork() that could not be armed, or
+ * the program closed the descriptor. Every call that would go by the signals is DRP_UNSUPPORTED then.
+ */
+bool region_is_deaf(const struct region *region);
+
 /* Copies out. DRP_FAULT: something went, see gone; what was copied is not to be used. */
 int region_read(struct region *region, size_t offset, void *to, size_t length, struct region_gone *gone);
 

@@ -136,6 +136,8 @@ int region_census(struct region *region, size_t offset, size_t length, struct re
 	struct region_census census = {.pages.exact = true};
 	unsigned char states[CENSUS_CHUNK_PAGES];
 
+	if (region_is_deaf(region))
+		return DRP_UNSUPPORTED;
 	for (size_t page = offset / region->page_bytes; page < end;) {
 		size_t count = end - page < CENSUS_CHUNK_PAGES ? end - page : CENSUS_CHUNK_PAGES;
 		struct prim_census part;

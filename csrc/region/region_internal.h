@@ -93,12 +93,6 @@ static inline void region_copy(void *to, const void *from, size_t length)
 #endif
 }
 
-/* REGION_SIGNAL: a child of fork() that could not be armed has no signals to go by: nothing works there. */
-static inline bool region_is_deaf(const struct region *region)
-{
-	return region->on_drop == REGION_SIGNAL && region->signal_handle == NO_HANDLE;
-}
-
 /* REGION_RAISE: the page holds what was settled, or needs no proof. After an acquire fence that follows the use. */
 static inline bool region_page_intact(const struct region *region, size_t page)
 {

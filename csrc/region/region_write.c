@@ -48,14 +48,17 @@ static int open_raise(struct region *region, struct region_hold *hold, size_t wh
 	}
 	if (!intact)
 		return DRP_FAULT;
-	/* Never rewritten in place: the purge flushes what other processors may still see of the dropped page. */
+	/*
+	 * Never rewritten in place: the purge flushes what other processors may still see of the dropped page. It stays gone until it
+	 * is written: should the purge of a later one fail, nothing is.
+	 */
 	for (size_t page = whole_first; page < whole_end; page++)
 		if (!region_page_intact(region, page)) {
 			region_repair_by_hold(region, hold);
+			region_set_state(region, page, STATE_GONE);
 			int status = prim_purge(region_page(region, page), region->page_bytes);
 			if (status != DRP_OK)
 				return status;
-			region_set_state(region, page, STATE_EMPTY);
 		}
 	return DRP_OK;
 }

@@ -312,6 +312,36 @@ static void check_holds(struct region *region, const struct region_hold *holds, 
 	}
 }
 
+/* Two pages went, and the write of both fails at each call that it makes: what it gave back is no page of zeros now. */
+static void what_a_failed_repair_gave_back_is_still_gone(enum prim_backing backing)
+{
+	size_t failures = 0;
+
+	for (size_t call = 1; ; call++) {
+		struct region *region = opened(backing, false);
+		struct region_gone gone = {0};
+		drop(region, 2);
+		drop(region, 3);
+		fake_fail_call(call);
+		const int status = write_pages(region, 2, 4);
+		fake_fail_call(0);
+		for (size_t at = 2; at < 4; at++) {
+			const int there = region_read(region, at * page, got, page, &gone);
+			CHECK(there == DRP_FAULT || memcmp(got, content + at * page, page) == 0);
+			region_gone_free(&gone);
+		}
+		if (status != DRP_OK) { /* whatever it was that failed, it can be written again */
+			failures++;
+			CHECK_EQ(write_pages(region, 2, 4), DRP_OK);
+		}
+		check_read(region, DRP_OK);
+		region_close(region);
+		if (status == DRP_OK)
+			break;
+	}
+	CHECK(failures >= 2); /* the purge of each page */
+}
+
 static void holds_are_found(void)
 {
 	static struct region_hold holds[HOLDS];
@@ -355,6 +385,8 @@ int main(void)
 	RUN(writing_what_is_there_is_no_repair, PRIM_DROPPABLE);
 	RUN(a_page_that_goes_while_it_is_written, PRIM_LAZYFREE);
 	RUN(a_page_that_goes_while_it_is_written, PRIM_DROPPABLE);
+	RUN(what_a_failed_repair_gave_back_is_still_gone, PRIM_LAZYFREE);
+	RUN(what_a_failed_repair_gave_back_is_still_gone, PRIM_DROPPABLE);
 	RUN(a_reader_that_begins_during_a_repair_is_told);
 	RUN(a_fork_during_another_threads_repair, false);
 	RUN(a_fork_during_another_threads_repair, true);

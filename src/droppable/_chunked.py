@@ -102,7 +102,7 @@ class ChunkedArray:
         self._owns_cache = cache is None
         self._entries: Any = Cache() if cache is None else cache
         self._name = os.urandom(16) if name is None else name
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.RLock()  # of what follows; a signal handler may come here again
         self._was_computed = bytearray((self._chunk_count + 7) // 8)
         self._computed = 0
         self._computed_again = 0

@@ -6,10 +6,11 @@ slices, blocks, frozen figures. Callers: users; the caches do not use it.
 
 from __future__ import annotations
 
+import operator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, final, overload
+from typing import TYPE_CHECKING, Literal, Self, SupportsIndex, TypeAlias, cast, final, overload
 
 from droppable.lowlevel import RawRegion, RegionHold
 
@@ -256,10 +257,10 @@ class Region(RawRegion):
         RawRegion.close(self)
 
     @overload
-    def __getitem__(self, index: int) -> int: ...
+    def __getitem__(self, index: SupportsIndex) -> int: ...
     @overload
     def __getitem__(self, index: slice) -> bytes: ...
-    def __getitem__(self, index: int | slice) -> int | bytes:
+    def __getitem__(self, index: SupportsIndex | slice) -> int | bytes:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
@@ -272,29 +273,37 @@ class Region(RawRegion):
         at = self._index(index)
         return self.read(at, at + 1)[0]
 
-    def __setitem__(self, index: int | slice, value: int | ReadableBuffer) -> None:
+    def __setitem__(self, index: SupportsIndex | slice, value: SupportsIndex | ReadableBuffer) -> None:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if isinstance(value, int):
                 raise TypeError("a slice takes bytes, not an int")
             if step != 1:
                 raise ValueError("only slices without a step can be assigned")
-            data = memoryview(value).cast("B")
+            data = memoryview(cast("ReadableBuffer", value))
+            data = data.cast("B") if data.nbytes else memoryview(b"")  # an array without elements cannot be cast
             if len(data) != max(0, stop - start):
                 raise ValueError(
                     f"a region cannot change its length here: {max(0, stop - start)} bytes, not {len(data)}"
                 )
             self.write(start, data)
-        elif isinstance(value, int):
-            at = self._index(index)
-            self.write(at, bytes((value,)))
         else:
-            raise TypeError("a byte takes an int")
+            try:
+                number = operator.index(cast("SupportsIndex", value))
+            except TypeError:
+                raise TypeError(f"a byte takes an int from 0 to 255; you gave {value!r}") from None
+            if not 0 <= number <= 255:
+                raise ValueError(f"a byte takes an int from 0 to 255; you gave {value!r}")
+            self.write(self._index(index), bytes((number,)))
 
-    def _index(self, index: int) -> int:
-        at = index + len(self) if index < 0 else index
+    def _index(self, index: SupportsIndex) -> int:
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(f"a region is indexed by an int or a slice; you gave {index!r}") from None
+        at = number + len(self) if number < 0 else number
         if not 0 <= at < len(self):
-            raise IndexError(f"byte {index} does not lie in a region of {len(self)} bytes")
+            raise IndexError(f"byte {number} does not lie in a region of {len(self)} bytes")
         return at
 
     def __enter__(self) -> Self:

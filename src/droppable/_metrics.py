@@ -84,7 +84,9 @@ class Reader:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._reads = False
+        self._sums: dict[str, dict[str, float]] = {}
         self._seen: dict[weakref.ref[Cache[Any, Any]], tuple[str, dict[str, float]]] = {}
         self._gone: dict[str, dict[str, float]] = {}
 
@@ -93,21 +95,31 @@ class Reader:
         if self._pid != os.getpid():  # forked: somebody may have held the lock
             self._begin()
         with self._lock:
-            seen = {}
-            for cache in self._caches():
-                try:
-                    stats = cache.stats()
-                except ClosedError:  # between the list and here
-                    continue
-                counts = {row.field: getattr(stats, row.field) for row in COUNTS}
-                seen[weakref.ref(cache)] = (cache.name or UNNAMED, counts)
-            for reference, (name, counts) in self._seen.items():
-                if reference not in seen:
-                    _add(self._gone, name, {row.field: counts[row.field] for row in COUNTS if row.kind == "counter"})
-            self._seen = seen
-            sums: dict[str, dict[str, float]] = {}
-            for name, counts in (*self._gone.items(), *seen.values()):
-                _add(sums, name, counts)
+            if self._reads:  # this thread, which a signal handler or a finaliser interrupted: what was read last
+                return self._sums
+            self._reads = True
+            try:
+                self._sums = self._read()
+                return self._sums
+            finally:
+                self._reads = False
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        seen = {}
+        for cache in self._caches():
+            try:
+                stats = cache.stats()
+            except ClosedError:  # between the list and here
+                continue
+            counts = {row.field: getattr(stats, row.field) for row in COUNTS}
+            seen[weakref.ref(cache)] = (cache.name or UNNAMED, counts)
+        for reference, (name, counts) in self._seen.items():
+            if reference not in seen:
+                _add(self._gone, name, {row.field: counts[row.field] for row in COUNTS if row.kind == "counter"})
+        self._seen = seen
+        sums: dict[str, dict[str, float]] = {}
+        for name, counts in (*self._gone.items(), *seen.values()):
+            _add(sums, name, counts)
         return sums
 
 

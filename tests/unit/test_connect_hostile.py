@@ -1,4 +1,4 @@
-"""`droppable.connect` on an unlucky night: interrupted calls, stopped servers, other servers, forks, odd serializers."""
+"""`droppable.connect` on an unlucky night: interrupted calls, stopped and other servers, forks, odd serializers."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ class TestInterrupted:
 
 class TestServers:
     def test_hits_wait_for_no_server(self, server: Server) -> None:
-        """What is told of hits finds no room once the socket's buffer is full: it is left out, and nothing is lost for it."""
-        with droppable.connect(server.path, timeout_seconds=0.01, strict=True) as cache:
+        """What is told of hits finds no room once the socket's buffer is full: it is left out, and nothing waits."""
+        with droppable.connect(server.path, timeout_seconds=WAIT_SECONDS, strict=True) as cache:
             keys = [f"{number:0200}" for number in range(6000)]
             cache.set_many({key: b"v" for key in keys})
             with server.stopped():
@@ -346,9 +346,9 @@ class TestTurns:
         assert begun.wait(WAIT_SECONDS)
         for number in range(10_100):
             shared.get_or_create(number, lambda: b"")
-        assert len(shared._computing._table) == 1
+        (flight,) = shared._computing._table.values()
         threads[1].start()
-        wait_until(lambda: all(flight.waiters for flight in shared._computing._table.values()))
+        wait_until(lambda: len(flight.waiters) == 1)
         ends.set()
         for thread in threads:
             thread.join(WAIT_SECONDS)
@@ -494,7 +494,7 @@ class TestProcesses:
         """Nothing is loaded then that the log would need."""
         code = """
             import os, resource, sys, droppable
-            from droppable._connect import computing
+            from droppable._connect import computing, link
             taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             cache = droppable.connect(sys.argv[1])

@@ -13,6 +13,7 @@ import functools
 import ipaddress
 import os
 import pathlib
+import pickle
 import struct
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from typing import Any
 import pytest
 
 import droppable
-from droppable import Cache
+from droppable import Cache, _keys
 from droppable.lowlevel import EncodedKey, encode_key
 from droppable.testing import settle
 
@@ -728,3 +729,34 @@ def test_a_factory_that_changes_its_key(cache: Cache, wrap: Callable[[Plain], An
     assert key not in cache
     plain.x = [1]  # type: ignore[attr-defined]
     assert cache.pop(key) == "of one"
+
+
+class Sheet:
+    """Hands pickle its memory, and keeps what it handed out."""
+
+    def __init__(self, cells: bytearray) -> None:
+        self.cells = cells
+        self.handed_out = pickle.PickleBuffer(cells)
+
+    def __reduce__(self) -> Any:
+        return Sheet, (self.handed_out,)
+
+
+def test_memory_that_a_key_is_made_of_stays_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may run then, for a digest of much memory gives up the GIL: here it is the digest itself."""
+    sheet = Sheet(bytearray(b"x" * 100_000))
+    tries = []
+    digest = _keys.digest
+
+    def digest_and_take_away(tag: bytes, data: Any) -> bytes:
+        if not tries:
+            sheet.handed_out.release()
+            with pytest.raises(BufferError):
+                sheet.cells.clear()
+            tries.append(len(sheet.cells))
+        return digest(tag, data)
+
+    monkeypatch.setattr(_keys, "digest", digest_and_take_away)
+    encode_key(sheet)
+    assert tries == [100_000]
+    sheet.cells.clear()  # and no longer than that

@@ -222,6 +222,18 @@ def test_no_status_of_the_system_is_thrown_away() -> None:
     assert not found
 
 
+LOCKS_THAT_ARE_TAKEN_ONCE = {
+    "src/droppable/_connect/wire.py": "its replies come in order, so it refuses a call of the thread that has it",
+    "src/droppable/_flight/table.py": "it is one waiter's, who is woken by its release",
+}
+
+
+def test_whoever_has_a_lock_may_come_again() -> None:
+    """A signal handler or a finaliser runs amid any call, and may make the same one: with a plain Lock it waits for ever."""
+    found = {relative(path) for path in sources("src") if "threading.Lock()" in path.read_text()}
+    assert found == set(LOCKS_THAT_ARE_TAKEN_ONCE)
+
+
 C_FUNCTION = re.compile(r"^(?:static )?[\w *]+?\b(\w+)\([^;{]*\)\n\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 
 

@@ -173,6 +173,35 @@ def test_reads_of_many_threads_lose_nothing_of_what_is_gone() -> None:
     assert reader.read()["unnamed"]["sets"] == 8
 
 
+def test_a_read_within_a_read_gives_what_was_read_last() -> None:
+    """As a signal handler does, or a finaliser that a collection runs at that moment: here, whoever lists the caches."""
+    cache = droppable.Cache()
+    cache["k"] = 1
+    listed = [cache]
+    inner: list[dict[str, Any]] = []
+
+    def caches() -> list[droppable.Cache]:
+        found = list(listed)
+        if inner:
+            inner.append(reader.read())
+        return found
+
+    reader = Reader(caches)
+    assert reader.read()["unnamed"]["sets"] == 1
+    inner.append({})
+    cache["k"] = 2
+    outer: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: outer.append(reader.read()), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "it waits for itself"
+    assert outer[0]["unnamed"]["sets"] == 2
+    assert inner[1]["unnamed"]["sets"] == 1
+    listed.clear()
+    assert reader.read()["unnamed"]["sets"] == 2
+    assert reader.read()["unnamed"]["sets"] == 2
+
+
 def test_a_child_that_was_forked_during_a_read_can_read() -> None:
     cache = droppable.Cache(fork="share")
     cache["k"] = 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import errno
 import faulthandler
 import gc
 import hashlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -690,3 +692,161 @@ def test_census_adds_up(drop: Drop, any_region: Region) -> None:
     assert any_region.page_states(4 * PAGE, 7 * PAGE) == states[4:7]
     with pytest.raises(AttributeError):
         census.pages = 3  # type: ignore[misc]
+
+
+class Number:
+    """A whole number that is no int, as NumPy's are."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+def test_whole_numbers_of_any_class_are_taken(any_region: Region) -> None:
+    region = any_region
+    region.write(Number(0), bytes(PAGE))  # type: ignore[arg-type]
+    region[Number(2)] = Number(7)
+    assert region[Number(2)] == region[2] == 7
+    assert region[Number(2) : Number(3)] == region.read(Number(2), Number(3)) == b"\x07"  # type: ignore[arg-type,misc]
+    region.resize(Number(32 * PAGE))  # type: ignore[arg-type]
+    assert len(region) == 32 * PAGE
+    assert len(Region(Number(PAGE))) == PAGE  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [1.0, "1", None, (1, 2)])
+def test_what_is_no_number_is_told_by_name(any_region: Region, wrong: Any) -> None:
+    region = any_region
+    shown = re.escape(repr(wrong))
+    with pytest.raises(TypeError, match=rf"indexed by an int or a slice; you gave {shown}"):
+        region[wrong]
+    with pytest.raises(TypeError, match=rf"an int from 0 to 255; you gave {shown}"):
+        region[0] = wrong
+    with pytest.raises(TypeError, match=rf"Region.read: start must be a whole number of bytes; you gave {shown}"):
+        region.read(wrong, PAGE)
+    with pytest.raises(TypeError, match=rf"Region.write: start must be .*; you gave {shown}"):
+        region.write(wrong, b"x")
+    with pytest.raises(TypeError, match=rf"Region.resize: length must be .*; you gave {shown}"):
+        region.resize(wrong)
+    with pytest.raises(TypeError, match=rf"length must be a number of bytes, .*; you gave {shown}"):
+        Region(wrong)
+    with (
+        pytest.raises(TypeError, match=rf"Region.reading: start must be .*; you gave {shown}"),
+        region.reading(wrong, 5),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("number", [-1, 256, 1 << 70])
+def test_a_byte_is_from_0_to_255(any_region: Region, number: int) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to 255; you gave {number}"):
+        any_region[0] = number
+
+
+@pytest.mark.parametrize(
+    "large", [sys.maxsize, sys.maxsize + 1, 1 << 80, 10**5000], ids=["largest", "more", "much", "most"]
+)
+def test_numbers_that_no_region_holds_are_outside(any_region: Region, large: int) -> None:
+    """They wrap nowhere, whatever is added to them, and the message is of the bytes."""
+    region = any_region
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: region.read(0, large),
+        lambda: region.read(large, large),
+        lambda: region.read(-large, PAGE),
+        lambda: region.write(large, b"xy"),
+        lambda: region.write(large, b""),
+        lambda: region.write(-large, b"xy"),
+        lambda: region.read_into(bytearray(2), large),
+        lambda: region.settle(0, large),
+        lambda: region.purge(0, large),
+        lambda: region.page_out(large, large),
+        lambda: region.census(0, large),
+        lambda: region.page_states(0, large),
+        region.reading(0, large).__enter__,
+        region.writing(large, large).__enter__,
+        region.pin(0, large).__enter__,
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="do not lie in a region of") as raised:
+            call()
+        assert "bytes -1 to" not in str(raised.value)
+    with pytest.raises(ValueError, match="multiple"):
+        region.resize(large)
+    with pytest.raises(OverflowError, match="address space"):
+        Region(large)
+
+
+def test_arrays_without_elements_are_no_bytes(any_region: Region) -> None:
+    numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+    any_region[0:0] = numpy.zeros((0, 3))
+    any_region.write(0, numpy.zeros(0))
+
+
+CLOSER = """
+import os
+from droppable import Dropped, Region, UnsupportedError
+page = os.sysconf("SC_PAGE_SIZE")
+listens = Region(16 * page, on_drop="signal")
+listens.write(0, b"x" * 16 * page)
+tracked = Region(16 * page, on_drop="zero", backing="lazyfree")
+memoryview(tracked).release()
+before = max(map(int, os.listdir("/proc/self/fd")))
+os.closerange(3, before + 1)
+files = [os.open("/dev/null", os.O_RDONLY) for _ in range(3, before + 1)]
+if ends_it:
+    listens.close()
+    tracked.close()
+else:
+    while 1 in listens.page_states():
+        listens.settle()
+        listens.page_out()
+    calls = {
+        "read": listens.read, "write": lambda: listens.write(0, b"x"), "refill": lambda: listens.refill(0, b"x" * page),
+        "census": listens.census, "resize": lambda: listens.resize(32 * page), "reading": listens.reading().__enter__,
+        "writing": listens.writing().__enter__, "pin": listens.pin().__enter__,
+    }
+    for name, call in calls.items():
+        try:
+            print(name, call())
+        except UnsupportedError as error:
+            assert "its descriptor is closed" in str(error), error
+    tracked.write(0, b"y" * page)
+    tracked.settle()
+    while 1 in tracked.page_states():
+        tracked.page_out()
+    assert tracked.read(0, page) == bytes(page)
+for file in files:
+    os.close(file)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("ends_it", [True, False])
+def test_a_program_that_closes_all_descriptors_keeps_its_own_and_is_told(ends_it: bool) -> None:
+    """As one that becomes a daemon does. Dropped pages are never taken for zeros, nor the program's files for ours."""
+    make("signal")
+    done = run(f"ends_it = {ends_it}\n{CLOSER}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_without_descriptors_the_error_says_for_what() -> None:
+    make("signal")
+    code = """
+import os, resource
+from droppable import Region
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    pass
+try:
+    Region(1 << 20, on_drop="signal")
+except OSError as error:
+    print(error.errno, error)
+"""
+    done = run(code)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{errno.EMFILE} [Errno {errno.EMFILE}] Region(on_drop='signal', ")
+    assert done.stdout.endswith(f": {os.strerror(errno.EMFILE)}\n")

@@ -4,12 +4,15 @@
     who computes               a claim of the server: one process computes, the others look again and again
 
         read --found--> the value
-          '-- CLAIM --> a number      compute, SET ... CLAIMED number: stored, unless it was set, deleted or cleared
-                                      meanwhile, or somebody else has taken the claim over
-                    --> another's     look again after a while; when that has been too long: CLAIM ... ANYWAY
+          '-- CLAIM --> a number      it is ours: compute, SET ... CLAIMED number: stored, unless the key was set,
+                                      deleted or cleared meanwhile, or another claim has taken this one's place
+                    --> 0: another's  look again after a while; when patience ends, CLAIM ... ANYWAY takes its place
                     --> a value       somebody has computed it since we looked
 
-Coroutines do the same, and ask the server in the link's thread.
+Who gets no claim, because there is no server, or no room for it there, computes and stores nothing: nobody could tell
+whether the key was set or deleted meanwhile. Coroutines do the same, and ask the server in the link's thread.
+
+An exception of a signal handler may arrive between any two steps. So a claim is given up by whoever may have it.
 """
 
 from __future__ import annotations
@@ -34,11 +37,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AGAIN: Final = None
 _ANY_CLAIM: Final = 0
-"""To be given up: whichever this client has."""
 _NO_CLAIM: Final = -1
-_NO_SERVER: Final = -2
+"""Numbers of claims that are none: whichever this client has, and that there is none, or none to be given up."""
+_AGAIN: Final = None
 _PAUSE_SECONDS: Final = 0.001
 _PAUSE_MOST_SECONDS: Final = 0.05
 """Between two looks whether another process has computed a value; the first one, and the longest."""
@@ -143,7 +145,7 @@ class Computing:
         flights.table = self._table
         return flights
 
-    # What a flight computes. An exception of a signal handler may come between any two steps.
+    # What a flight computes
 
     def _make(self, key: EncodedKey, factory: Callable[[], Any], keeping: Keeping, until: float) -> _Made:
         claim = _ANY_CLAIM  # until it is known
@@ -169,7 +171,7 @@ class Computing:
 
         from droppable._flight.tasks import awaitable
 
-        claim = _ANY_CLAIM
+        claim = _ANY_CLAIM  # until it is known: who is cancelled while he asks may have one
         pause = _PAUSE_SECONDS
         try:
             while (found := await self._link.wait_in_thread(self._look, key, until)) is _AGAIN:
@@ -183,16 +185,13 @@ class Computing:
             made, claim = await self._link.wait_in_thread(self._keep, key, factory, value, keeping, claim), _NO_CLAIM
             return cast("_Made", made)
         finally:
-            if claim >= 0:
-                with suppress(ClosedError, RuntimeError):  # by another thread; the interpreter ends
-                    self._link.in_thread(self._release, key, claim)  # behind what may be under way
+            if claim != _NO_CLAIM:
+                # Behind what may be under way. Closed by another thread, or the interpreter ends: so does the claim.
+                with suppress(ClosedError, RuntimeError):
+                    self._link.in_thread(self._release, key, claim)
 
     def _look(self, key: EncodedKey, until: float) -> int | _Made | None:
-        """The number of a claim, the value that another process has computed, or _AGAIN.
-
-        _NO_CLAIM: there is no room for one. _NO_SERVER. What is computed then is not stored: nobody could tell whether
-        the key was set or deleted meanwhile.
-        """
+        """The number of a claim; the value that another process has computed; or _AGAIN."""
         how: tuple[bytes, ...] = ()
         while True:
             reply = self._link.ask(b"DROPPABLE.CLAIM", key, *how)
@@ -200,15 +199,19 @@ class Computing:
                 value = self._cache._value_of(key, reply, MISSING)
                 if value is not MISSING:
                     return _Made(value, None)
+                how = (b"ANYWAY",)  # it cannot be read, and is computed anew
             elif reply != 0:
-                self._link.count("misses")
-                return _NO_SERVER if reply is None else int(reply)
+                if not how:
+                    self._link.count("misses")
+                return _NO_CLAIM if reply is None else int(reply)
             elif time.monotonic() < until:
                 return _AGAIN
-            how = (b"ANYWAY",)  # what is there cannot be read; or the other one takes too long
+            else:
+                self._link.count("misses")
+                how = (b"ANYWAY",)
 
     def _keep(self, key: EncodedKey, factory: Callable[..., Any], value: Any, keeping: Keeping, claim: int) -> _Made:
-        """Stores the value, if it is to be kept."""
+        """Stores the value, if it is to be kept, and ends the claim."""
         if type(value) is CoroutineType:
             value.close()
             raise TypeError(
@@ -225,13 +228,12 @@ class Computing:
             if keeping.name:
                 error.add_note(f"It is what {keeping.name} has returned")
             raise
-        stored = Stored.LOST if claim == _NO_SERVER else Stored.NOT_NEW
+        stored = Stored.REFUSED
         try:
-            if claim >= 0:
+            if claim != _NO_CLAIM:
                 how = (b"CLAIMED", b"%d" % claim)
                 stored = self._link.store(*cache._words(key, encoded, keeping.ttl_of(value), how))
         except ValueTooLargeError as error:
-            stored = Stored.REFUSED
             self._release(key, claim)
             name = _name(factory, keeping)
             tell_once(f"shared:{name}", "a result of %s is returned and not shared: %s", name, error)
@@ -242,9 +244,9 @@ class Computing:
         return _Made(own, _Copy(load) if stored in (Stored.REFUSED, Stored.LOST) else None)
 
     def _release(self, key: EncodedKey, claim: int) -> None:
-        """After a computation that failed, whose exception is the one to be raised. A claim ends with its client."""
-        if claim >= 0:
-            with suppress(OSError, ValueError, MemoryError, ClosedError):
+        """Gives a claim up, of which nothing came. What the computation raised matters more than a failure of this."""
+        if claim != _NO_CLAIM and not self._link.is_closed:  # else it has ended with its connection
+            with suppress(OSError, ValueError, MemoryError):
                 self._link.ask(b"DROPPABLE.RELEASE", key, b"%d" % claim)
 
 

@@ -117,7 +117,7 @@ class Link:
         if replies is None:
             return Stored.LOST
         if isinstance(replies[0], Refused):
-            self._checked(replies[0])  # which raises, but where there is no memory, or no server of this version
+            self._checked(replies[0])  # which raises, but for one
             return Stored.REFUSED
         if replies[0] is None:
             return Stored.NOT_NEW
@@ -226,7 +226,7 @@ class Link:
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
     def _checked(self, reply: Any, raises: bool = False) -> Any:
-        """The reply, or what an error of the server means. raises: also where it is no server for us, or not now."""
+        """The reply, or what an error of the server means. raises: also where it is no server for us, or no more."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)

@@ -22,7 +22,8 @@ from droppable.lowlevel import EncodedKey, new_scope, shared_key
 
 if TYPE_CHECKING:
     from droppable._arguments import Seconds
-    from droppable._connect.shared import SharedCache, SharedCacheStats
+    from droppable._connect.shared import SharedCache
+    from droppable._connect.stats import SharedCacheStats
 
 T = TypeVar("T")
 

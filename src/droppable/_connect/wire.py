@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -57,6 +58,20 @@ def write(words: Sequence[Word]) -> list[Word]:
     return pieces
 
 
+_ADDRESS: Final = re.compile(r"[a-z]+:/?/?/|[^/]*:[0-9]+$")
+"""What other clients take for a server: unix:/path, redis://host, host:port."""
+
+
+def _refuse_address(path: str | bytes) -> None:
+    """Raises ValueError for an address. Without that all calls would miss, and only the log would say why."""
+    text = os.fsdecode(path)
+    if _ADDRESS.match(text) and not os.path.exists(text):
+        raise ValueError(
+            f"path must be that of the server's unix socket, as '/run/droppable.sock'; you gave {text!r}. There is no "
+            "TCP here, and no unix: before the path"
+        )
+
+
 class Wire:
     """One connection at a time. Made when it is first needed, and again after it was lost.
 
@@ -77,6 +92,7 @@ class Wire:
         retry_seconds: float,
         greet: Callable[[Any], bool],
     ) -> None:
+        _refuse_address(path)
         self.path = path
         """Of the unix socket."""
         self._login = tuple(word.encode() for word in login)
@@ -85,8 +101,8 @@ class Wire:
         self._greet = greet
         self._lock = threading.Lock()
         self._speaker = 0
-        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a signal
-        handler, which runs between two calls, never finds the lock held by its own thread and another number here."""
+        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a
+        signal handler, which runs between two calls, never finds its own thread's lock and another number here."""
         self._socket: socket.socket | None = None
         self._is_amid = False
         """A command was sent, and not all of its replies were read."""
@@ -224,7 +240,7 @@ class Wire:
             raise Unreachable("this SharedCache was closed during the call")
         if time.monotonic() < self._down_until:
             raise Unreachable(f"the server at {self.path} did not answer a moment ago")
-        # Closed on exec, as all sockets of Python are; and ours from the start, so that a child forked now closes its own.
+        # Closed on exec, as all sockets of Python are; and ours from the start: a child forked now closes its own.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_seconds)
         connection.connect(self.path)

@@ -126,7 +126,7 @@ class NearCache:
             raise
         self._is_closed = False
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # of the counts
+        self._lock = threading.RLock()  # of the counts; a signal handler may come here again
         self._hits = self._misses = self._invalidated = self._flushes = 0
         self._told = 0  # how often anything was forgotten; under the lock
         self._listeners: dict[str, Listener] = {}
