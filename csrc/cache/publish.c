@@ -61,6 +61,18 @@ int cache_publish(struct cache *cache, struct publication *publication)
 	return DRP_OK;
 }
 
+void cache_withdraw(struct cache *cache)
+{
+	for (unsigned i = 0; i < cache->shard_count; i++) {
+		struct shard *shard = &cache->shards[i];
+		pthread_mutex_lock(&shard->lock);
+		if (shard->index.board)
+			board_begin(&shard->index.board->shape); /* and it never ends */
+		shard->index.board = shard->arena.board = NULL;
+		shard_unlock(shard);
+	}
+}
+
 void publication_end(struct publication *publication)
 {
 	if (!publication->board)

@@ -1,7 +1,7 @@
 /*
  * publish.h - a cache that readers in other processes find their way about: its board (log/board.h), made and ended.
  *
- *   cache_create() --> cache_publish() --> used by all threads ... --> cache_unref() --> publication_end()
+ *   cache_create() --> cache_publish() --> used by all threads ... --> cache_withdraw() --> cache_unref() --> publication_end()
  *
  * What a reader needs beside it is a descriptor of this process's memory: os/prim_self.h.
  *
@@ -29,6 +29,11 @@ struct publication {
  * A forked child's caches are on no board. The thread that calls this has to live as long as the process: see prim_sign_begin().
  */
 int cache_publish(struct cache *cache, struct publication *publication);
+/*
+ * From now on readers find nothing, and ask. For an owner that is about to end: another one may take its place before its memory is
+ * gone, and what is read there would be older than what is stored at the other's. Not needed before publication_end().
+ */
+void cache_withdraw(struct cache *cache);
 /* Once the cache has ended, by the same thread. Readers that have the board mapped hear that its owner has ended. */
 void publication_end(struct publication *publication);
 

@@ -3,4 +3,4 @@
 from droppable._connect.connecting import connect as connect
 from droppable._connect.namespace import SharedNamespace as SharedNamespace
 from droppable._connect.shared import SharedCache as SharedCache
-from droppable._connect.stats import SharedCacheStats as SharedCacheStats
+from droppable._connect.shared import SharedCacheStats as SharedCacheStats

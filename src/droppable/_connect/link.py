@@ -9,6 +9,7 @@ was started anew is read as soon as it was asked.
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # not when it is needed: whoever interrupts an import leaves its lock locked
 import os
 import threading
 import weakref
@@ -117,7 +118,7 @@ class Link:
         if replies is None:
             return Stored.LOST
         if isinstance(replies[0], Refused):
-            self._checked(replies[0])  # which raises, but for one
+            self._checked(replies[0])  # which raises, but where there is no memory, or no server of this version
             return Stored.REFUSED
         if replies[0] is None:
             return Stored.NOT_NEW
@@ -199,7 +200,7 @@ class Link:
         if not self._wants_memory or self.is_closed:
             return True
         try:
-            _, board_bytes, memory, board = attach(connection)
+            board_bytes, memory, board = attach(connection)
         except Refused as error:
             self.why_not_attached = str(error)
             return not isinstance(error, NoDescriptors)
@@ -226,7 +227,7 @@ class Link:
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
     def _checked(self, reply: Any, raises: bool = False) -> Any:
-        """The reply, or what an error of the server means. raises: also where it is no server for us, or no more."""
+        """The reply, or what an error of the server means. raises: also where it is no server for us, or not now."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)
@@ -241,12 +242,27 @@ class Link:
             needs = "asks for a password: give connect(password=...)"
             self._lost(PermissionError(f"the server at {self.wire.path} {needs}"), raises)
         elif text.startswith(_OTHER_SERVERS):
-            self._lost(
-                UnsupportedError(f"at {self.wire.path} is no server of droppable of this version: {text}"), raises
-            )
+            is_other = f"at {self.wire.path} is no server of droppable of this version: {text}"
+            self._lost(UnsupportedError(is_other), raises)
         else:
             raise UnsupportedError(f"the server at {self.wire.path}: {text}")
         return None
+
+
+def read_near(near: bool | Cache[Any, Any], attach: bool) -> tuple[Cache[Any, Any] | None, bool]:
+    """What the argument near gives: the near cache, and whether it is the SharedCache's own."""
+    from droppable._cache import Cache
+
+    if near is False:
+        return None, False
+    if not attach:
+        raise ValueError("near needs attach=True: the server's memory tells whether what is near still counts")
+    if near is True:
+        return Cache(), True
+    given: object = near
+    if not isinstance(given, Cache) or given._tier is not None:
+        raise TypeError(f"near must be True, or a Cache without below= that you close yourself; you gave {near!r}")
+    return near, False
 
 
 def _reporter(wire: Wire) -> Callable[[int, list[bytes]], None]:

@@ -22,8 +22,7 @@ from droppable.lowlevel import EncodedKey, new_scope, shared_key
 
 if TYPE_CHECKING:
     from droppable._arguments import Seconds
-    from droppable._connect.shared import SharedCache
-    from droppable._connect.stats import SharedCacheStats
+    from droppable._connect.shared import SharedCache, SharedCacheStats
 
 T = TypeVar("T")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from droppable._arguments import NEVER, Seconds, read_factory, read_function, read_seconds, read_serializer, read_wait
 from droppable._cache import Cache, Serializer
 from droppable._connect import values
 from droppable._connect.calls import Calls
-from droppable._connect.stats import SharedCacheStats
 from droppable._flight import MISSING, keeping_for
 from droppable._log import tell_once
 from droppable.lowlevel import EncodedKey, shared_key
@@ -24,13 +24,43 @@ if TYPE_CHECKING:
     from droppable._connect.computing import Patience
     from droppable._connect.namespace import SharedNamespace
     from droppable._connect.wire import Word
-    from droppable._flight import Keeping
 
 T = TypeVar("T")
 _AT_ONCE: Final = 32
 """Commands that are sent before their replies are read."""
 _MOST_MS: Final = 1 << 43
 """279 years."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCacheStats:
+    """What one `SharedCache` has counted since it was made; a forked child goes on from there.
+
+    What all clients have done: `SharedCache.server_stats`.
+
+    Attributes:
+        hits_read: values that were read from the server's memory.
+        hits_near: those of them that the near cache had.
+        hits_asked: values that the server was asked for.
+        misses: look-ups that found nothing, also because there was no server.
+        sets: values that the server has stored.
+        refused: values that it did not store, for want of memory.
+        failures: calls that did not reach the server.
+        connections: that were made. More than one: the server was lost, and found again.
+        is_attached: whether reads go to the server's memory now.
+        why_not_attached: why they do not, or "".
+    """
+
+    hits_read: int
+    hits_near: int
+    hits_asked: int
+    misses: int
+    sets: int
+    refused: int
+    failures: int
+    connections: int
+    is_attached: bool
+    why_not_attached: str
 
 
 class SharedCache(Calls):
@@ -63,13 +93,13 @@ class SharedCache(Calls):
     ) -> None:
         # They load socket and more: not before somebody connects.
         from droppable._connect.computing import Computing
-        from droppable._connect.link import Link
+        from droppable._connect.link import Link, read_near
 
         read_serializer(serializer)
         if user is not None and password is None:
             raise ValueError(f"user needs a password; you gave user={user!r} alone")
         login = () if password is None else (password,) if user is None else (user, password)
-        self._near, self._owns_near = _read_near(near, attach)
+        self._near, self._owns_near = read_near(near, attach)
         self._serializer = serializer
         self._decode = values.decoder(serializer)
         self._link = Link(
@@ -222,13 +252,15 @@ class SharedCache(Calls):
         Raises:
             As `get` and `set`, but for a value that is too large: it is returned and not stored. What factory raises.
         """
+        read_factory(factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         patience = self._read_patience(wait_seconds)
         encoded = EncodedKey(key)  # once: the factory may change what the key is made of
         found: Any = self._look(encoded, copy)
         if found is not MISSING:
             return cast("T", found)
-        read_factory(factory)
-        return self._computing.do(encoded, factory, _read_keeping(ttl, copy), patience)
+        return self._computing.do(encoded, factory, keeping_for(ttl, copy), patience)
 
     async def aget_or_create(
         self,
@@ -244,13 +276,15 @@ class SharedCache(Calls):
         The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
         waits for it, whoever of them is cancelled, and for a second after the last one left.
         """
+        read_function("factory", factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         patience = self._read_patience(wait_seconds)
         encoded = EncodedKey(key)
         found: Any = self._look(encoded, copy)
         if found is not MISSING:
             return cast("T", found)
-        read_function("factory", factory)
-        return await self._computing.ado(encoded, factory, _read_keeping(ttl, copy), patience)
+        return await self._computing.ado(encoded, factory, keeping_for(ttl, copy), patience)
 
     def namespace(self, name: Hashable) -> SharedNamespace:
         """The part of this cache that has this name, with keys of its own and a `clear()` of its own.
@@ -353,23 +387,3 @@ class SharedCache(Calls):
 
     def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
         return self._link.store(*self._words(key, encoded, ttl, how)).is_stored
-
-
-def _read_keeping(ttl: Seconds | None, copy: bool) -> Keeping:
-    if ttl is not None:
-        read_seconds("ttl", ttl)  # before anything is computed
-    return keeping_for(ttl, copy)
-
-
-def _read_near(near: bool | Cache[Any, Any], attach: bool) -> tuple[Cache[Any, Any] | None, bool]:
-    """The near cache, and whether it is the SharedCache's own."""
-    if near is False:
-        return None, False
-    if not attach:
-        raise ValueError("near needs attach=True: the server's memory tells whether what is near still counts")
-    if near is True:
-        return Cache(), True
-    given: object = near
-    if not isinstance(given, Cache) or given._tier is not None:
-        raise TypeError(f"near must be True, or a Cache without below= that you close yourself; you gave {near!r}")
-    return near, False

@@ -120,9 +120,9 @@ def _form_of(dtype: Any) -> str | None:
 
     try:
         form = repr(npy.dtype_to_descr(dtype))
-        return (
-            form if len(form.encode()) <= _FORM_MOST_BYTES and npy.descr_to_dtype(literal_eval(form)) == dtype else None
-        )
+        if len(form.encode()) > _FORM_MOST_BYTES:
+            return None
+        return form if npy.descr_to_dtype(literal_eval(form)) == dtype else None
     except (TypeError, ValueError, SyntaxError):
         return None
 
