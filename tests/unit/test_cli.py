@@ -14,7 +14,9 @@ import pytest
 
 import droppable
 from droppable._arguments import format_size, parse_size
-from droppable.cli import _doctor, _run, main
+from droppable.cli import _doctor, _doctor_connect, _run, main
+from droppable.cli._doctor_connect import connect_feature
+from droppable.cli._serve import server_program
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,10 @@ def test_doctor_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> 
     report = json.loads(capsys.readouterr().out)
     assert report.keys() == {"version", "features"}
     assert report["version"] == version("droppable")
-    assert [row["name"] for row in report["features"]] == [item.name for item in droppable.features()] + ["run"]
+    assert [row["name"] for row in report["features"]] == [item.name for item in droppable.features()] + [
+        "run",
+        "connect",
+    ]
     for row in report["features"]:
         assert row.keys() == {"name", "available", "value", "reason"}
         assert isinstance(row["available"], bool)
@@ -129,8 +134,30 @@ def test_doctor_prints_one_line_a_feature_for_people(capsys: pytest.CaptureFixtu
     assert first == f"droppable {version('droppable')}"
     assert (empty, last) == ("", 'Caches work here. Where a line says "no", they work without it.')
     rows = [line.split() for line in lines if not line.startswith(" ")]
-    assert [row[0] for row in rows] == [item.name for item in droppable.features()] + ["run"]
+    assert [row[0] for row in rows] == [item.name for item in droppable.features()] + ["run", "connect"]
     assert {row[1] for row in rows} <= {"yes", "no"}
+
+
+def test_doctor_tells_whether_a_servers_memory_can_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert connect_feature() == droppable.Feature("connect", True, "clients read the server's memory")
+    program = server_program()
+    servers = {
+        "no-attach": f'#!/bin/sh\nexec {program} "$@" --no-attach\n',
+        "ends": "#!/bin/sh\necho no room >&2\nexit 1\n",
+    }
+    for name, text in servers.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o700)
+    for path, reason in (
+        (tmp_path / "no-attach", "clients ask the server: ERR the server was started with --no-attach"),
+        (tmp_path / "ends", "the server does not start: no room"),
+        (tmp_path / "absent", "a server could not be tried: "),
+        (None, "droppable-server was not installed with this package"),
+    ):
+        monkeypatch.setattr(_doctor_connect, "server_program", lambda path=path: path)
+        feature = connect_feature()
+        assert (feature.name, feature.available) == ("connect", False)
+        assert feature.reason.startswith(reason)
 
 
 def test_doctor_says_where_caches_do_not_work(

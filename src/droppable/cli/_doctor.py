@@ -8,14 +8,18 @@ from importlib.metadata import version
 from droppable import Feature, features
 from droppable._arguments import format_size
 from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
+from droppable.cli._doctor_connect import connect_feature
 
 TRIAL_LIMIT_BYTES = 64 << 20
 _BACKINGS = ("lazyfree", "map_droppable")
 
 
 def doctor(as_json: bool) -> int:
-    """Prints all features, and whether `droppable run` can make a memory cgroup (it makes one and removes it)."""
-    rows = [*features(), _run()]
+    """Prints all features, and whether `droppable run` and `droppable.connect` work here.
+
+    A memory cgroup is made and removed for it, and a server started and ended.
+    """
+    rows = [*features(), _run(), connect_feature()]
     if as_json:
         print(json.dumps({"version": version("droppable"), "features": [asdict(row) for row in rows]}, indent=2))
         return 0
