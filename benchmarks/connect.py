@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 from core_programs import core_program
@@ -49,6 +50,8 @@ def measure(path: str, rounds: int, clock: Callable[[], float]) -> dict[str, flo
     """Medians in microseconds, by name."""
     cache = droppable.connect(path, strict=True)
     asking = droppable.connect(path, strict=True, attach=False)
+    with_near = droppable.connect(path, strict=True, near=True)
+    own: droppable.Cache[str, Any] = droppable.Cache()
     peer = Client(path)
     array = numpy.random.default_rng(1).random(125_000)
     for number in range(KEYS):
@@ -59,6 +62,7 @@ def measure(path: str, rounds: int, clock: Callable[[], float]) -> dict[str, flo
         peer.set(f"long{number}", b"v" * 10_000)
         cache.set(f"array{number}", array + number)
         peer.set(f"array{number}", (array + number).tobytes())
+        own.set(f"array{number}", array + number)
     chosen = random.Random(1)
 
     def key(kind: str, most: int) -> str:
@@ -77,6 +81,8 @@ def measure(path: str, rounds: int, clock: Callable[[], float]) -> dict[str, flo
         "get, 10 KB": lambda: cache.get(key("long", 20)),
         "get, 10 KB, pymemcache": lambda: peer.get(key("long", 20)),
         "get, array of 1 MB": lambda: cache.get(key("array", 20)),
+        "get, array of 1 MB, near": lambda: with_near.get(key("array", 20)),
+        "get, array of 1 MB, a Cache": lambda: own.get(key("array", 20)),
         "get, 1 MB, pymemcache": lambda: peer.get(key("array", 20)),
         "copy of that array, new memory": lambda: array.copy(),
         "copy of that array, same memory": lambda: numpy.copyto(target, array),
@@ -92,9 +98,11 @@ def measure(path: str, rounds: int, clock: Callable[[], float]) -> dict[str, flo
         random.Random(round_).shuffle(names)
         for name in names:
             found[name].append(timed(calls[name], clock) * 1e6)
-    own = statistics.median(found.pop("choosing a key"))
+    choice = statistics.median(found.pop("choosing a key"))
     choosing = ("get,", "set,")
-    return {name: statistics.median(all_) - (own if name.startswith(choosing) else 0) for name, all_ in found.items()}
+    return {
+        name: statistics.median(all_) - (choice if name.startswith(choosing) else 0) for name, all_ in found.items()
+    }
 
 
 def main() -> None:
@@ -126,6 +134,7 @@ def main() -> None:
         ("get, 100 B", "get, 100 B, pymemcache"),
         ("get, array of 1 MB", "copy of that array, new memory"),
         ("get, array of 1 MB", "copy of that array, same memory"),
+        ("get, array of 1 MB, near", "get, array of 1 MB, a Cache"),
         ("get_many of 100", "100 times get"),
         ("get_many of 100 of 20,000", "100 times get of 20,000"),
     ):

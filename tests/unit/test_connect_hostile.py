@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import array
+import builtins
+import errno
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -23,6 +26,7 @@ from typing import Any
 import pytest
 
 import droppable
+from droppable._log import tell_once, told
 from droppable.cli._serve import server_program
 
 StartServer = Callable[..., Any]
@@ -178,6 +182,36 @@ class TestServers:
                 assert len(cache.get_many(keys)) == len(keys)
             assert "absent" not in cache
             assert cache.stats().connections == 1
+
+    def test_a_socket_of_another_user(self, server: Server) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can become another user")
+        server.path.parent.chmod(0o700)
+        code = (
+            "import os, sys, droppable; from droppable._connect import link; os.setgroups([]); os.setuid(61001)\n"
+            "try: droppable.connect(sys.argv[1])\nexcept PermissionError as error: print(error)"
+        )
+        argv = [sys.executable, "-c", code, str(server.path)]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+        assert "the server's socket is closed to this user" in result.stdout, result.stderr
+        assert str(server.path) in result.stdout
+
+    def test_failures_leave_nothing_behind(self, server: Server) -> None:
+        """Else descriptors of servers that are gone, and values, would stay until the garbage collector comes by."""
+        with droppable.connect(server.path, retry_seconds=WAIT_SECONDS) as cache:
+            assert cache.set("k", b"v")
+            server.kill()
+            assert cache.get("k") is None
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(10):
+                    assert cache.get_many(["k", "l"]) == {}
+                    assert not cache.set("k", b"v")
+                    assert cache.get_or_create("k", lambda: b"mine") == b"mine"
+                assert gc.collect() == 0
+            finally:
+                gc.enable()
 
     def test_a_server_that_is_full_refuses_no_password(self, start_server: StartServer, tmp_path: Path) -> None:
         secret = tmp_path / "password"
@@ -536,17 +570,32 @@ class TestProcesses:
             thread.join(WAIT_SECONDS)
             assert cache.stats().connections == 2
 
+    def test_what_cannot_be_told_for_want_of_descriptors_is_told_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        matter = "this test's matter"
+        load = builtins.__import__
+
+        def fail(name: str, *arguments: Any) -> Any:
+            if name == "logging":
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return load(name, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(builtins, "__import__", fail)
+            tell_once(matter, "never")
+        assert matter not in told
+
     def test_without_descriptors_a_miss_is_a_miss(self, tmp_path: Path, run_python: Callable[..., str]) -> None:
-        """Nothing is loaded then that the log would need."""
         code = """
             import os, resource, sys, droppable
-            from droppable._connect import computing, link
+            from droppable._connect import computing
+            import logging
+            logging.getLogger("droppable").setLevel(logging.CRITICAL)
             taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             cache = droppable.connect(sys.argv[1])
             assert cache.get("k", "miss") == "miss" and not cache.set("k", b"v")
             assert cache.get_or_create("k", lambda: b"mine") == b"mine"
-            assert "logging" not in sys.modules
+            cache.close()
             print("fine")
         """
         assert run_python(code, str(tmp_path / "nobody")) == "fine\n"

@@ -153,8 +153,12 @@ class Wire:
             self._speaker = me
             try:
                 return self._converse_again(pieces)
+            except (Unreachable, PermissionError):  # raised from itself it would keep itself alive, and its frames
+                self._pause()
+                raise
             except OSError as error:
-                raise self._fail(error) from error
+                self._pause()
+                raise Unreachable(f"the server at {self.path} cannot be reached: {error}") from error
             finally:
                 self._speaker = 0
 
@@ -246,7 +250,12 @@ class Wire:
         # Closed on exec, as all sockets of Python are. Kept from the start, so that a child that is forked closes it.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_seconds)
-        connection.connect(self.path)
+        try:
+            connection.connect(self.path)
+        except PermissionError as error:
+            advice = "start the server as this user, or with --mode and a group"
+            told = f"the server's socket is closed to this user: {advice}"
+            raise PermissionError(error.errno, told, self.path) from error
         if self._login:
             _send(connection, [write((b"AUTH", *self._login))])
             answer = self._read()
@@ -261,14 +270,8 @@ class Wire:
     def _meet(self, connection: socket.socket) -> None:
         self._greet_at = math.inf if self._greet(connection) else time.monotonic() + self._retry_seconds
 
-    def _fail(self, error: OSError) -> OSError:
+    def _pause(self) -> None:
         self._down_until = time.monotonic() + self._retry_seconds
-        if isinstance(error, PermissionError) and error.errno is not None:  # the kernel's: ours have a text alone
-            advice = "start the server as this user, or with --mode and a group"
-            return PermissionError(error.errno, f"the server's socket is closed to this user: {advice}", self.path)
-        if isinstance(error, (Unreachable, PermissionError)):
-            return error
-        return Unreachable(f"the server at {self.path} cannot be reached: {error}")
 
     def _drop(self) -> None:
         opened, self._socket = self._socket, None
