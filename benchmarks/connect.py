@@ -2,6 +2,7 @@
 
     python benchmarks/connect.py             prints a table for docs/connect.md
     python benchmarks/connect.py --rounds 21  sooner
+    python benchmarks/connect.py --own       processor time of the client, without what the server does for it
 
 All calls take turns in each round, in another order each time; a figure is the median of the rounds. The clock is wall
 time: what a server does for a client is time that the client waits. A turn is short, so that few of them are
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 from core_programs import core_program
@@ -32,22 +34,24 @@ FAR_KEYS = 20_000
 BATCH_SECONDS = 0.001
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
     """Seconds a call, over as many calls as take BATCH_SECONDS."""
     count, spent = 1, 0.0
     while spent < BATCH_SECONDS:
         count *= 2
-        begin = time.perf_counter()
+        begin = clock()
         for _ in range(count):
             call()
-        spent = time.perf_counter() - begin
+        spent = clock() - begin
     return spent / count
 
 
-def measure(path: str, rounds: int) -> dict[str, float]:
+def measure(path: str, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Medians in microseconds, by name."""
     cache = droppable.connect(path, strict=True)
     asking = droppable.connect(path, strict=True, attach=False)
+    with_near = droppable.connect(path, strict=True, near=True)
+    own: droppable.Cache[str, Any] = droppable.Cache()
     peer = Client(path)
     array = numpy.random.default_rng(1).random(125_000)
     for number in range(KEYS):
@@ -58,6 +62,7 @@ def measure(path: str, rounds: int) -> dict[str, float]:
         peer.set(f"long{number}", b"v" * 10_000)
         cache.set(f"array{number}", array + number)
         peer.set(f"array{number}", (array + number).tobytes())
+        own.set(f"array{number}", array + number)
     chosen = random.Random(1)
 
     def key(kind: str, most: int) -> str:
@@ -76,6 +81,8 @@ def measure(path: str, rounds: int) -> dict[str, float]:
         "get, 10 KB": lambda: cache.get(key("long", 20)),
         "get, 10 KB, pymemcache": lambda: peer.get(key("long", 20)),
         "get, array of 1 MB": lambda: cache.get(key("array", 20)),
+        "get, array of 1 MB, near": lambda: with_near.get(key("array", 20)),
+        "get, array of 1 MB, a Cache": lambda: own.get(key("array", 20)),
         "get, 1 MB, pymemcache": lambda: peer.get(key("array", 20)),
         "copy of that array, new memory": lambda: array.copy(),
         "copy of that array, same memory": lambda: numpy.copyto(target, array),
@@ -90,16 +97,21 @@ def measure(path: str, rounds: int) -> dict[str, float]:
         names = list(calls)
         random.Random(round_).shuffle(names)
         for name in names:
-            found[name].append(timed(calls[name]) * 1e6)
-    own = statistics.median(found.pop("choosing a key"))
+            found[name].append(timed(calls[name], clock) * 1e6)
+    choice = statistics.median(found.pop("choosing a key"))
     choosing = ("get,", "set,")
-    return {name: statistics.median(all_) - (own if name.startswith(choosing) else 0) for name, all_ in found.items()}
+    return {
+        name: statistics.median(all_) - (choice if name.startswith(choosing) else 0) for name, all_ in found.items()
+    }
 
 
 def main() -> None:
     """Starts a server, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=201)
+    parser.add_argument(
+        "--own", action="store_true", help="processor time of the client alone: for a machine that others use meanwhile"
+    )
     arguments = parser.parse_args()
     program = server_program()
     if program is None:
@@ -111,7 +123,7 @@ def main() -> None:
             assert server.stdout is not None
             server.stdout.readline()
             try:
-                figures = measure(path, arguments.rounds)
+                figures = measure(path, arguments.rounds, time.thread_time if arguments.own else time.perf_counter)
             finally:
                 server.terminate()
     print("| call | microseconds |\n|---|---|")
@@ -122,6 +134,7 @@ def main() -> None:
         ("get, 100 B", "get, 100 B, pymemcache"),
         ("get, array of 1 MB", "copy of that array, new memory"),
         ("get, array of 1 MB", "copy of that array, same memory"),
+        ("get, array of 1 MB, near", "get, array of 1 MB, a Cache"),
         ("get_many of 100", "100 times get"),
         ("get_many of 100 of 20,000", "100 times get of 20,000"),
     ):

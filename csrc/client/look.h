@@ -32,6 +32,7 @@ struct look {
 	const struct board_segment *cells[2]; /* of the entry, and of its value's pages */
 	uint64_t serials[2];
 	unsigned cell_count;
+	struct reader_version *version; /* NULL: nobody asks for it */
 	/* The entry's pages, or a part of them, where they lie in a page: as entry.h wants them. */
 	unsigned char *bytes;
 	size_t start, end; /* the entry begins at start; up to end it was read */

@@ -308,6 +308,8 @@ static int look_at_place(struct look *look, uint64_t place, const void *key, siz
 	const int status = copy_entry(look, base + offset, arena_stamp(number), &at, &entry);
 	if (status != DRP_OK)
 		return status;
+	if (look->version)
+		*look->version = (struct reader_version){look->reader->board->secret[0], look->serials[0], place};
 	return look_take(look, &at, &entry, key, key_bytes, sink);
 }
 
@@ -409,10 +411,16 @@ uint64_t look_remembered(struct look *look, uint64_t hash)
 
 int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink)
 {
+	return reader_get_version(reader, key, key_bytes, sink, NULL);
+}
+
+int reader_get_version(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink,
+		       struct reader_version *version)
+{
 	const uint64_t hash = hash_bytes(reader->board->secret, key, key_bytes);
 	_Alignas(64) unsigned char on_stack[STACK_BYTES];
 	struct look look = {.reader = reader, .board = &reader->board->shards[place_shard(hash, reader->board->shard_count)],
-			    .bytes = on_stack, .capacity = sizeof(on_stack)};
+			    .bytes = on_stack, .capacity = sizeof(on_stack), .version = version};
 	const uint64_t place = look_remembered(&look, hash);
 	int status = place != 0 ? look_at_place(&look, place, key, key_bytes, sink) : DRP_MISS;
 	if (status == DRP_MISS || status == STATUS_OTHER_KEY)

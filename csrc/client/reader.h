@@ -58,6 +58,17 @@ void reader_close(struct reader *reader);
  */
 int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink);
 
+/*
+ * One entry, and no other one: of this owner, of other owners, before or after it. So who has a copy of its value may use that
+ * whenever a look-up comes to the same version. *version is filled before reserve() is called, and counts if that gave up, too.
+ */
+struct reader_version {
+	uint64_t owner, serial, place;
+};
+
+int reader_get_version(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink,
+		       struct reader_version *version);
+
 /* One key of many, and what became of it: as reader_get() returns it, or READER_ALONE: that is not tried here. */
 struct reader_wanted {
 	const void *key;

@@ -490,6 +490,12 @@ static void other_layouts_and_files_are_refused(void)
 	publication.board->page_bytes *= 2;
 	CHECK_EQ(reader_open(&reader, -1, publication.descriptor, publication.bytes), DRP_UNSUPPORTED);
 	publication.board->page_bytes /= 2;
+	const uint32_t sign_at = publication.board->sign_at;
+	for (uint32_t wrong = PRIM_SIGN_BYTES - 3; wrong <= PRIM_SIGN_BYTES; wrong++) {
+		publication.board->sign_at = wrong;
+		CHECK_EQ(reader_open(&reader, -1, publication.descriptor, publication.bytes), DRP_UNSUPPORTED);
+	}
+	publication.board->sign_at = sign_at;
 	publication.board->shard_count = 64;
 	CHECK_EQ(reader_open(&reader, -1, publication.descriptor, publication.bytes), DRP_UNSUPPORTED);
 	cache_unref(cache);

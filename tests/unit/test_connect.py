@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 import droppable
-from droppable import _log
 from droppable.cli._serve import server_program
 
 StartServer = Callable[..., Any]
@@ -473,7 +472,7 @@ class TestServers:
                 folder.chmod(folder.stat().st_mode | 0o011)  # so that the socket's own mode decides
         os.chmod(path, 0)  # for those who run the tests as somebody: their own socket is closed to them too
         code = """
-            import os, sys, droppable, droppable._connect.link
+            import os, sys, droppable, droppable._connect.computing
             if os.geteuid() == 0:
                 os.setgroups([]); os.setgid(65534); os.setuid(65534)
             try:
@@ -488,8 +487,10 @@ class TestServers:
         assert asked.stdout.startswith("13 [Errno 13] the server's socket is closed to this user: "), asked.stderr
         assert asked.stdout.endswith(f"'{path}'\n")
 
-    def test_a_value_of_a_serializer_without_one(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        _log.told.clear()
+    def test_a_value_of_a_serializer_without_one(
+        self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("droppable._log.told", set())  # each matter is told once
         with droppable.connect(path, serializer=pickle) as writer, droppable.connect(path) as reader:  # type: ignore[arg-type]
             key = frozenset({"of a serializer"})  # it is told once for each type of key
             assert writer.set(key, {"a": 1})
@@ -732,7 +733,7 @@ class TestProcesses:
     def test_without_descriptors_it_asks_the_socket(self, path: Path, run_python: Callable[..., str]) -> None:
         code = """
             import os, resource, sys, droppable
-            from droppable._connect import link  # what is imported later needs descriptors, too
+            from droppable._connect import computing  # what is imported later needs descriptors, too
             taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             cache = droppable.connect(sys.argv[1], strict=True)

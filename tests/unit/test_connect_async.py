@@ -41,7 +41,7 @@ def claimed(path: Path, key: str) -> Iterator[socket.socket]:
         connection.settimeout(WAIT_SECONDS)
         connection.connect(str(path))
         connection.sendall(b"*2\r\n$15\r\nDROPPABLE.CLAIM\r\n$%d\r\n%s\r\n" % (len(word), word))
-        assert int(connection.recv(100).removeprefix(b":")) > 0
+        assert int(connection.recv(100)[1:]) > 0
         yield connection
 
 
@@ -255,34 +255,6 @@ class TestWaits:
         assert shared.get_or_create("k", lambda: shared.get_or_create("k", lambda: b"inner") + b" outer") in (
             b"inner outer",
         )
-
-    def test_who_has_no_patience_leaves_newer_values(self, shared: droppable.SharedCache, path: Path) -> None:
-        """What was computed before others changed the key is not stored."""
-        started, go_on = threading.Event(), threading.Event()
-
-        def slow() -> bytes:
-            started.set()
-            assert go_on.wait(WAIT_SECONDS)
-            return b"old"
-
-        first = threading.Thread(target=shared.get_or_create, args=("k", slow))
-        first.start()
-        assert started.wait(WAIT_SECONDS)
-        with droppable.connect(path) as other:
-            other.delete("k")
-            assert shared.get_or_create("k", lambda: b"second", wait_seconds=0.01) == b"second"
-            assert other["k"] == b"second"
-            go_on.set()
-            first.join(WAIT_SECONDS)
-            assert other["k"] == b"second"
-
-            def overtaken() -> bytes:
-                other["l"] = b"newer"
-                return b"older"
-
-            with claimed(path, "l"):
-                assert shared.get_or_create("l", overtaken, wait_seconds=0.01) == b"older"
-            assert other["l"] == b"newer"
 
     def test_who_finds_no_room_for_a_claim_stores_nothing(self, shared: droppable.SharedCache, path: Path) -> None:
         """Nobody could tell whether the key was set meanwhile."""

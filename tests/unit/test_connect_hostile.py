@@ -605,7 +605,7 @@ class TestProcesses:
     def test_without_descriptors_a_miss_is_a_miss(self, tmp_path: Path, run_python: Callable[..., str]) -> None:
         code = """
             import os, resource, sys, droppable
-            from droppable._connect import computing, link
+            from droppable._connect import computing
             import logging
             logging.getLogger("droppable").setLevel(logging.CRITICAL)
             taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]

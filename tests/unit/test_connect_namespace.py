@@ -177,7 +177,7 @@ ONLY_IN_A_PROCESS = {
     "max_bytes": "an attribute: the server has the bound",
     "name": "an attribute: SharedCache is known by its path",
 }
-ONLY_SHARED = {"aget", "aset", "adelete", "server_stats", "pin", "stats"}
+ONLY_SHARED = {"aget", "aset", "adelete", "server_stats", "near", "pin", "stats"}
 
 
 class TestTheTwoFaces:

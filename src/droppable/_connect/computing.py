@@ -4,15 +4,12 @@
     who computes               a claim of the server: one process computes, the others look again and again
 
         read --found--> the value
-          '-- CLAIM --> a number      it is ours: compute, SET ... CLAIMED number: stored, unless the key was set,
-                                      deleted or cleared meanwhile, or another claim has taken this one's place
-                    --> 0: another's  look again after a while; when patience ends, CLAIM ... ANYWAY takes its place
+          '-- CLAIM --> a number      compute, SET ... CLAIMED number: stored, unless it was set, deleted or cleared
+                                      meanwhile, or somebody else has taken the claim over
+                    --> another's     look again after a while; when that has been too long: CLAIM ... ANYWAY
                     --> a value       somebody has computed it since we looked
 
-Who gets no claim, because there is no server, or no room for it there, computes and stores nothing: nobody could tell
-whether the key was set or deleted meanwhile. Coroutines do the same, and ask the server in the link's thread.
-
-An exception of a signal handler may arrive between any two steps. So a claim is given up by whoever may have it.
+Coroutines do the same, and ask the server in the link's thread.
 """
 
 from __future__ import annotations
@@ -37,10 +34,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ANY_CLAIM: Final = 0
-_NO_CLAIM: Final = -1
-"""Numbers of claims that are none: whichever this client has, and that there is none, or none to be given up."""
 _AGAIN: Final = None
+_ANY_CLAIM: Final = 0
+"""To be given up: whichever this client has."""
+_NO_CLAIM: Final = -1
+_NO_SERVER: Final = -2
 _PAUSE_SECONDS: Final = 0.001
 _PAUSE_MOST_SECONDS: Final = 0.05
 """Between two looks whether another process has computed a value; the first one, and the longest."""
@@ -145,7 +143,7 @@ class Computing:
         flights.table = self._table
         return flights
 
-    # What a flight computes
+    # What a flight computes. An exception of a signal handler may come between any two steps.
 
     def _make(self, key: EncodedKey, factory: Callable[[], Any], keeping: Keeping, until: float) -> _Made:
         claim = _ANY_CLAIM  # until it is known
@@ -171,7 +169,7 @@ class Computing:
 
         from droppable._flight.tasks import awaitable
 
-        claim = _ANY_CLAIM  # until it is known: who is cancelled while he asks may have one
+        claim = _ANY_CLAIM
         pause = _PAUSE_SECONDS
         try:
             while (found := await self._link.wait_in_thread(self._look, key, until)) is _AGAIN:
@@ -185,13 +183,16 @@ class Computing:
             made, claim = await self._link.wait_in_thread(self._keep, key, factory, value, keeping, claim), _NO_CLAIM
             return cast("_Made", made)
         finally:
-            if claim != _NO_CLAIM:
-                # Behind what may be under way. Closed by another thread, or the interpreter ends: so does the claim.
-                with suppress(ClosedError, RuntimeError):
-                    self._link.in_thread(self._release, key, claim)
+            if claim >= 0:
+                with suppress(ClosedError, RuntimeError):  # by another thread; the interpreter ends
+                    self._link.in_thread(self._release, key, claim)  # behind what may be under way
 
     def _look(self, key: EncodedKey, until: float) -> int | _Made | None:
-        """The number of a claim; the value that another process has computed; or _AGAIN."""
+        """The number of a claim, the value that another process has computed, or _AGAIN.
+
+        _NO_CLAIM: there is no room for one. _NO_SERVER. What is computed then is not stored: nobody could tell whether
+        the key was set or deleted meanwhile.
+        """
         how: tuple[bytes, ...] = ()
         while True:
             reply = self._link.ask(b"DROPPABLE.CLAIM", key, *how)
@@ -199,19 +200,15 @@ class Computing:
                 value = self._cache._value_of(key, reply, MISSING)
                 if value is not MISSING:
                     return _Made(value, None)
-                how = (b"ANYWAY",)  # it cannot be read, and is computed anew
             elif reply != 0:
-                if not how:
-                    self._link.count("misses")
-                return _NO_CLAIM if reply is None else int(reply)
+                self._link.count("misses")
+                return _NO_SERVER if reply is None else int(reply)
             elif time.monotonic() < until:
                 return _AGAIN
-            else:
-                self._link.count("misses")
-                how = (b"ANYWAY",)
+            how = (b"ANYWAY",)  # what is there cannot be read; or the other one takes too long
 
     def _keep(self, key: EncodedKey, factory: Callable[..., Any], value: Any, keeping: Keeping, claim: int) -> _Made:
-        """Stores the value, if it is to be kept, and ends the claim."""
+        """Stores the value, if it is to be kept."""
         if type(value) is CoroutineType:
             value.close()
             raise TypeError(
@@ -228,12 +225,13 @@ class Computing:
             if keeping.name:
                 error.add_note(f"It is what {keeping.name} has returned")
             raise
-        stored = Stored.REFUSED
+        stored = Stored.LOST if claim == _NO_SERVER else Stored.NOT_NEW
         try:
-            if claim != _NO_CLAIM:
+            if claim >= 0:
                 how = (b"CLAIMED", b"%d" % claim)
                 stored = self._link.store(*cache._words(key, encoded, keeping.ttl_of(value), how))
         except ValueTooLargeError as error:
+            stored = Stored.REFUSED
             self._release(key, claim)
             name = _name(factory, keeping)
             tell_once(f"shared:{name}", "a result of %s is returned and not shared: %s", name, error)
@@ -244,9 +242,9 @@ class Computing:
         return _Made(own, _Copy(load) if stored in (Stored.REFUSED, Stored.LOST) else None)
 
     def _release(self, key: EncodedKey, claim: int) -> None:
-        """Gives a claim up, of which nothing came. What the computation raised matters more than a failure of this."""
-        if claim != _NO_CLAIM and not self._link.is_closed:  # else it has ended with its connection
-            with suppress(OSError, ValueError, MemoryError):
+        """After a computation that failed, whose exception is the one to be raised. A claim ends with its client."""
+        if claim >= 0:
+            with suppress(OSError, ValueError, MemoryError, ClosedError):
                 self._link.ask(b"DROPPABLE.RELEASE", key, b"%d" % claim)
 
 

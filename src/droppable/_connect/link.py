@@ -24,7 +24,9 @@ from droppable.lowlevel import ClosedError, Reader, RefusedError, UnsupportedErr
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-COUNTS: Final = ("hits_read", "hits_asked", "misses", "sets", "refused", "failures")
+    from droppable._cache import Cache
+
+COUNTS: Final = ("hits_read", "hits_near", "hits_asked", "misses", "sets", "refused", "failures")
 _OTHER_SERVERS: Final = ("ERR unknown", "ERR wrong number", "ERR syntax", "ERR Protocol")
 """So begin the errors of one that has not the commands of this version: Redis, or another version of droppable."""
 _CLOSED: Final = "this SharedCache is closed: your code called close() before; connect again"
@@ -54,7 +56,7 @@ class Link:
         path, login, timeout_seconds, retry_seconds: see `Wire`.
         strict: what goes wrong with the server raises.
         wants_memory: the server's memory is to be read.
-        decode: see `Reader`.
+        decode, near: see `Reader`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Link:
         strict: bool,
         wants_memory: bool,
         decode: Callable[[int, bytes, Any], Any],
+        near: Cache[Any, Any] | None,
     ) -> None:
         self.reader: Reader | None = None
         self.read: Callable[[Any, Any], Any] = _read_nothing
@@ -75,6 +78,7 @@ class Link:
         self._strict = strict
         self._wants_memory = wants_memory
         self._decode = decode
+        self._near = near
         self._lock = threading.RLock()  # a signal handler may count, too
         self._counts = dict.fromkeys(COUNTS, 0)
         self._thread: ThreadPoolExecutor | None = None
@@ -114,7 +118,7 @@ class Link:
         if replies is None:
             return Stored.LOST
         if isinstance(replies[0], Refused):
-            self._checked(replies[0])  # which raises, but for one
+            self._checked(replies[0])  # which raises, but where there is no memory, or no server of this version
             return Stored.REFUSED
         if replies[0] is None:
             return Stored.NOT_NEW
@@ -163,6 +167,7 @@ class Link:
             counts = dict(self._counts)
         reader = self.reader
         counts["hits_read"] += reader.hits if reader is not None else 0
+        counts["hits_near"] += reader.near_hits if reader is not None else 0
         return counts
 
     def close(self) -> None:
@@ -200,7 +205,7 @@ class Link:
             self.why_not_attached = str(error)
             return not isinstance(error, NoDescriptors)
         try:
-            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire))
+            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire), self._near)
         except (ValueError, OSError, MemoryError) as error:
             self.why_not_attached = f"the server's memory cannot be read by this version: {error}"
             return not isinstance(error, MemoryError)
@@ -213,6 +218,7 @@ class Link:
         reader, self.reader, self.read = self.reader, None, _read_nothing
         if reader is not None:
             self.count("hits_read", reader.hits)
+            self.count("hits_near", reader.near_hits)
 
     def _lost(self, error: Exception, raises: bool = False) -> None:
         self.count("failures")
@@ -221,7 +227,7 @@ class Link:
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
     def _checked(self, reply: Any, raises: bool = False) -> Any:
-        """The reply, or what an error means. raises: also where it is no server for us, or not any more."""
+        """The reply, or what an error of the server means. raises: also where it is no server for us, or not now."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)
@@ -241,6 +247,22 @@ class Link:
         else:
             raise UnsupportedError(f"the server at {self.wire.path}: {text}")
         return None
+
+
+def read_near(near: bool | Cache[Any, Any], attach: bool) -> tuple[Cache[Any, Any] | None, bool]:
+    """What the argument near gives: the near cache, and whether it is the SharedCache's own."""
+    from droppable._cache import Cache
+
+    if near is False:
+        return None, False
+    if not attach:
+        raise ValueError("near needs attach=True: the server's memory tells whether what is near still counts")
+    if near is True:
+        return Cache(), True
+    given: object = near
+    if not isinstance(given, Cache) or given._tier is not None:
+        raise TypeError(f"near must be True, or a Cache without below= that you close yourself; you gave {near!r}")
+    return near, False
 
 
 def _reporter(wire: Wire) -> Callable[[int, list[bytes]], None]:

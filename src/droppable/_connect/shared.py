@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from droppable._arguments import NEVER, Seconds, read_factory, read_function, read_seconds, read_serializer, read_wait
-from droppable._cache import Serializer
+from droppable._cache import Cache, Serializer
 from droppable._connect import values
 from droppable._connect.calls import Calls
 from droppable._flight import MISSING, keeping_for
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from droppable._connect.computing import Patience
     from droppable._connect.namespace import SharedNamespace
     from droppable._connect.wire import Word
-    from droppable._flight import Keeping
 
 T = TypeVar("T")
 _AT_ONCE: Final = 32
@@ -41,6 +40,7 @@ class SharedCacheStats:
 
     Attributes:
         hits_read: values that were read from the server's memory.
+        hits_near: those of them that the near cache had.
         hits_asked: values that the server was asked for.
         misses: look-ups that found nothing, also because there was no server.
         sets: values that the server has stored.
@@ -52,6 +52,7 @@ class SharedCacheStats:
     """
 
     hits_read: int
+    hits_near: int
     hits_asked: int
     misses: int
     sets: int
@@ -88,15 +89,17 @@ class SharedCache(Calls):
         retry_seconds: Seconds = 1.0,
         strict: bool = False,
         attach: bool = True,
+        near: bool | Cache[Any, Any] = False,
     ) -> None:
         # They load socket and more: not before somebody connects.
         from droppable._connect.computing import Computing
-        from droppable._connect.link import Link
+        from droppable._connect.link import Link, read_near
 
         read_serializer(serializer)
         if user is not None and password is None:
             raise ValueError(f"user needs a password; you gave user={user!r} alone")
         login = () if password is None else (password,) if user is None else (user, password)
+        self._near, self._owns_near = read_near(near, attach)
         self._serializer = serializer
         self._decode = values.decoder(serializer)
         self._link = Link(
@@ -107,9 +110,15 @@ class SharedCache(Calls):
             strict,
             attach,
             self._decode,
+            self._near,
         )
         self._computing = Computing(self, self._link)
         self._link.begin()
+
+    @property
+    def near(self) -> Cache[Any, Any] | None:
+        """The near cache, for its `stats()`; None where there is none."""
+        return self._near
 
     # Look-ups
 
@@ -243,13 +252,15 @@ class SharedCache(Calls):
         Raises:
             As `get` and `set`, but for a value that is too large: it is returned and not stored. What factory raises.
         """
+        read_factory(factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         patience = self._read_patience(wait_seconds)
         encoded = EncodedKey(key)  # once: the factory may change what the key is made of
         found: Any = self._look(encoded, copy)
         if found is not MISSING:
             return cast("T", found)
-        read_factory(factory)
-        return self._computing.do(encoded, factory, _read_keeping(ttl, copy), patience)
+        return self._computing.do(encoded, factory, keeping_for(ttl, copy), patience)
 
     async def aget_or_create(
         self,
@@ -265,13 +276,15 @@ class SharedCache(Calls):
         The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
         waits for it, whoever of them is cancelled, and for a second after the last one left.
         """
+        read_function("factory", factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
         patience = self._read_patience(wait_seconds)
         encoded = EncodedKey(key)
         found: Any = self._look(encoded, copy)
         if found is not MISSING:
             return cast("T", found)
-        read_function("factory", factory)
-        return await self._computing.ado(encoded, factory, _read_keeping(ttl, copy), patience)
+        return await self._computing.ado(encoded, factory, keeping_for(ttl, copy), patience)
 
     def namespace(self, name: Hashable) -> SharedNamespace:
         """The part of this cache that has this name, with keys of its own and a `clear()` of its own.
@@ -305,8 +318,13 @@ class SharedCache(Calls):
         return {words[i].decode(): words[i + 1] for i in range(0, len(words), 2)}
 
     def close(self) -> None:
-        """Hangs up. Every later call but `stats` raises ClosedError. The values stay with the server."""
+        """Hangs up. Every later call but `stats` raises ClosedError. The values stay with the server.
+
+        A near cache is closed as well, unless it was given to `connect`.
+        """
         self._link.close()
+        if self._near is not None and self._owns_near:
+            self._near.close()
 
     def __enter__(self) -> SharedCache:
         return self
@@ -369,9 +387,3 @@ class SharedCache(Calls):
 
     def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
         return self._link.store(*self._words(key, encoded, ttl, how)).is_stored
-
-
-def _read_keeping(ttl: Seconds | None, copy: bool) -> Keeping:
-    if ttl is not None:
-        read_seconds("ttl", ttl)  # before anything is computed
-    return keeping_for(ttl, copy)

@@ -68,7 +68,7 @@ class CachedDataset(Dataset[T_co], Generic[T_co]):
         return {name: value for name, value in vars(self).items() if name != "_cache"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._cache = droppable.Cache(**self._options)
 
 
