@@ -555,6 +555,24 @@ class TestSerializers:
 
 
 class TestProcesses:
+    def test_a_program_that_closes_all_descriptors(self, shared: droppable.SharedCache) -> None:
+        """Nothing is written to what has got the connection's number since, and nobody closes it."""
+        shared.set("k", b"v")
+        number = next(int(name) for name in os.listdir("/proc/self/fd") if is_socket_to(int(name)))
+        reader, writer = os.pipe()
+        os.dup2(writer, number)
+        os.close(writer)
+        assert "k" in shared
+        assert shared.stats().connections == 2
+        os.write(number, b"ours")
+        assert os.read(reader, 100) == b"ours"
+        other = next(int(name) for name in os.listdir("/proc/self/fd") if is_socket_to(int(name)))
+        os.close(other)
+        assert "k" in shared
+        assert shared.stats().connections == 3
+        os.close(number)
+        os.close(reader)
+
     def test_a_fork_amid_a_connect_keeps_no_connection(self, server: Server) -> None:
         """Else its parent's claims would live as long as the child."""
         with droppable.connect(server.path, timeout_seconds=WAIT_SECONDS) as cache:
@@ -626,14 +644,15 @@ def links(pid: int) -> list[str]:
     return found
 
 
+def is_socket_to(number: int) -> str:
+    """The name of the server that this descriptor is connected to by a unix socket, or ""."""
+    try:
+        with socket.socket(fileno=os.dup(number)) as found:
+            return str(found.getpeername()) if found.family == socket.AF_UNIX else ""
+    except OSError:
+        return ""  # no socket, or connected to nobody
+
+
 def sockets() -> list[str]:
-    """The unix sockets of this process that are connected to a server."""
-    names = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            with socket.socket(fileno=os.dup(int(number))) as found:
-                if found.family == socket.AF_UNIX and found.getpeername():
-                    names.append(str(found.getpeername()))
-        except OSError:
-            pass  # no socket, or connected to nobody
-    return names
+    """The servers that this process is connected to."""
+    return [name for number in os.listdir("/proc/self/fd") if (name := is_socket_to(int(number)))]

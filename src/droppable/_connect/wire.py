@@ -107,6 +107,8 @@ class Wire:
         """The thread that holds the lock, by its number. It is set and cleared without a call in between. So a signal
         handler, which runs between two calls, never finds the lock held by its own thread and another number here."""
         self._socket: socket.socket | None = None
+        self._file: tuple[int, int] | None = None
+        """By which the socket is known, should the program close it and use its number."""
         self._is_amid = False
         """A command was sent, and not all of its replies were read."""
         self._rest = (
@@ -201,7 +203,7 @@ class Wire:
 
     def _notify(self, pieces: list[Word]) -> None:
         connection = self._socket
-        if connection is None or self._is_amid:
+        if connection is None or self._is_amid or not self._is_open():
             return
         data = b"".join(pieces)
         try:
@@ -227,7 +229,7 @@ class Wire:
         return self._converse(pieces)  # the server may have been started anew since the last command
 
     def _converse(self, pieces: list[list[Word]]) -> list[Any]:
-        if self._is_amid:
+        if self._is_amid or not self._is_open():
             self._drop()
         try:
             connection = self._socket or self._connect()
@@ -249,6 +251,7 @@ class Wire:
             raise Unreachable(f"the server at {self.path} did not answer a moment ago")
         # Closed on exec, as all sockets of Python are. Kept from the start, so that a child that is forked closes it.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._file = _file_of(connection)
         connection.settimeout(self._timeout_seconds)
         try:
             connection.connect(self.path)
@@ -277,8 +280,14 @@ class Wire:
         opened, self._socket = self._socket, None
         self._is_amid = False
         self._rest = bytearray()
-        if opened is not None:
+        if opened is not None and _file_of(opened) != self._file:
+            opened.detach()  # closed by the program, and the number is another file's now, or nobody's
+        elif opened is not None:
             opened.close()
+
+    def _is_open(self) -> bool:
+        """Whether the connection is one still: a program that becomes a daemon closes what it does not know."""
+        return self._socket is not None and _file_of(self._socket) == self._file
 
     def _read(self, depth: int = 0) -> Any:
         line = self._read_line()
@@ -325,6 +334,15 @@ class Wire:
         if not data:
             raise ConnectionResetError("the server has hung up")
         return data
+
+
+def _file_of(connection: socket.socket) -> tuple[int, int] | None:
+    """The device and the number of what the descriptor leads to; None: to nothing."""
+    try:
+        about = os.fstat(connection.fileno())
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _number(digits: bytes) -> int | None:
