@@ -6,6 +6,7 @@
 #   make test       everything CI runs: build, lint, C tests (plain, sanitizers, 32-bit), pytest
 #   make flaky      looks for tests that fail by luck: hours
 #   make mutants    puts faults into a copy of the source, to see whether the tests notice them; writes docs/mutants.md
+#   make models     goes through every order of steps of small models of the core's protocols; docs/models.md
 #   make torture SECONDS=600 SEED=7   caches in processes that are stopped, killed and squeezed; every value is compared
 #   make python-t   the Python tests on a CPython without a global lock, which it builds
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
@@ -40,7 +41,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants torture python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
+.PHONY: build lint format c-test pytest test flaky mutants models torture python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
 
 # Set-up
 
@@ -153,6 +154,10 @@ flaky: build
 # Faults put into a copy of the source, each with the test that has to catch it. make mutants ARGS="pin": those of that word.
 mutants: build
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+# The models of tests/models, in all configurations: minutes. They need Python and nothing else. make models ARGS="--traces pins"
+models: $(VENV)/requirements.stamp
+	PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m models $(ARGS)
 
 # Processes that use caches while they are stopped, killed and squeezed, with the core's assertions. docs/torture.md
 SECONDS ?= 60

@@ -7,10 +7,10 @@ Hits of methods whose identity was declared come last, and hits while the metric
 `droppable top`, with the ratio to a function's hit. Those need prometheus_client.
 
 Counted is what happens inside the binding's entry points (ENTRIES), less the looks at memory limits (LOOKS). Those come
-by the clock, and a program under valgrind runs some fifty times as long: it would be charged fifty times as many. Nor is
-the question which processor this is counted: the C library answers it with one load, but not under valgrind, where it has
-no rseq and asks the kernel's page instead. Each figure is the difference between two runs, one of which does COUNT
-operations more, divided by COUNT. It needs valgrind and a package that was not stripped.
+by the clock, and a program under valgrind runs some fifty times as long: it would be charged fifty times as many. Nor
+is the question which processor this is counted: the C library answers it with one load, but not under valgrind, where
+it has no rseq and asks the kernel's page instead. Each figure is the difference between two runs, one of which does
+COUNT operations more, divided by COUNT. It needs valgrind and a package that was not stripped.
 """
 
 import argparse

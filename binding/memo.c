@@ -246,6 +246,15 @@ static PyObject *memo_call(PyObject *self, PyObject *const *arguments, size_t fl
 	return call((MemoObject *)self, arguments, (size_t)PyVectorcall_NARGS(flagged_count), keywords);
 }
 
+/* Whether it is a _core.Cache, which look-ups here need; an exception is set where it is none. */
+static bool is_of_this_process(struct core_state *core, PyObject *cache)
+{
+	if (PyObject_TypeCheck(cache, core->cache_type))
+		return true;
+	PyErr_Format(PyExc_TypeError, "a Memo that looks up needs a Cache; you gave one of type %s", Py_TYPE(cache)->tp_name);
+	return false;
+}
+
 static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"cache", "keeper", "key", "self_is", "identity", "looks_up", "by_name", "binds",
@@ -256,10 +265,10 @@ static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *key
 	double stale_seconds;
 	uint64_t scope;
 
-	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "O!OOiOpppppdpO", names, core->cache_type, &cache, &keeper,
-						 &key, &self_is, &identity, &looks_up, &by_name, &binds,
-						 &watches_self, &copies, &stale_seconds, &asks_scope, &scope_object) ||
-	    key_read_scope(scope_object, &scope) < 0)
+	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "OOOiOpppppdpO", names, &cache, &keeper, &key, &self_is,
+						 &identity, &looks_up, &by_name, &binds, &watches_self, &copies,
+						 &stale_seconds, &asks_scope, &scope_object) ||
+	    key_read_scope(scope_object, &scope) < 0 || (looks_up && !is_of_this_process(core, cache)))
 		return NULL;
 	MemoObject *self = (MemoObject *)type->tp_alloc(type, 0);
 	if (!self)
@@ -433,6 +442,8 @@ static PyObject *memo_look_up(MemoObject *self, PyObject *encoded)
 	PyObject *value = NULL;
 	struct key key;
 
+	if (!is_of_this_process(self->core, self->cache))
+		return NULL;
 	int found = key_encode(self->core, &key, encoded);
 	if (found == 0)
 		found = find(self, &key, &value);
@@ -445,7 +456,7 @@ static PyObject *memo_look_up(MemoObject *self, PyObject *encoded)
 /* Whether a result is there under an encoded key that is not stale. Nothing is counted. */
 static PyObject *memo_has_fresh(MemoObject *self, PyObject *encoded)
 {
-	struct cache *cache = cache_object_core((CacheObject *)self->cache);
+	struct cache *cache = is_of_this_process(self->core, self->cache) ? cache_object_core((CacheObject *)self->cache) : NULL;
 	struct cache_about about;
 	struct key key;
 
@@ -457,6 +468,13 @@ static PyObject *memo_has_fresh(MemoObject *self, PyObject *encoded)
 	if (status == DRP_CLOSED)
 		return core_raise(DRP_CLOSED, "this cache");
 	return PyErr_Occurred() ? NULL : PyBool_FromLong(status == DRP_OK && !is_stale(self, &about));
+}
+
+/* A keeper that looks up by itself has found something, or not. */
+static PyObject *memo_count(MemoObject *self, PyObject *is_hit)
+{
+	count_one(Py_IsTrue(is_hit) ? &self->hits : &self->misses);
+	Py_RETURN_NONE;
 }
 
 static PyObject *memo_counts(MemoObject *self, PyObject *unused)
@@ -524,6 +542,7 @@ static PyMethodDef memo_methods[] = {
 	{"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
 	{"_look_up", (PyCFunction)memo_look_up, METH_O, NULL},
 	{"_has_fresh", (PyCFunction)memo_has_fresh, METH_O, NULL},
+	{"_count", (PyCFunction)memo_count, METH_O, NULL},
 	{"_counts", (PyCFunction)memo_counts, METH_NOARGS, NULL},
 	{"_scope", (PyCFunction)memo_get_scope, METH_NOARGS, NULL},
 	{"_set_scope", (PyCFunction)memo_set_scope, METH_O, NULL},

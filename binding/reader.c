@@ -6,6 +6,14 @@
  *
  * Values come from whoever can connect to the server, so nothing of them is believed: text is checked, and nothing is unpickled.
  *
+ * With a near cache (a _core.Cache of this process) a long value is copied once:
+ *
+ *   look up, but for the value ---- version ----> near: '@' owner '@' serial '@' place, key ---- found ----> that, in place
+ *                                                   '--- not ----> copy the value, and keep it there under the version it had
+ *
+ * The version is that of the very entry (client/reader.h), so that what is near is never older than what is in the server. It goes,
+ * as anything in that cache does, when nobody asks for it.
+ *
  * What is noted is a hint for the server, which does not see our reads: it keeps what is in use. So each key is noted once a second
  * at most, and not at all while another thread is at it.
  *
@@ -20,6 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cache_object.h"
 #include "key.h"
 #include "os/hash.h"
 #include "os/prim.h"
@@ -28,14 +37,20 @@
 enum { NOTED_MOST = 64, NOTED_KEY_BYTES = 256, RECENT = 1024 };
 #define NOTED_NS UINT64_C(1000000000)
 
+enum {
+	NEAR_LEAST_BYTES = 16384, /* of values in the near cache: to copy shorter ones takes no longer than to look there */
+	KIND_SHARED_ARRAY = VALUE_CODED + 4, /* src/droppable/_connect/values.py */
+};
+
 typedef struct {
 	PyObject_HEAD
 	struct core_state *core;
 	struct reader reader;
 	bool is_open;
 	PyObject *decode, *report;
+	PyObject *near; /* a _core.Cache, or NULL */
 	_Atomic bool is_dead;
-	_Atomic uint64_t hits, misses;
+	_Atomic uint64_t hits, near_hits, misses;
 	pthread_mutex_t lock; /* of what follows */
 	uint64_t told_hits, told_ns;
 	uint32_t recent[RECENT]; /* of hashes that were noted since told_ns, by their low bits */
@@ -143,14 +158,104 @@ static int finish(ReaderObject *self, int status, struct value_sink *sink, PyObj
 	return 0;
 }
 
+/* Receives a value, or gives up where it is long, for the near cache may have it. */
+struct sink {
+	struct value_sink of;
+	int (*reserve)(struct cache_sink *, uint8_t, size_t, size_t, void **, void **);
+	bool gives_up, gave_up;
+};
+
+static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, size_t value_bytes, void **meta, void **value)
+{
+	struct sink *sink = (struct sink *)base;
+	const bool may_be_near = kind == VALUE_BYTES || kind == VALUE_ASCII || kind == VALUE_STR || kind == KIND_SHARED_ARRAY;
+
+	sink->gave_up = sink->gives_up && may_be_near && value_bytes >= NEAR_LEAST_BYTES;
+	return sink->gave_up ? -1 : sink->reserve(base, kind, meta_bytes, value_bytes, meta, value);
+}
+
+enum { GAVE_UP = 2 };
+
+/* As finish(); GAVE_UP: it is long, and gives_up. version may be NULL. */
+static int copy(ReaderObject *self, const unsigned char *key, size_t bytes, bool gives_up, struct reader_version *version,
+		PyObject **value)
+{
+	struct sink sink = {.gives_up = gives_up};
+
+	value_sink_init(&sink.of);
+	sink.reserve = sink.of.base.reserve;
+	sink.of.base.reserve = reserve;
+	const int status = reader_get_version(&self->reader, key, bytes, &sink.of.base, version);
+	if (status != DRP_REFUSED || !sink.gave_up)
+		return finish(self, status, &sink.of, value);
+	value_sink_clear(&sink.of);
+	return GAVE_UP;
+}
+
+/* The key under which the near cache has that version of the value. 0, or -1 with an exception; key_free() either way. */
+static int near_key(ReaderObject *self, struct key *near, const unsigned char *key, size_t bytes, const struct reader_version *version)
+{
+	near->core = self->core;
+	near->data = near->inline_data;
+	near->size = sizeof(near->inline_data);
+	near->bytes = near->start = near->hashed_bytes = 0;
+	if (key_append(near, '@', &version->owner, sizeof(version->owner)) < 0 ||
+	    key_append(near, '@', &version->serial, sizeof(version->serial)) < 0 ||
+	    key_append(near, '@', &version->place, sizeof(version->place)) < 0)
+		return -1;
+	return key_append(near, (char)key[0], key + 1, bytes - 1);
+}
+
+static int find_near(ReaderObject *self, const unsigned char *key, size_t bytes, const struct reader_version *version, PyObject **value)
+{
+	struct key near;
+	const int made = near_key(self, &near, key, bytes, version);
+	const int found = made < 0 ? -1 : cache_object_find(self->near, &near, false, NULL, value);
+
+	key_free(&near);
+	return found;
+}
+
+/* Keeps it for the next time. 0, or -1 with an exception. */
+static int keep_near(ReaderObject *self, const unsigned char *key, size_t bytes, const struct reader_version *version, PyObject *value)
+{
+	struct key near;
+	PyObject *object = near_key(self, &near, key, bytes, version) < 0 ? NULL : key_as_object(&near);
+	PyObject *stored = object ? PyObject_CallMethod(self->near, "set", "OO", object, value) : NULL;
+
+	key_free(&near);
+	Py_XDECREF(object);
+	Py_XDECREF(stored);
+	return stored ? 0 : -1;
+}
+
+/* As finish(). */
+static int copy_near(ReaderObject *self, const unsigned char *key, size_t bytes, PyObject **value)
+{
+	struct reader_version version;
+	int found = copy(self, key, bytes, true, &version, value);
+
+	if (found != GAVE_UP)
+		return found;
+	found = find_near(self, key, bytes, &version, value);
+	atomic_fetch_add_explicit(&self->near_hits, found > 0, memory_order_relaxed);
+	if (found != 0)
+		return found;
+	found = copy(self, key, bytes, false, &version, value);
+	if (found > 0 && keep_near(self, key, bytes, &version, *value) < 0) {
+		Py_CLEAR(*value);
+		return -1;
+	}
+	return found;
+}
+
 /* 1 and *value; 0: not found; -1 with an exception. */
 static int look_up(ReaderObject *self, const unsigned char *key, size_t bytes, PyObject **value)
 {
 	const struct reader_wanted wanted = {.key = key, .key_bytes = bytes};
-	struct value_sink sink;
+	const bool has_near = self->near && !atomic_load_explicit(&((CacheObject *)self->near)->closed, memory_order_relaxed);
+	const int found = has_near ? copy_near(self, key, bytes, value) : copy(self, key, bytes, false, NULL, value);
 
-	value_sink_init(&sink);
-	const int found = finish(self, reader_get(&self->reader, key, bytes, &sink.base), &sink, value);
 	if (found == 0)
 		atomic_fetch_add_explicit(&self->misses, 1, memory_order_relaxed);
 	if (found > 0 && note(self, &wanted, 1) < 0) {
@@ -160,12 +265,22 @@ static int look_up(ReaderObject *self, const unsigned char *key, size_t bytes, P
 	return found;
 }
 
+/* Whether the key, behind its scopes, is a digest, whose secret no other process has: an EncodedKey may hold one. */
+static bool is_digest(const struct key *key)
+{
+	size_t at = 0;
+
+	while (key->data[at] == '@')
+		at += KEY_HEAD_BYTES;
+	return key_is_digest(key->data + at);
+}
+
 /* A key as bytes that are the same in every process. 0, or -1 with an exception; key_free() either way. */
 static int encode(struct core_state *core, struct key *key, PyObject *object)
 {
 	if (key_encode(core, key, object) < 0)
 		return -1;
-	if (key->hashed_bytes == 0)
+	if (key->hashed_bytes == 0 && !is_digest(key))
 		return 0;
 	PyErr_Format(PyExc_ValueError,
 		     "a key that processes share has at most %d bytes; yours has more: shorten it, or use a digest of your own",
@@ -321,11 +436,15 @@ static PyObject *reader_object_new(PyTypeObject *type, PyObject *arguments, PyOb
 {
 	int memory, board;
 	unsigned long long board_bytes;
-	PyObject *decode, *report;
+	PyObject *decode, *report, *near = Py_None;
 
 	(void)keywords;
-	if (!PyArg_ParseTuple(arguments, "iiKOO", &memory, &board, &board_bytes, &decode, &report))
+	if (!PyArg_ParseTuple(arguments, "iiKOO|O", &memory, &board, &board_bytes, &decode, &report, &near))
 		return NULL;
+	if (near != Py_None && !PyObject_TypeCheck(near, core_of_type(type)->cache_type)) {
+		close_both(memory, board);
+		return PyErr_Format(PyExc_TypeError, "near must be a Cache or None; you gave one of type %s", Py_TYPE(near)->tp_name);
+	}
 	ReaderObject *self = (ReaderObject *)type->tp_alloc(type, 0);
 	if (!self) {
 		close_both(memory, board);
@@ -342,6 +461,7 @@ static PyObject *reader_object_new(PyTypeObject *type, PyObject *arguments, PyOb
 	self->is_open = true;
 	self->decode = Py_NewRef(decode);
 	self->report = Py_NewRef(report);
+	self->near = near == Py_None ? NULL : Py_NewRef(near);
 	self->told_ns = prim_now_coarse_ns();
 	return (PyObject *)self;
 }
@@ -351,6 +471,7 @@ static int reader_object_traverse(ReaderObject *self, visitproc visit, void *arg
 	Py_VISIT(Py_TYPE(self));
 	Py_VISIT(self->decode);
 	Py_VISIT(self->report);
+	Py_VISIT(self->near);
 	return 0;
 }
 
@@ -358,6 +479,7 @@ static int reader_object_clear(ReaderObject *self)
 {
 	Py_CLEAR(self->decode);
 	Py_CLEAR(self->report);
+	Py_CLEAR(self->near);
 	return 0;
 }
 
@@ -378,6 +500,12 @@ static PyObject *reader_object_hits(ReaderObject *self, void *unused)
 {
 	(void)unused;
 	return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->hits, memory_order_relaxed));
+}
+
+static PyObject *reader_object_near_hits(ReaderObject *self, void *unused)
+{
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->near_hits, memory_order_relaxed));
 }
 
 static PyObject *reader_object_misses(ReaderObject *self, void *unused)
@@ -404,16 +532,18 @@ static PyMethodDef reader_methods[] = {
 
 static PyGetSetDef reader_attributes[] = {
 	{"hits", (getter)reader_object_hits, NULL, "Values that get() and get_many() found.", NULL},
+	{"near_hits", (getter)reader_object_near_hits, NULL, "Those of them that the near cache had.", NULL},
 	{"misses", (getter)reader_object_misses, NULL, "Those that they did not.", NULL},
 	{"is_dead", (getter)reader_object_is_dead, NULL, "Whether the server was found to have ended.", NULL},
 	{NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot reader_slots[] = {
-	{Py_tp_doc, "Reader(memory, board, board_bytes, decode, report, /)\n--\n\n"
+	{Py_tp_doc, "Reader(memory, board, board_bytes, decode, report, near=None, /)\n--\n\n"
 		    "Values of a server's cache, read from its memory. Takes both descriptors over, also where it raises: a caller\n"
 		    "that is interrupted right behind this cannot tell whether they are its own still.\n"
-		    "decode(kind, meta, memory) makes what is neither bytes nor str; report(hits, keys) hears of hits, in batches."},
+		    "decode(kind, meta, memory) makes what is neither bytes nor str; report(hits, keys) hears of hits, in batches.\n"
+		    "near is a Cache that keeps the long ones."},
 	{Py_tp_new, reader_object_new},
 	{Py_tp_dealloc, reader_object_dealloc},
 	{Py_tp_traverse, reader_object_traverse},

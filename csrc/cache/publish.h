@@ -1,7 +1,7 @@
 /*
  * publish.h - a cache that readers in other processes find their way about: its board (log/board.h), made and ended.
  *
- *   cache_create() --> cache_publish() --> used by all threads ... --> cache_unref() --> publication_end()
+ *   cache_create() --> cache_publish() --> used by all threads ... --> cache_withdraw() --> cache_unref() --> publication_end()
  *
  * What a reader needs beside it is a descriptor of this process's memory: os/prim_self.h.
  *
@@ -26,10 +26,15 @@ struct publication {
 
 /*
  * Before the cache has entries, and while no other thread knows of it. DRP_UNSUPPORTED: see prim_share_open(); DRP_NO_MEMORY.
- * A forked child's caches are on no board.
+ * A forked child's caches are on no board. The thread that calls this has to live as long as the process: see prim_sign_begin().
  */
 int cache_publish(struct cache *cache, struct publication *publication);
-/* Once the cache has ended. Readers that have the board mapped find nothing on it any more. */
+/*
+ * From now on readers find nothing, and ask. For an owner that is about to end: another one may take its place before its memory is
+ * gone, and what is read there would be older than what is stored at the other's. Not needed before publication_end().
+ */
+void cache_withdraw(struct cache *cache);
+/* Once the cache has ended, by the same thread. Readers that have the board mapped hear that its owner has ended. */
 void publication_end(struct publication *publication);
 
 /*

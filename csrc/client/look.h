@@ -32,6 +32,7 @@ struct look {
 	const struct board_segment *cells[2]; /* of the entry, and of its value's pages */
 	uint64_t serials[2];
 	unsigned cell_count;
+	struct reader_version *version; /* NULL: nobody asks for it */
 	/* The entry's pages, or a part of them, where they lie in a page: as entry.h wants them. */
 	unsigned char *bytes;
 	size_t start, end; /* the entry begins at start; up to end it was read */
@@ -47,7 +48,7 @@ uint64_t look_remembered(struct look *look, uint64_t hash);
 /* An entry was found: the next look-up of its key begins there. */
 void look_keep_place(const struct look *look, uint64_t hash, uint64_t place);
 
-/* The page of the index that has the hash. DRP_MISS: it is not on the board. STATUS_CHANGED. */
+/* The page of the index that has the hash. DRP_MISS: it is not on the board. STATUS_CHANGED. DRP_CLOSED: the owner is dead. */
 int look_begin(struct look *look, uint64_t hash, uint64_t *page_address);
 /* The buckets of it that a search may look at, where they lie in their page. */
 int look_read_buckets(const struct reader *reader, uint64_t address, size_t home, uint64_t *page);
@@ -62,7 +63,7 @@ int look_read(const struct reader *reader, uint64_t address, void *to, size_t by
 int look_take(struct look *look, struct entry_reader *at, const struct entry *entry, const void *key, size_t key_bytes,
 	      struct cache_sink *sink);
 
-/* Is all that was gone by what it was? */
+/* Is all that was gone by what it was, and does the owner live? */
 bool look_still_stands(const struct look *look);
 
 #endif

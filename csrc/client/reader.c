@@ -44,7 +44,8 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	const struct board *there = mapped;
 	if (there->layout != BOARD_LAYOUT || there->page_bytes != prim_page_size() || there->bytes != board_bytes ||
 	    there->shard_count == 0 || (there->shard_count & (there->shard_count - 1)) != 0 ||
-	    (board_bytes - sizeof(*there)) / sizeof(there->shards[0]) < there->shard_count) {
+	    (board_bytes - sizeof(*there)) / sizeof(there->shards[0]) < there->shard_count ||
+	    there->sign_at > sizeof(there->sign) - sizeof(uint32_t) || there->sign_at % sizeof(uint32_t) != 0) {
 		prim_share_unmap(mapped, board_bytes);
 		return DRP_UNSUPPORTED;
 	}
@@ -59,6 +60,7 @@ int reader_open(struct reader *reader, int memory, int board, size_t board_bytes
 	}
 	reader->board = there;
 	reader->board_bytes = board_bytes;
+	reader->sign_at = there->sign_at;
 	reader->memory = memory;
 	reader->device = about.st_dev;
 	reader->inode = about.st_ino;
@@ -90,7 +92,7 @@ int look_read(const struct reader *reader, uint64_t address, void *to, size_t by
 		if (now < 0 && errno == EINTR)
 			continue;
 		if (now == 0 && done == 0)
-			return DRP_CLOSED; /* the memory of a dead process has no bytes, where that of a live one is an error */
+			return DRP_CLOSED; /* memory that has ended has no bytes, where a part that is not there is an error */
 		if (now <= 0)
 			break;
 		done += (size_t)now;
@@ -116,6 +118,11 @@ uint64_t look_find_segment(struct look *look, uint32_t number, uint64_t serial, 
 	return place & ~(uint64_t)BOARD_KIND_MASK;
 }
 
+static bool owner_lives(const struct reader *reader)
+{
+	return prim_sign_stands(reader->board->sign, reader->sign_at);
+}
+
 bool look_still_stands(const struct look *look)
 {
 	prim_step();
@@ -124,6 +131,8 @@ bool look_still_stands(const struct look *look)
 		if (atomic_load_explicit(&look->cells[i]->serial, memory_order_relaxed) != look->serials[i])
 			return false;
 	prim_step();
+	if (!owner_lives(look->reader))
+		return false;
 	return atomic_load_explicit(look->changes, memory_order_relaxed) == look->change &&
 	       atomic_load_explicit(&look->board->shape, memory_order_relaxed) == look->shape;
 }
@@ -299,6 +308,8 @@ static int look_at_place(struct look *look, uint64_t place, const void *key, siz
 	const int status = copy_entry(look, base + offset, arena_stamp(number), &at, &entry);
 	if (status != DRP_OK)
 		return status;
+	if (look->version)
+		*look->version = (struct reader_version){look->reader->board->secret[0], look->serials[0], place};
 	return look_take(look, &at, &entry, key, key_bytes, sink);
 }
 
@@ -341,6 +352,8 @@ int look_begin(struct look *look, uint64_t hash, uint64_t *page_address)
 {
 	const struct board_shard *board = look->board;
 
+	if (!owner_lives(look->reader))
+		return DRP_CLOSED;
 	look->cell_count = 0;
 	look->shape = atomic_load_explicit(&board->shape, memory_order_acquire);
 	prim_step();
@@ -398,10 +411,16 @@ uint64_t look_remembered(struct look *look, uint64_t hash)
 
 int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink)
 {
+	return reader_get_version(reader, key, key_bytes, sink, NULL);
+}
+
+int reader_get_version(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink,
+		       struct reader_version *version)
+{
 	const uint64_t hash = hash_bytes(reader->board->secret, key, key_bytes);
 	_Alignas(64) unsigned char on_stack[STACK_BYTES];
 	struct look look = {.reader = reader, .board = &reader->board->shards[place_shard(hash, reader->board->shard_count)],
-			    .bytes = on_stack, .capacity = sizeof(on_stack)};
+			    .bytes = on_stack, .capacity = sizeof(on_stack), .version = version};
 	const uint64_t place = look_remembered(&look, hash);
 	int status = place != 0 ? look_at_place(&look, place, key, key_bytes, sink) : DRP_MISS;
 	if (status == DRP_MISS || status == STATUS_OTHER_KEY)

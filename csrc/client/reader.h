@@ -12,7 +12,7 @@
  * that is not there is a miss here as well.
  *
  * Threads and forks: a reader is never changed once it is open, so that any number of threads may use it, and so may a forked
- * child. The owner's death ends nothing here: reads give DRP_CLOSED from then on, the board stays as it was.
+ * child. The owner's death ends nothing here: reads give DRP_CLOSED from then on, also where its memory can still be read.
  *
  * Callers: the binding; tests.
  */
@@ -36,6 +36,7 @@ struct reader_place {
 struct reader {
 	const struct board *board;
 	size_t board_bytes;
+	uint32_t sign_at; /* on the board */
 	int memory; /* the owner's, to be read at its addresses */
 	dev_t device; /* by which and the next the descriptor is known, should the program close it and use its number */
 	ino_t inode;
@@ -56,6 +57,17 @@ void reader_close(struct reader *reader);
  * DRP_MISS: not there, or in doubt. DRP_CLOSED: the owner is dead. DRP_REFUSED: reserve() gave up. DRP_NO_MEMORY.
  */
 int reader_get(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink);
+
+/*
+ * One entry, and no other one: of this owner, of other owners, before or after it. So who has a copy of its value may use that
+ * whenever a look-up comes to the same version. *version is filled before reserve() is called, and counts if that gave up, too.
+ */
+struct reader_version {
+	uint64_t owner, serial, place;
+};
+
+int reader_get_version(struct reader *reader, const void *key, size_t key_bytes, struct cache_sink *sink,
+		       struct reader_version *version);
 
 /* One key of many, and what became of it: as reader_get() returns it, or READER_ALONE: that is not tried here. */
 struct reader_wanted {

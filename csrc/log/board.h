@@ -9,12 +9,15 @@
  *
  *   reader:  shape, changes, serial --> read the bucket, the entry, the value from the owner's memory --> the same three once more
  *
- * What the reader has copied is the key's value if all three are what they were, and are no odd numbers:
+ * What the reader has copied is the key's value if all three are what they were, and are no odd numbers, and the owner lives:
  *
  *   shape     the directory led to the page of the hash all the time
  *   changes   no slot of that page was written. A page that was found dropped counts as written
  *   serial    the segment was that segment all the time. Nothing in it is ever written twice: an entry stays as it was appended
  *             until its segment is retired, and the pages of a value until their entry's slot has changed
+ *
+ *   sign      the kernel takes it away when the owner ends. Its memory may stay for others to read, for any time, while another owner
+ *             has newer values of the same keys
  *
  * So a value is read as it was at one moment between the two looks. What changes is told before and after, under the lock of the
  * shard; pages of values are given to others only later. None of these numbers comes twice: they have 64 bits, and count up.
@@ -33,9 +36,10 @@
 
 #include "os/drp_assert.h"
 #include "os/prim.h"
+#include "os/prim_self.h"
 
 enum {
-	BOARD_LAYOUT = 1, /* another number where anything changes that a reader goes by: publish.c lists it */
+	BOARD_LAYOUT = 2, /* another number where anything changes that a reader goes by: publish.c lists it */
 	BOARD_STRIPES = 256,
 	BOARD_SEGMENTS = 8192, /* of a shard with more, some are not on the board */
 	BOARD_DEPTH_MOST = 16, /* of the directory: 65,536 pages, 23 million entries; a deeper one is not on the board */
@@ -58,6 +62,8 @@ struct board {
 	uint64_t bytes; /* of all of it */
 	uint64_t secret[2]; /* of the hash */
 	_Atomic uint64_t skew_ns; /* tests may have moved the cache's clock */
+	uint32_t sign_at, unused; /* prim_sign_stands(sign, sign_at): the owner lives */
+	_Alignas(8) unsigned char sign[PRIM_SIGN_BYTES];
 	struct board_shard shards[];
 };
 

@@ -3,13 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "droppable.h"
+#include "os/drp_assert.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8U /* Linux 6.3 */
@@ -102,4 +107,40 @@ int prim_share_map(int descriptor, size_t length, const void **memory)
 void prim_share_unmap(const void *memory, size_t length)
 {
 	munmap((void *)(uintptr_t)memory, length);
+}
+
+/*
+ * A robust mutex, which this thread holds as long as it lives. When it ends, however that comes, the kernel goes through the list of
+ * those that it holds and sets FUTEX_OWNER_DIED in the word that has its number. Where that word stands differs between C libraries.
+ */
+_Static_assert(sizeof(pthread_mutex_t) <= PRIM_SIGN_BYTES && PRIM_SIGN_ENDED == FUTEX_OWNER_DIED, "see prim_sign_begin()");
+
+int prim_sign_begin(void *sign, uint32_t *word_at)
+{
+	const uint32_t thread = (uint32_t)syscall(SYS_gettid);
+	pthread_mutexattr_t attributes;
+	pthread_mutex_t *mutex = sign;
+	uint32_t word;
+
+	if (pthread_mutexattr_init(&attributes) != 0)
+		return DRP_NO_MEMORY;
+	int failed = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED) != 0 ||
+		     pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST) != 0 || pthread_mutex_init(mutex, &attributes) != 0;
+	pthread_mutexattr_destroy(&attributes);
+	if (failed || pthread_mutex_lock(mutex) != 0)
+		return DRP_UNSUPPORTED;
+	for (*word_at = 0; *word_at < sizeof(*mutex); *word_at += sizeof(word)) {
+		memcpy(&word, (const char *)sign + *word_at, sizeof(word));
+		if (word == thread)
+			return DRP_OK;
+	}
+	pthread_mutex_unlock(mutex);
+	return DRP_UNSUPPORTED;
+}
+
+void prim_sign_end(void *sign)
+{
+	const int failed = pthread_mutex_unlock(sign);
+
+	DRP_ASSERT(failed == 0);
 }

@@ -8,6 +8,7 @@
 
 #include "cache/cache.h"
 #include "cache/update.h"
+#include "os/prim.h"
 #include "server/claims.h"
 #include "server/reply.h"
 #include "server/resp.h"
@@ -52,9 +53,10 @@ enum step direct_attach(struct session *session, struct request *request)
 					     ? "ERR this system does not let the server pass a descriptor of its memory"
 					     : "ERR the server was started with --no-attach");
 	session->passes = true;
-	resp_array(session, 2);
+	resp_array(session, 3);
 	resp_number(session, BOARD_LAYOUT);
-	return resp_answer_number(session, (int64_t)service->publication.bytes);
+	resp_number(session, (int64_t)service->publication.bytes);
+	return resp_answer_number(session, (int64_t)prim_now_coarse_ns());
 }
 
 /* A value on its way into the output: |*3 kind|meta length|meta|value length|value|, all of which is known when it is placed. */
@@ -261,7 +263,7 @@ enum step direct_hits(struct session *session, struct request *request)
 	struct word word;
 	uint64_t hits;
 
-	if (!read_number(&request->words[1], INT64_MAX, &hits))
+	if (!read_number(&request->words[1], UINT32_MAX, &hits)) /* the sum has 64 bits: no client makes it wrap */
 		return STEP_CLOSE; /* there is no reply that an error could come by */
 	atomic_fetch_add_explicit(&session->service->direct_hits, hits, memory_order_relaxed);
 	for (unsigned i = 0; resp_next(&at, end, &word); i++)

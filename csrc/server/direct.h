@@ -1,7 +1,8 @@
 /*
  * direct.h - commands of droppable.connect(), whose clients read values from this process's memory without asking.
  *
- *   DROPPABLE.ATTACH                              descriptors of the memory and of the board, and how long the board is
+ *   DROPPABLE.ATTACH                              [layout, length of the board, time], with descriptors of the memory and of the board.
+ *                                                 The time, by the clock that expiry goes by, is another one in another time namespace
  *   DROPPABLE.GET key                             [kind, meta, value], or null
  *   DROPPABLE.CLAIM key                           as GET; or a claim's number, from 1 up: it is not there, and the client computes it;
  *                                                 0: another one does; -1: there was no room for a claim

@@ -409,6 +409,7 @@ static int serve(struct server *server)
 	if (!say_ready(server))
 		goto out_workers;
 	loop(server);
+	cache_withdraw(server->service.direct); /* before the socket is free for another server */
 	notify("STOPPING=1");
 	status = 0;
 out_workers:

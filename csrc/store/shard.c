@@ -300,7 +300,7 @@ bool shard_read_extent(struct found *found, struct entry_extent *extent)
 	entry_copy(&found->reader, extent, sizeof(*extent));
 	/* What was copied counts only if the pieces up to here are there still; their stamps come first in each page. */
 	size_t read_bytes = found->entry.bytes - found->entry.inline_bytes + sizeof(*extent);
-	return !found->reader.lost &&
+	return !found->reader.lost && extent->value_bytes > 0 && /* zeros of a page that another processor sees still */
 	       entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), read_bytes) &&
 	       (found->entry.inline_bytes - sizeof(*extent)) / sizeof(uint16_t) * prim_page_size() >= extent->value_bytes;
 }

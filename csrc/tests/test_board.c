@@ -59,7 +59,9 @@ static struct {
 	size_t page;          /* for DROP_PAGE */
 	uint64_t key, latest; /* version that was stored last */
 	uint64_t done, begun; /* versions: what is found is none before and none after; done > latest: it was deleted */
+	bool many;            /* the key is looked up together with others */
 	unsigned reserved;    /* calls */
+	unsigned alone;       /* times that the key was to be looked up alone */
 	unsigned point, act_at;
 } owner;
 
@@ -69,30 +71,62 @@ static int count_reserve(struct cache_sink *base, uint8_t kind, size_t meta_byte
 	return client_reserve(base, kind, meta_bytes, value_bytes, meta, value);
 }
 
+/* Is the value in the sink whole, and the key's? *version: which one. */
+static bool is_whole(const struct client_sink *of, uint64_t key, uint64_t *version)
+{
+	uint64_t meta[2];
+
+	if (of->meta_bytes != sizeof(meta) || of->kind != (key & 7))
+		return false;
+	memcpy(meta, of->meta, sizeof(meta));
+	unsigned char *expected = malloc(of->bytes + 1);
+	REQUIRE(expected != NULL);
+	client_fill(expected, key, meta[0], of->bytes);
+	const bool same = meta[1] == of->bytes && memcmp(of->value, expected, of->bytes) == 0;
+	free(expected);
+	*version = meta[0];
+	return same;
+}
+
+/* The key between others, of which some lie beside it in the log, and one is not there. */
+static int look_among_others(void)
+{
+	enum { COUNT = 6, KEY_AT = 2, ABSENT = 4 };
+	static struct client_sink sinks[COUNT];
+	uint64_t keys[COUNT] = {FIRST_FILLER + 3, FIRST_FILLER + 400, owner.key, FIRST_FILLER, 7777777, FIRST_FILLER + 1}, version;
+	struct reader_wanted wanted[COUNT];
+
+	for (int i = 0; i < COUNT; i++) {
+		sinks[i].base.reserve = client_reserve;
+		wanted[i] = (struct reader_wanted){.key = &keys[i], .key_bytes = sizeof(keys[i]), .sink = &sinks[i].base};
+	}
+	wanted[KEY_AT].sink = &sink.base;
+	reader_get_many(&owner.reader, wanted, COUNT);
+	for (int i = 0; i < COUNT; i++)
+		if (i != KEY_AT && wanted[i].status == DRP_OK)
+			CHECK(i != ABSENT && is_whole(&sinks[i], keys[i], &version) && version == 1);
+		else
+			CHECK(wanted[i].status == DRP_OK || wanted[i].status == DRP_MISS || wanted[i].status == READER_ALONE);
+	if (wanted[KEY_AT].status != READER_ALONE)
+		return wanted[KEY_AT].status;
+	owner.alone++;
+	return reader_get(&owner.reader, &owner.key, sizeof(owner.key), &sink.base);
+}
+
 /* One look-up, and whether what it gives can be. */
 static int look(uint64_t *version)
 {
 	const uint64_t least = owner.done;
-	uint64_t meta[2];
 
 	sink.base.reserve = count_reserve;
 	owner.reserved = 0;
-	const int status = reader_get(&owner.reader, &owner.key, sizeof(owner.key), &sink.base);
+	const int status = owner.many ? look_among_others() : reader_get(&owner.reader, &owner.key, sizeof(owner.key), &sink.base);
 	if (status != DRP_OK) {
 		CHECK_EQ(status, DRP_MISS);
 		return status;
 	}
-	if (!CHECK_EQ(sink.meta_bytes, sizeof(meta)) || !CHECK_EQ(sink.kind, owner.key & 7))
-		return status;
-	memcpy(meta, sink.meta, sizeof(meta));
-	unsigned char *expected = malloc(sink.bytes + 1);
-	REQUIRE(expected != NULL);
-	client_fill(expected, owner.key, meta[0], sink.bytes);
-	CHECK(meta[1] == sink.bytes && memcmp(sink.value, expected, sink.bytes) == 0);
-	free(expected);
-	*version = meta[0];
-	if (!CHECK(meta[0] >= least && meta[0] <= owner.begun))
-		printf("# version %llu, from %llu to %llu: layout %d, thing %d, point %u\n", (unsigned long long)meta[0],
+	if (CHECK(is_whole(&sink, owner.key, version)) && !CHECK(*version >= least && *version <= owner.begun))
+		printf("# version %llu, from %llu to %llu: layout %d, thing %d, point %u\n", (unsigned long long)*version,
 		       (unsigned long long)least, (unsigned long long)owner.begun, owner.layout, owner.thing, owner.act_at);
 	return status;
 }
@@ -295,22 +329,29 @@ static void check_afterwards(void)
 	}
 }
 
-/* remembered: the reader has found the key before, and begins where its entry was. True: the look-up has as many steps. */
-static bool act_at_step(enum layout layout, enum thing thing, size_t page, bool remembered, unsigned step)
+/* How the key is looked up: it was before, so that the look begins where its entry was; together with others. */
+enum way { ANEW, REMEMBERED, MANY_ANEW, MANY_REMEMBERED, WAYS };
+
+/* True: the look-up has as many steps. */
+static bool act_at_step(enum layout layout, enum thing thing, size_t page, enum way way, unsigned step)
 {
 	uint64_t version = 0;
 
 	begin(layout, thing);
 	owner.page = page;
 	owner.act_at = step;
-	if (remembered)
+	owner.many = way >= MANY_ANEW;
+	if (way == REMEMBERED || way == MANY_REMEMBERED)
 		CHECK_EQ(look(&version), DRP_OK);
+	owner.alone = 0;
 	fake_at_each_point(act_at_point);
 	const int status = look(&version);
 	fake_at_each_point(NULL);
 	const bool acted = owner.point >= step;
-	if (!acted)
+	if (!acted) {
 		CHECK_EQ(status, DRP_OK);
+		CHECK(layout == LONG || owner.alone == (owner.many && layout != SMALL)); /* LONG: if its pages are read for others */
+	}
 	else
 		check_afterwards();
 	end();
@@ -331,8 +372,8 @@ static void the_owner_acts_at_every_step(enum thing thing)
 				continue;
 			if (thing == DROP_PAGE)
 				end();
-			for (int remembered = 0; remembered < 2; remembered++)
-				for (unsigned step = 1; act_at_step(layout, thing, page, remembered, step); step++)
+			for (enum way way = 0; way < WAYS; way++)
+				for (unsigned step = 1; act_at_step(layout, thing, page, way, step); step++)
 					runs++;
 			if (thing == DROP_PAGE)
 				begin(layout, thing);
@@ -357,10 +398,11 @@ static void a_reader_looks_at_every_step(enum thing thing)
 	unsigned looks = 0;
 
 	for (enum layout layout = 0; layout < LAYOUTS; layout++)
-		for (int remembered = 0; remembered < 2; remembered++) {
+		for (enum way way = 0; way < WAYS; way++) {
 			uint64_t version;
 			begin(layout, thing);
-			if (remembered)
+			owner.many = way >= MANY_ANEW;
+			if (way == REMEMBERED || way == MANY_REMEMBERED)
 				CHECK_EQ(look(&version), DRP_OK);
 			fake_at_each_point(look_at_point);
 			act();

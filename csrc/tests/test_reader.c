@@ -28,169 +28,11 @@
 #include "store/internal.h"
 
 enum {
-	KEYS = 3000, HOT_KEYS = 40, WRITERS = 2, READERS = 3,
+	LONG_SHARE = 16, READERS = 3,
 	READS = CHECK_LESS ? 30000 : 250000, /* of each reader; more with READER_READS in the environment */
-	VALUE_MOST_BYTES = 300000,
-	META_BYTES = 3,
 };
 
-struct shared {
-	_Atomic uint64_t begun[KEYS], done[KEYS];
-	_Atomic bool stop;
-	_Atomic uint64_t hits, stores, drops;
-};
-
-static struct shared *shared;
-static unsigned char scratch[VALUE_MOST_BYTES];
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 30;
-	x *= UINT64_C(0xbf58476d1ce4e5b9);
-	x ^= x >> 27;
-	x *= UINT64_C(0x94d049bb133111eb);
-	return x ^ x >> 31;
-}
-
-static uint64_t next(uint64_t *seed)
-{
-	return mix(*seed += UINT64_C(0x9e3779b97f4a7c15));
-}
-
-/* Short, in one page, across pages, on pages of its own, alone in its segment. Some pages are nothing but zeros. */
-static size_t value_bytes(uint64_t key, uint64_t version)
-{
-	const uint64_t chosen = mix(key * 1000003 + version);
-
-	switch (chosen % 16) {
-	case 0:
-		return 16 + (chosen >> 8) % 30000;
-	case 1:
-		return 4096 * (1 + (chosen >> 8) % 8) - (chosen >> 40) % 300;
-	case 2:
-		return key < HOT_KEYS ? 40000 + (chosen >> 8) % 200000 : 4096;
-	case 3:
-	case 4:
-		return 400 + (chosen >> 8) % 5000;
-	default:
-		return 16 + (chosen >> 8) % 300;
-	}
-}
-
-static size_t make_value(unsigned char *value, uint64_t key, uint64_t version)
-{
-	const size_t bytes = value_bytes(key, version);
-	uint64_t seed = mix(key << 32 ^ version);
-
-	for (size_t at = 0; at < bytes; at += 8) {
-		const uint64_t word = at % 65536 >= 57344 ? 0 : at < 16 ? (at ? version : key) : next(&seed);
-		memcpy(value + at, &word, bytes - at < 8 ? bytes - at : 8);
-	}
-	return bytes;
-}
-
-static void make_key(char key[32], uint64_t number)
-{
-	snprintf(key, 32, "key-%06llu%s", (unsigned long long)number, number % 3 ? "" : "-and-some-more");
-}
-
-struct copy {
-	struct cache_sink base;
-	uint8_t kind;
-	size_t bytes, meta_bytes;
-	unsigned char meta[META_BYTES], value[VALUE_MOST_BYTES];
-};
-
-static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, size_t bytes, void **meta, void **value)
-{
-	struct copy *copy = (struct copy *)base;
-
-	copy->kind = kind;
-	copy->bytes = bytes;
-	copy->meta_bytes = meta_bytes;
-	*meta = copy->meta;
-	*value = copy->value;
-	return meta_bytes <= sizeof(copy->meta) && bytes <= sizeof(copy->value) ? 0 : -1;
-}
-
-static void send_descriptors(int socket, int memory, int board, size_t bytes)
-{
-	int both[2] = {memory, board};
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(sizeof(both))] = {0};
-	struct iovec part = {&bytes, sizeof(bytes)};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)};
-	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-
-	head->cmsg_level = SOL_SOCKET;
-	head->cmsg_type = SCM_RIGHTS;
-	head->cmsg_len = CMSG_LEN(sizeof(both));
-	memcpy(CMSG_DATA(head), both, sizeof(both));
-	REQUIRE(sendmsg(socket, &message, 0) == sizeof(bytes));
-}
-
-static void open_passed(struct reader *reader, int socket)
-{
-	int both[2];
-	size_t bytes;
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(sizeof(both))];
-	struct iovec part = {&bytes, sizeof(bytes)};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)};
-
-	REQUIRE(recvmsg(socket, &message, MSG_CMSG_CLOEXEC) == sizeof(bytes));
-	REQUIRE(CMSG_FIRSTHDR(&message) != NULL);
-	memcpy(both, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(both));
-	REQUIRE(reader_open(reader, both[0], both[1], bytes) == DRP_OK);
-}
-
-/* In the owner. */
-static struct cache *cache;
-
-static int store(uint64_t number, uint64_t version, unsigned char *value, uint64_t ttl_ns)
-{
-	char key[32];
-	const struct drp_part part = {value, make_value(value, number, version)};
-	const struct cache_item item = {.parts = &part, .part_count = 1, .meta = "abc", .meta_bytes = number % 5 ? 0 : META_BYTES,
-					.kind = (uint8_t)(number % 7), .ttl_ns = ttl_ns, .own_pages = number % 2};
-
-	make_key(key, number);
-	return cache_set(cache, key, strlen(key), &item, SET_ALWAYS);
-}
-
-static void *write_values(void *argument)
-{
-	const uint64_t which = (uintptr_t)argument;
-	unsigned char *value = malloc(VALUE_MOST_BYTES);
-	uint64_t seed = 77 + which;
-	char key[32];
-
-	REQUIRE(value != NULL);
-	while (!atomic_load(&shared->stop)) {
-		const uint64_t chosen = next(&seed);
-		const uint64_t number = ((chosen & 3 ? (chosen >> 8) % HOT_KEYS : (chosen >> 8) % KEYS) & ~UINT64_C(1)) + which;
-		const uint64_t version = atomic_load(&shared->begun[number]) + 1;
-		int status;
-		make_key(key, number);
-		if (chosen >> 60 == 1) { /* it moves, and is the same version */
-			status = cache_touch(cache, key, strlen(key), UINT64_C(1000000000000));
-			CHECK(status == DRP_OK || status == DRP_MISS || status == DRP_REFUSED || status == DRP_NO_MEMORY);
-			continue;
-		}
-		atomic_store(&shared->begun[number], version);
-		if (chosen >> 60 == 0) {
-			status = cache_delete(cache, key, strlen(key), 0);
-			CHECK(status == DRP_OK || status == DRP_MISS);
-		} else {
-			status = store(number, version, value, chosen >> 60 == 2 ? UINT64_C(1000000000000) : 0);
-			if (status == DRP_NO_MEMORY) /* no number for another segment: nothing has changed */
-				continue;
-			CHECK(status == DRP_OK || status == DRP_REFUSED); /* refused: the key is gone */
-		}
-		atomic_store(&shared->done[number], version);
-		atomic_fetch_add(&shared->stores, 1);
-	}
-	free(value);
-	return NULL;
-}
+#include "reader_storm.h"
 
 static void *drop_pages(void *argument)
 {
@@ -286,50 +128,34 @@ static void stop_owner(const struct owner *owner)
 	close(owner->socket);
 }
 
-/* One read, and whether what it gave is right. True: a hit. */
-static bool read_one(struct reader *reader, struct copy *copy, uint64_t number)
-{
-	char key[32];
-	uint64_t version;
-
-	make_key(key, number);
-	const uint64_t least = atomic_load(&shared->done[number]);
-	const int status = reader_get(reader, key, strlen(key), &copy->base);
-	const uint64_t most = atomic_load(&shared->begun[number]);
-	if (status != DRP_OK) {
-		CHECK_EQ(status, DRP_MISS);
-		return false;
-	}
-	REQUIRE(copy->bytes >= 16);
-	memcpy(&version, copy->value + 8, 8);
-	CHECK(version >= least && version <= most);
-	CHECK_EQ(copy->kind, number % 7);
-	CHECK_EQ(copy->meta_bytes, number % 5 ? 0 : META_BYTES);
-	CHECK(memcmp(copy->meta, "abc", copy->meta_bytes) == 0);
-	if (CHECK_EQ(copy->bytes, value_bytes(number, version))) {
-		make_value(scratch, number, version);
-		CHECK(memcmp(copy->value, scratch, copy->bytes) == 0);
-	}
-	return true;
-}
-
 static uint64_t reads_of_each(void)
 {
 	const char *asked = getenv("READER_READS");
 	return asked ? strtoull(asked, NULL, 10) : READS;
 }
 
+static uint64_t choose_key(uint64_t *seed)
+{
+	const uint64_t chosen = next(seed);
+
+	return chosen & 3 ? (chosen >> 8) % HOT_KEYS : (chosen >> 8) % KEYS;
+}
+
 static void read_values(int socket, uint64_t seed)
 {
-	static struct copy copy;
+	static struct copy copies[BATCH_KEYS];
+	uint64_t numbers[BATCH_KEYS], hits = 0;
 	struct reader reader;
-	uint64_t hits = 0;
 
-	copy.base.reserve = reserve;
+	for (unsigned i = 0; i < BATCH_KEYS; i++)
+		copies[i].base.reserve = reserve;
 	open_passed(&reader, socket);
-	for (uint64_t i = 0, reads = reads_of_each(); i < reads && check_failures() < 5; i++) {
-		const uint64_t chosen = next(&seed);
-		hits += read_one(&reader, &copy, chosen & 3 ? (chosen >> 8) % HOT_KEYS : (chosen >> 8) % KEYS);
+	for (uint64_t i = 0, reads = reads_of_each(); i < reads && check_failures() < 5;) {
+		for (int one = 0; one < BATCH_KEYS; one++, i++)
+			hits += read_one(&reader, &copies[0], choose_key(&seed));
+		for (int one = 0; one < BATCH_KEYS; one++, i++)
+			numbers[one] = choose_key(&seed);
+		hits += read_some(&reader, copies, numbers);
 	}
 	atomic_fetch_add(&shared->hits, hits);
 	reader_close(&reader);
@@ -375,6 +201,31 @@ static void all_is_found_where_nothing_changes(void)
 	stop_owner(&owner);
 }
 
+/* So are many keys at once, in one read where they lie together. Long values are left to be read alone. */
+static void many_are_found_at_once(void)
+{
+	struct owner owner = start_owner((1u << ARENA_NUMBER_BITS) - 1, 0, false);
+	static struct copy copies[BATCH_KEYS];
+	uint64_t numbers[BATCH_KEYS];
+	struct reader reader;
+
+	for (unsigned i = 0; i < BATCH_KEYS; i++)
+		copies[i].base.reserve = reserve;
+	open_passed(&reader, owner.socket);
+	for (int again = 0; again < 2; again++) /* and once more, by the places that are remembered */
+		for (uint64_t first = 0; first + 3 * BATCH_KEYS <= KEYS; first += BATCH_KEYS) {
+			unsigned short_ones = 0;
+			for (unsigned i = 0; i < BATCH_KEYS; i++) { /* some that lie together, some that do not */
+				numbers[i] = i % 2 ? first + i : first + (i * 37) % (3 * BATCH_KEYS);
+				short_ones += value_bytes(numbers[i], 1) < 400;
+			}
+			const unsigned hits = read_some(&reader, copies, numbers);
+			CHECK(hits >= short_ones && hits <= BATCH_KEYS);
+		}
+	reader_close(&reader);
+	stop_owner(&owner);
+}
+
 static void a_stopped_owner_is_read_and_a_dead_one_is_closed(void)
 {
 	struct owner owner = start_owner((1u << ARENA_NUMBER_BITS) - 1, 0, false);
@@ -394,6 +245,60 @@ static void a_stopped_owner_is_read_and_a_dead_one_is_closed(void)
 	CHECK_EQ(reader_get(&reader, "key-000001", 10, &copy.base), DRP_CLOSED);
 	stop_owner(&other);
 	close(owner.socket);
+	reader_close(&reader);
+}
+
+static int hold_memory(void *argument)
+{
+	(void)argument;
+	while (pause() < 0)
+		;
+	return 0;
+}
+
+/*
+ * Who reads a process's memory holds it, so that others can read it after the process has ended; and hold it again. A process that
+ * shares the memory does so here for sure.
+ */
+static void an_owner_whose_memory_stays_is_dead_all_the_same(void)
+{
+	static struct copy copies[BATCH_KEYS];
+	static char stack[64 << 10] __attribute__((aligned(64)));
+	uint64_t numbers[BATCH_KEYS] = {1};
+	struct reader reader;
+	int ends[2], status;
+	pid_t holder;
+
+	memset(shared, 0, sizeof(*shared));
+	REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+	fflush(stdout);
+	const pid_t owner = fork();
+	REQUIRE(owner >= 0);
+	if (owner == 0) {
+		holder = clone(hold_memory, stack + sizeof(stack), CLONE_VM, NULL);
+		if (holder < 0 || write(ends[1], &holder, sizeof(holder)) != sizeof(holder))
+			_exit(1);
+		own(ends[1], (1u << ARENA_NUMBER_BITS) - 1, 0, false);
+	}
+	REQUIRE(read(ends[0], &holder, sizeof(holder)) == sizeof(holder));
+	open_passed(&reader, ends[0]);
+	copies[0].base.reserve = reserve;
+	CHECK(read_one(&reader, &copies[0], 1));
+	REQUIRE(kill(owner, SIGKILL) == 0);
+	REQUIRE(waitpid(owner, &status, 0) == owner);
+	unsigned char word;
+	CHECK_EQ(pread(reader.memory, &word, 1, (off_t)(uintptr_t)shared), 1); /* the memory is there still */
+	CHECK_EQ(reader_get(&reader, "key-000001", 10, &copies[0].base), DRP_CLOSED);
+	CHECK_EQ(reader_get(&reader, "key-000002", 10, &copies[0].base), DRP_CLOSED);
+	shared->is_killed = true;
+	for (unsigned i = 0; i < BATCH_KEYS; i++) {
+		copies[i].base.reserve = reserve;
+		numbers[i] = i;
+	}
+	CHECK_EQ(read_some(&reader, copies, numbers), 0);
+	REQUIRE(kill(holder, SIGKILL) == 0);
+	close(ends[0]);
+	close(ends[1]);
 	reader_close(&reader);
 }
 
@@ -585,6 +490,12 @@ static void other_layouts_and_files_are_refused(void)
 	publication.board->page_bytes *= 2;
 	CHECK_EQ(reader_open(&reader, -1, publication.descriptor, publication.bytes), DRP_UNSUPPORTED);
 	publication.board->page_bytes /= 2;
+	const uint32_t sign_at = publication.board->sign_at;
+	for (uint32_t wrong = PRIM_SIGN_BYTES - 3; wrong <= PRIM_SIGN_BYTES; wrong++) {
+		publication.board->sign_at = wrong;
+		CHECK_EQ(reader_open(&reader, -1, publication.descriptor, publication.bytes), DRP_UNSUPPORTED);
+	}
+	publication.board->sign_at = sign_at;
 	publication.board->shard_count = 64;
 	CHECK_EQ(reader_open(&reader, -1, publication.descriptor, publication.bytes), DRP_UNSUPPORTED);
 	cache_unref(cache);
@@ -604,6 +515,7 @@ int main(void)
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	REQUIRE(shared != MAP_FAILED);
 	RUN(all_is_found_where_nothing_changes);
+	RUN(many_are_found_at_once);
 	RUN(what_expired_is_a_miss);
 	RUN(what_changes_while_it_is_read_is_read_anew, NOTHING);
 	RUN(what_changes_while_it_is_read_is_read_anew, REPLACED);
@@ -614,6 +526,7 @@ int main(void)
 	RUN(what_changes_while_it_is_read_is_read_anew, RETIRED);
 	RUN(a_stopped_owner_is_read_and_a_dead_one_is_closed);
 	RUN(a_descriptor_that_was_taken_over_is_not_closed);
+	RUN(an_owner_whose_memory_stays_is_dead_all_the_same);
 	RUN(a_fork_of_the_owner_writes_nothing_on_the_board);
 	RUN(the_board_cannot_be_written_by_others);
 	RUN(other_layouts_and_files_are_refused);

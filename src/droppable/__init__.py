@@ -10,6 +10,7 @@ from droppable._cache import Serializer as Serializer
 from droppable._chunked import ChunkedArray as ChunkedArray
 from droppable._connect import SharedCache as SharedCache
 from droppable._connect import SharedCacheStats as SharedCacheStats
+from droppable._connect import SharedNamespace as SharedNamespace
 from droppable._connect import connect as connect
 from droppable._features import Feature as Feature
 from droppable._features import Features as Features
@@ -52,7 +53,7 @@ else:
 __all__ = [
     "INSTANCE", "NEVER", "Backing", "Cache", "CacheInfo", "CacheStats", "ChunkedArray", "ChunkedArrayStats",
     "ClosedError", "Dropped", "DroppableError", "Feature", "Features", "Memo", "Namespace", "RefusedError", "Region",
-    "RegionBlock", "RegionCensus", "Serializer", "SharedCache", "SharedCacheStats", "TierStats", "UnpicklableError",
-    "UnsupportedError", "ValueTooLargeError", "View", "cache", "caches", "connect", "features", "named",
-    "register_reducer",
+    "RegionBlock", "RegionCensus", "Serializer", "SharedCache", "SharedCacheStats", "SharedNamespace", "TierStats",
+    "UnpicklableError", "UnsupportedError", "ValueTooLargeError", "View", "cache", "caches", "connect", "features",
+    "named", "register_reducer",
 ]  # fmt: skip

@@ -3,7 +3,16 @@
 The rules are those of pickle (`copyreg`, `__reduce_ex__`, protocol 5): whatever can be pickled can be a key. Unlike a
 pickle, the parts do not tell which of them are the same object, and classes whose equal instances have unequal pickles
 are told apart by what makes them equal. `binding/key_tree.c` writes the parts down and calls this; so nothing here is
-imported before the first such key. No function here keeps anything, so threads and forks need no care.
+imported before the first such key.
+
+Functions and classes are known by their names. Where a name is given to another one (a cell of a notebook is run again,
+a module is reloaded), results for the first must not be found by the second. So it is remembered which object a name
+stood for, and one that follows gets a number with its name:
+
+    "module:name"                         the first of this name that was part of a key in this process
+    "module:name", a byte 0, and "1"...   those that came after it
+
+Each note is one write to a dict, so threads need no lock; a forked child goes on with the notes of its parent.
 """
 
 import copyreg
@@ -15,13 +24,27 @@ import pickle
 import sys
 import types
 import uuid
+import weakref
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 _SECRET: bytes = globals().get("_SECRET") or os.urandom(32)
 """Nobody outside can make two keys of one digest. A forked child has the same, and so finds what it was left; a reload
 of this module keeps it, for caches that exist have digests under it."""
+
+
+class _Holder(NamedTuple):
+    """Who has a name: a reference, a function's code (which may be replaced), which of the name it is, its own."""
+
+    reference: Callable[[], Any]
+    code: Any
+    number: int
+    name: str
+
+
+_holders: dict[str, _Holder] = globals().get("_holders") or {}
+"""By name; kept by a reload, as the secret is."""
 
 
 def digest(tag: bytes, data: Any) -> bytes:
@@ -105,26 +128,56 @@ def put_together(parts: tuple[Any, ...]) -> Any:
 
 
 def named(name: str) -> Any:
-    """Returns the class or function of this name."""
-    module, _, path = name.partition(":")
+    """Returns the class or function of this name. LookupError where the name is another one's by now."""
+    full, _, number = name.partition("\0")
+    value = _found(full)
+    if (number or full in _holders) and _numbered(full, value) != name:
+        raise LookupError(f"{full} is another object by now")
+    return value
+
+
+def _found(full: str) -> Any:
+    module, _, path = full.partition(":")
     return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+
+
+def _numbered(full: str, value: Any) -> str:
+    """The name, with a number where another object had it before."""
+    holder = _holders.get(full)
+    if holder is not None:
+        reference, code, number, name = holder
+        if reference() is value and (code is None or code is value.__code__):
+            return name
+        number, name = number + 1, f"{full}\0{number + 1}"
+    else:
+        number, name = 0, full
+    try:
+        reference = weakref.ref(value)
+    except TypeError:
+        reference = functools.partial(_itself, value)
+    _holders[full] = _Holder(reference, getattr(value, "__code__", None), number, name)
+    return name
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _name_of(value: Any, name: str | None) -> str:
     path = name if name is not None else value.__qualname__
     module = getattr(value, "__module__", None)
     if type(module) is str and getattr(sys.modules.get(module), path, None) is value:
-        return f"{module}:{path}"  # the common case, fast
+        return _numbered(f"{module}:{path}", value)  # the common case, fast
     full = f"{pickle.whichmodule(value, path)}:{path}"  # type: ignore[attr-defined]
     if "<locals>" in path.split("."):
         raise pickle.PicklingError(f"{path} is local to a function, so it cannot be told by its name")
     try:
-        found = named(full)
+        found = _found(full)
     except (ImportError, AttributeError) as error:
         raise pickle.PicklingError(f"{full} is not found under its name: {error}") from error
     if found is not value:
         raise pickle.PicklingError(f"{full} is another object by now")
-    return full
+    return _numbered(full, value)
 
 
 def _whole_array(kind: type, value: Any) -> Any:

@@ -22,13 +22,14 @@ def tell_once(of: str, text: str, *arguments: object) -> None:
     """
     if of in told or len(told) >= _TOLD_MOST:
         return
+    told.add(of)
     try:
         import logging
     except (ImportError, OSError) as error:
+        told.discard(of)
         if _is_of_a_signal(error.__traceback__):
             raise
         return  # no descriptor is left to load it with: it is told the next time
-    told.add(of)
     try:
         logging.getLogger("droppable").warning(text, *arguments)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Never, ParamSpec, Protocol, TypeVar, overload
 
 from droppable import _memo_signature as signature
@@ -18,6 +19,7 @@ from droppable._arguments import (
     refuse_unknown,
 )
 from droppable._cache import Cache, Serializer
+from droppable._connect import SharedCache, SharedNamespace
 from droppable._memo_keeper import AsyncKeeper, Keeper, Options
 from droppable._memo_self import SELF_VALUE, SelfKey, read_self_key
 from droppable._named import named
@@ -25,6 +27,8 @@ from droppable._namespace import Namespace
 from droppable.lowlevel import CoreMemo, new_scope
 
 if TYPE_CHECKING:
+    from inspect import Parameter
+
     from droppable._memo_types import ClassMemo, Memo, StaticMethodMemo
 
 P = ParamSpec("P")
@@ -42,12 +46,17 @@ _OWN: Final[dict[str, Any]] = {
 """What is said of a cache where it is made, and what it is where nothing is said."""
 
 
-def _memo(function: Callable[..., Any], given: Cache | Namespace | None, max_bytes: Any, options: Options) -> Any:
+Given = Cache | Namespace | SharedCache | SharedNamespace
+
+
+def _memo(function: Callable[..., Any], given: Given | None, max_bytes: Any, options: Options) -> Any:
     """A Memo, or the staticmethod or classmethod of one."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(_memo(function.__func__, given, max_bytes, options))
     signature.check_function(function)
     parameters = signature.parameters_of(function)
+    if isinstance(given, (SharedCache, SharedNamespace)):
+        return _dressed(_shared_memo(function, parameters, given, options), function)
     self_is, identity = read_self_key(options.self_key)
     key = signature.binding_key(function, parameters) if options.normalize else options.key
     is_async = signature.is_coroutine_function(function)
@@ -83,9 +92,43 @@ def _memo(function: Callable[..., Any], given: Cache | Namespace | None, max_byt
         asks_scope=part is not None,
         scope=new_scope() if isinstance(given, Cache) else None,
     )
+    return _dressed(memo, function)
+
+
+def _shared_memo(
+    function: Callable[..., Any],
+    parameters: list[Parameter] | None,
+    given: SharedCache | SharedNamespace,
+    options: Options,
+) -> CoreMemo:
+    from droppable import _memo_shared as shared
+
+    by_name = not signature.takes_any_keyword(parameters)
+    made = shared.key_of_self(function, parameters, options, by_name)
+    place = shared.place_for(given, options.name)
+    keeper = shared.AsyncSharedKeeper if signature.is_coroutine_function(function) else shared.SharedKeeper
+    return CoreMemo(
+        place.part,
+        keeper(function, parameters, place, options),
+        options.key if made is None else made,
+        SELF_VALUE,
+        None,
+        looks_up=False,
+        by_name=by_name,
+        binds=made is not None,
+        copies=False,
+        stale_seconds=0.0,
+        watches_self=made is None and options.key is None and signature.is_method(parameters),
+        asks_scope=False,
+        scope=None,
+    )
+
+
+def _dressed(memo: CoreMemo, function: Callable[..., Any]) -> CoreMemo:
+    """memo, which looks like its function."""
     functools.update_wrapper(memo, function)
     signature.name_like(memo, function)
-    if is_async:
+    if signature.is_coroutine_function(function):
         signature.mark_coroutine_function(memo)
     return memo
 
@@ -144,7 +187,7 @@ def cache(
     stale: Seconds = 0.0,
     jitter: float = 0.0,
     copy: bool = False,
-    cache: Cache | Namespace | str | None = None,
+    cache: Given | str | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
     fork: Fork = "wipe",
@@ -165,7 +208,7 @@ def cache(
     stale: Seconds = 0.0,
     jitter: float = 0.0,
     copy: bool = False,
-    cache: Cache | Namespace | str | None = None,
+    cache: Given | str | None = None,
     max_bytes: int | float | str | None = None,
     backing: Backing = "auto",
     fork: Fork = "wipe",
@@ -197,14 +240,16 @@ def cache(
         copy: whether arrays are writable, on memory of the caller's own. Else they are read-only, on the cache's.
         cache: one that several functions share: a `Cache`, a `Namespace`, or a name (see `droppable.named`). Each has
             keys of its own in it, and `cache_clear()` forgets those alone, in constant time. The options
-            that follow are given to that cache, then, and not here.
+            that follow are given to that cache, then, and not here. What `droppable.connect` gives: the function's
+            results are those of all processes of the host, one of which computes (see the chapter on `connect`).
         max_bytes: bound on the results' memory; None: memory itself is the bound.
         backing: as for `Cache`.
         fork: as for `Cache`.
         serializer: as for `Cache`.
         wait_seconds: as for `Cache`.
         linger_seconds: as for `Cache`.
-        name: of the function, in messages; None: that of its module and its own.
+        name: of the function, in messages; None: that of its module and its own. In a cache of `droppable.connect` it
+            is also what the function is known by in other processes.
         **unknown: nothing: names that other caches have are told from ours by an error.
 
     Returns:
@@ -225,7 +270,10 @@ def cache(
         )
     read_instance("name", name, str)
     given = named(cache) if isinstance(cache, str) else cache
-    if given is not None:
+    is_shared = isinstance(given, (SharedCache, SharedNamespace))
+    if is_shared:
+        _check_of_server(max_bytes=max_bytes, backing=backing, fork=fork, serializer=serializer)
+    elif given is not None:
         _check_shared(
             given,
             max_bytes=max_bytes,
@@ -254,6 +302,8 @@ def cache(
             _name_of(function) if name is None else name,
         )
         _check(options)
+        if is_shared:
+            options = _check_for_all_processes(function, name, options)
         return _memo(function, given, max_bytes, options)
 
     return decorate if function is None else decorate(function)
@@ -261,15 +311,37 @@ def cache(
 
 def _check_shared(cache: object, **own: Any) -> None:
     if not isinstance(cache, (Cache, Namespace)):
-        raise TypeError(f"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {cache!r}")
+        raise TypeError(
+            "cache must be a Cache, a Namespace, the name of a cache, what droppable.connect() gives, or None; "
+            f"you gave {cache!r}"
+        )
     if isinstance(cache, Cache) and cache._tier is not None:
         raise TypeError(
             "cache must have no lower tier (below=), which would not know the keys of functions: call its "
             f"get_or_create() instead; you gave {cache!r}"
         )
     for name, value in own.items():
-        if value is not _OWN[name] and (type(value) is not type(_OWN[name]) or value != _OWN[name]):
+        if _is_given(name, value):
             raise TypeError(f"{name}= cannot be given together with cache=: give it to the cache that you pass")
+
+
+def _is_given(name: str, value: object) -> bool:
+    return value is not _OWN[name] and (type(value) is not type(_OWN[name]) or value != _OWN[name])
+
+
+def _check_of_server(**own: Any) -> None:
+    from droppable import _memo_shared as shared
+
+    for name, value in own.items():
+        if _is_given(name, value):
+            raise TypeError(f"{name}= cannot be given with a shared cache: {shared.INSTEAD[name]}")
+
+
+def _check_for_all_processes(function: Any, name: str | None, options: Options) -> Options:
+    from droppable import _memo_shared as shared
+
+    shared.refuse_options(options)
+    return replace(options, name=shared.name_in_all_processes(function, name))
 
 
 def _name_of(function: object) -> str:

@@ -135,8 +135,11 @@ class Keeper:
 
     def parameters(self) -> dict[str, Any]:
         """For cache_parameters()."""
+        return self._given(self._cache.max_bytes)
+
+    def _given(self, max_bytes: int | None = None) -> dict[str, Any]:
         given = {field.name: getattr(self._options, field.name) for field in fields(self._options)}
-        return {"maxsize": self._cache.max_bytes, "typed": True, **given}
+        return {"maxsize": max_bytes, "typed": True, **given}
 
     def explain(self, memo: CoreMemo, error: TypeError, /, *args: Any, **kwargs: Any) -> None:
         """Raises a TypeError that names the argument of which no key can be made, and says what to do."""
@@ -195,6 +198,12 @@ class Keeper:
 class AsyncKeeper(Keeper):
     """Of a coroutine function: what it returns is awaited, and looks the key up then."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        from droppable._flight import tasks  # it imports asyncio; at the first call there may be no file descriptors
+
+        self._do = tasks.do
+
     def miss(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
         """A coroutine. Nothing was counted."""
         return self._find_or_create(memo, key, partial(self._function, *args, **kwargs))
@@ -206,9 +215,7 @@ class AsyncKeeper(Keeper):
             old, is_stale = found
             if not is_stale:
                 return old
-        from droppable._flight import tasks  # which imports asyncio
-
-        return await tasks.do(self._cache._flights, self._store(memo), key, factory, self._keeping, old)
+        return await self._do(self._cache._flights, self._store(memo), key, factory, self._keeping, old)
 
     async def refresh(self, memo: CoreMemo, key: EncodedKey, /, *args: Any, **kwargs: Any) -> Any:
         """As of a function. Whoever is cancelled cancels his own computation."""

@@ -26,7 +26,7 @@ from distributed import Client, LocalCluster  # noqa: E402
 
 from droppable.adapters import _dask_code  # noqa: E402
 from droppable.adapters import dask as adapter  # noqa: E402
-from droppable.adapters._dask_memory import Look  # noqa: E402
+from droppable.adapters._dask_memory import Look, OrdinaryMemory  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")  # Dask's own are not ours
 
@@ -171,6 +171,10 @@ def test_wrong_arguments() -> None:
         adapter.DroppableWorkerPlugin(backing="droppable")
     with pytest.raises(TypeError, match="function must be a function; you gave 3"):
         adapter.memoize(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"client must be a distributed\.Client, as Client\(cluster\) is one; you gave 'tcp:"
+    ):
+        adapter.register("tcp://127.0.0.1:8786")  # type: ignore[arg-type]
 
 
 async def coroutine_function(number: int) -> int:
@@ -192,6 +196,8 @@ def test_coroutine_functions_are_refused(function: Any) -> None:
 
 
 def test_after_wrong_options_nothing_is_registered(client: Any) -> None:
+    with pytest.raises(TypeError, match="name must be a str; you gave 5"):
+        adapter.register(client, 5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_bytes must be a size of more than 0 bytes"):
         adapter.register(client, max_bytes="xx")
     with pytest.raises(TypeError, match="maxsize"):
@@ -295,11 +301,13 @@ def test_another_version_of_an_uploaded_module_computes_again(
     upload(20_000)
     assert client.submit(memoized, 1, pure=False).result() == 20_000, "made before the module changed"
     importlib.reload(module)
-    assert client.submit(adapter.memoize(module.load), 1, pure=False).result() == 20_000
+    for _ in range(2):
+        assert client.submit(adapter.memoize(module.load), 1, pure=False).result() == 20_000
     assert hits() == 2
     assert dask.base.tokenize(adapter.memoize(module.load)) != key
     upload(1000)
-    assert client.submit(memoized, 1, pure=False).result() == 1000
+    importlib.reload(module)
+    assert client.submit(adapter.memoize(module.load), 1, pure=False).result() == 1000
     assert hits() == 3, "the first version's result is still there"
 
 
@@ -317,6 +325,20 @@ def test_the_text_of_a_module_is_that_of_when_it_was_loaded(tmp_path: Path, monk
     assert second != first
     file.unlink()
     assert _dask_code.code_token(module.load) == second
+
+
+def test_a_text_that_was_read_too_late_is_not_taken_for_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is written before the first call of the version that is loaded: its text is already the next one's."""
+    file = tmp_path / "dask_late.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    file.write_text(MODULE.format(factor=1000))
+    module = importlib.import_module("dask_late")
+    file.write_text(MODULE.format(factor=20_000))
+    first = _dask_code.code_token(module.load)
+    importlib.reload(module)
+    assert _dask_code.code_token(module.load) != first
 
 
 def test_the_code_is_known_where_a_module_has_no_text() -> None:
@@ -392,6 +414,28 @@ def test_a_nanny_ends_its_worker_only_for_what_a_look_says(monkeypatch: pytest.M
     assert nanny.looks == 3
     plugin.teardown(nanny)
     assert nanny.tick(0, 0) == 2, "Dask's own again"
+
+
+def test_limits_that_change_count_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    nanny = FakeNanny()
+    monkeypatch.setattr(adapter, "ProcessFigures", lambda pid: nanny)
+    plugin = adapter.DroppableNannyPlugin()
+    plugin.setup(nanny)
+    assert nanny.tick(900, 100) == 0
+    nanny.memory_manager.memory_limit = 500
+    assert nanny.tick(900, 100) == 0, "nearly all of it is a cache"
+    nanny.memory_manager.memory_limit = None
+    assert nanny.tick(900, 900) == 0
+    manager = SimpleNamespace(
+        memory_target_fraction=False, memory_spill_fraction=False, memory_pause_fraction=0.8, memory_limit=1000
+    )
+    memory = OrdinaryMemory(nanny, 0)
+    nanny.resident, nanny.ordinary = 700, 100
+    assert adapter._read_bytes(manager, memory) == 700
+    manager.memory_limit = 500
+    assert adapter._read_bytes(manager, memory) == 100
+    manager.memory_limit = None
+    assert adapter._read_bytes(manager, memory) == 700
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,29 @@ class TestCalls:
             assert connection.recv(100) == b"OK\r\n"
         assert sorted(either.get_many(["short", "long", "ever"])) == ["ever", "long"]
 
+    def test_many_at_once_give_what_each_alone_gives(self, either: droppable.SharedCache) -> None:
+        """Of all types and lengths, some beside each other in the server's memory, some far apart; with some twice."""
+        values = {f"short{n}": b"%d" % n * (n % 90) for n in range(700)}
+        values |= {n: f"text {n}" for n in range(100)} | {("t", n): VALUES[n % len(VALUES)] for n in range(60)}
+        values |= {f"\u00e9{n}": b"k" for n in range(20)} | {"long key " * 200 + str(n): b"l" for n in range(5)}
+        for key, value in values.items():
+            assert either.set(key, value)
+        keys: list[Any] = [*values, "absent", *values, *(f"absent{n}" for n in range(200))]
+        for again in range(2):  # and again, where it is known where they lie
+            assert either.get_many(keys) == values, again
+        assert either.get_many(iter(keys[:300])) == {key: values[key] for key in keys[:300]}
+        stats = either.stats()
+        if stats.is_attached:
+            assert stats.hits_read >= 4 * len(values)
+
+    def test_a_key_that_cannot_be_one_ends_it(self, either: droppable.SharedCache) -> None:
+        with pytest.raises(TypeError):
+            either.get_many(["a", {}, "b"])
+        with pytest.raises(ValueError, match="4096"):
+            either.get_many(["a", "k" * 5000, "b"])
+        with pytest.raises(TypeError):
+            either.get_many(5)  # type: ignore[arg-type]
+
     def test_get_or_create(self, either: droppable.SharedCache, numpy: Any) -> None:
         calls = []
 
@@ -425,6 +448,23 @@ class TestServers:
         with cache, pytest.raises(droppable.UnsupportedError, match=r"--no-flush"):
             cache.clear()
 
+    @pytest.mark.parametrize(
+        "address",
+        ["localhost:11211", "127.0.0.1:6379", "[::1]:6379", "unix:/run/a.sock", "unix:///run/a.sock", "redis://a"],
+    )
+    def test_an_address_is_no_path(self, address: str) -> None:
+        with pytest.raises(ValueError, match=r"path must be that of the server's unix socket, .*; you gave ") as raised:
+            droppable.connect(address)
+        assert repr(address) in str(raised.value)
+
+    def test_a_path_with_colons_is_a_path(self, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = start_server().path
+        monkeypatch.chdir(path.parent)
+        os.symlink(path.name, "host:80")
+        for name in (Path("host:80"), "./host:80", str(path.parent / "host:80")):
+            with droppable.connect(name, strict=True) as cache:
+                assert cache.set("k", b"v")
+
     def test_a_socket_of_another_user_is_told(self, start_server: StartServer) -> None:
         path = start_server().path
         for folder in path.parents:
@@ -432,7 +472,7 @@ class TestServers:
                 folder.chmod(folder.stat().st_mode | 0o011)  # so that the socket's own mode decides
         os.chmod(path, 0)  # for those who run the tests as somebody: their own socket is closed to them too
         code = """
-            import os, sys, droppable, droppable._connect.link
+            import os, sys, droppable, droppable._connect.computing
             if os.geteuid() == 0:
                 os.setgroups([]); os.setgid(65534); os.setuid(65534)
             try:
@@ -447,10 +487,14 @@ class TestServers:
         assert asked.stdout.startswith("13 [Errno 13] the server's socket is closed to this user: "), asked.stderr
         assert asked.stdout.endswith(f"'{path}'\n")
 
-    def test_a_value_of_a_serializer_without_one(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_value_of_a_serializer_without_one(
+        self, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("droppable._log.told", set())  # each matter is told once
         with droppable.connect(path, serializer=pickle) as writer, droppable.connect(path) as reader:  # type: ignore[arg-type]
-            assert writer.set("of a serializer", {"a": 1})
-            assert reader.get("of a serializer") is None
+            key = frozenset({"of a serializer"})  # it is told once for each type of key
+            assert writer.set(key, {"a": 1})
+            assert reader.get(key) is None
         assert "it was stored with a serializer, so give connect() the same serializer=" in caplog.text
 
     def test_passwords(self, start_server: StartServer, tmp_path: Path) -> None:
@@ -689,7 +733,7 @@ class TestProcesses:
     def test_without_descriptors_it_asks_the_socket(self, path: Path, run_python: Callable[..., str]) -> None:
         code = """
             import os, resource, sys, droppable
-            from droppable._connect import link  # what is imported later needs descriptors, too
+            from droppable._connect import computing  # what is imported later needs descriptors, too
             taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             cache = droppable.connect(sys.argv[1], strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +167,43 @@ def test_the_figures_of_a_process_that_fills_a_cache() -> None:
     for ask in (figures.resident_bytes, figures.look):
         with pytest.raises((FileNotFoundError, ProcessLookupError)):
             ask()
+
+
+def test_a_look_that_fails_ends_nobody() -> None:
+    process = FakeProcess(100 * MB, 400 * MB)
+    assert process.tick() == 100 * MB
+    process.now += 3600
+    process.cache_bytes += 100 * MB
+
+    def no_descriptors() -> Look:
+        raise OSError(24, "Too many open files")
+
+    look = process.look
+    process.look = no_descriptors  # type: ignore[method-assign]
+    assert process.tick() == 100 * MB
+    process.look = look  # type: ignore[method-assign]
+    assert process.tick() == 100 * MB
+    assert process.looks == 2
+
+
+def test_where_no_look_ever_worked_dask_sees_resident_memory() -> None:
+    class Hidden(FakeProcess):
+        def look(self) -> Look:
+            raise PermissionError(13, "Permission denied")
+
+    process = Hidden(100 * MB, 400 * MB)
+    assert process.tick() == process.tick() == 500 * MB
+
+
+def test_figures_of_a_kernel_without_sums(tmp_path: Path) -> None:
+    """Before Linux 4.14 there is no smaps_rollup."""
+    figures = ProcessFigures(1)
+    figures._folder = tmp_path
+    (tmp_path / "smaps").write_text(
+        "00400000-00500000 r-xp 00000000 08:01 1 /bin/program\nRss:   1024 kB\nLazyFree:   0 kB\n"
+        "7f0000000000-7f0000100000 rw-p 00000000 00:00 0\nRss:   2048 kB\nLazyFree:   512 kB\nVmFlags: rd wr\n"
+    )
+    assert figures.look().ordinary_bytes == (1024 + 2048 - 512) << 10
+    (tmp_path / "smaps").unlink()
+    with pytest.raises(FileNotFoundError):
+        figures.look()

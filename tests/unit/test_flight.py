@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -437,3 +438,34 @@ def test_a_child_does_not_wait_for_its_parents_computations(cache: Cache) -> Non
 
     assert cache.get_or_create("k", factory) == 5
     assert status == [0]
+
+
+def test_each_who_waited_has_a_generator_of_his_own() -> None:
+    """Generators cannot be copied, and what one caller takes from one the others would miss."""
+
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+
+    for make in (numbers, lambda: open(os.devnull, "rb"), contextlib.contextmanager(numbers)):  # noqa: SIM115
+        cache: Any = Cache()
+        gate = threading.Event()
+
+        def compute(make: Any = make, gate: threading.Event = gate) -> Any:
+            gate.wait(WAIT_SECONDS)
+            return make()
+
+        def open_gate(cache: Cache = cache, gate: threading.Event = gate) -> None:
+            until_waiting(cache, 2)
+            gate.set()
+
+        opener = threading.Thread(target=open_gate)
+        opener.start()
+
+        def ask(number: int, cache: Any = cache, compute: Any = compute) -> Any:
+            return cache.get_or_create("k", compute)
+
+        results = in_threads(3, ask)
+        opener.join()
+        assert len({id(result) for result in results}) == 3
+        for result in results:
+            getattr(result, "close", lambda: None)()

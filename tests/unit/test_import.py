@@ -85,3 +85,34 @@ def test_other_names_are_no_attributes() -> None:
 def test_a_star_gives_the_names_alone(run_python: Callable[..., str]) -> None:
     code = "import random; from droppable import *; print(random.__name__, Cache.__name__, NEVER)"
     assert run_python(code).split() == ["random", "Cache", "inf"]
+
+
+def test_the_first_call_of_a_coroutine_function_opens_no_file(run_python: Callable[..., str]) -> None:
+    """A server may have no file descriptor left by then."""
+    told = run_python(
+        """
+        import asyncio, os, resource
+        import droppable
+
+        @droppable.cache
+        async def function(number):
+            return [number]
+
+        loop = asyncio.new_event_loop()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        held = []
+        try:
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        try:
+            result = loop.run_until_complete(function(1))
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+        loop.close()
+        print(result)
+        """
+    )
+    assert told.strip() == "[1]"

@@ -174,7 +174,7 @@ def test_reads_of_many_threads_lose_nothing_of_what_is_gone() -> None:
 
 
 def test_a_read_within_a_read_gives_what_was_read_last() -> None:
-    """As a signal handler does, or a finaliser that a collection runs then. Here: whoever lists the caches."""
+    """As a signal handler does, or a finaliser that a collection runs then: here, whoever lists the caches."""
     cache = droppable.Cache()
     cache["k"] = 1
     listed = [cache]

@@ -35,6 +35,7 @@ EXPORTS = {
     "Serializer",
     "SharedCache",
     "SharedCacheStats",
+    "SharedNamespace",
     "TierStats",
     "UnpicklableError",
     "UnsupportedError",

@@ -164,7 +164,7 @@ def test_the_server_counts_its_pages_as_before(owner: tuple[Path, subprocess.Pop
 
 def test_the_layout_comes_with_the_descriptors(start_server: StartServer) -> None:
     lines, descriptors = ask(start_server().path, b"droppable.attach", b"PING")
-    assert lines == [b"*2", b"+PONG"]
+    assert lines == [b"*3", b"+PONG"]
     assert len(descriptors) >= 1
     assert len(set(descriptors)) == len(descriptors)
 
@@ -176,7 +176,7 @@ def test_not_before_the_password(start_server: StartServer, tmp_path: Path) -> N
     lines, descriptors = ask(path, b"droppable.attach")
     assert (lines, descriptors) == ([b"-NOAUTH Authentication required."], [])
     lines, descriptors = ask(path, b"AUTH word", b"droppable.attach")
-    assert lines == [b"+OK", b"*2"]
+    assert lines == [b"+OK", b"*3"]
     assert descriptors
 
 
@@ -214,7 +214,7 @@ def test_replies_behind_it_come_whole_and_without_descriptors(start_server: Star
             for descriptor in descriptors:
                 os.close(descriptor)
     assert came == 1
-    assert re.fullmatch(rb"(\+PONG\r\n){100}\*2\r\n:\d+\r\n:\d+\r\n(\+PONG\r\n){100}", got)
+    assert re.fullmatch(rb"(\+PONG\r\n){100}\*3\r\n:\d+\r\n:\d+\r\n:\d+\r\n(\+PONG\r\n){100}", got)
 
 
 def test_a_client_that_attaches_and_goes_leaves_nothing(start_server: StartServer) -> None:

@@ -1,6 +1,7 @@
 """At every call that the tiers make an exception comes, as from a signal handler, and is kept with its frames.
 
-Python runs signal handlers as a function of its own begins, and after a call of one in C. Afterwards another thread can change all keys, and a value that somebody has read is followed by no older one.
+Python runs signal handlers as a function of its own begins, and after a call of one in C. Afterwards another thread can
+change all keys, and a value that somebody has read is followed by no older one.
 """
 
 from __future__ import annotations

@@ -9,21 +9,44 @@ was started anew is read as soon as it was asked.
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # not when it is needed: whoever interrupts an import leaves its lock locked
 import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
 
-from droppable._connect.turns import Turns
 from droppable._connect.wire import NoDescriptors, Refused, Wire, Word, attach
 from droppable._log import tell_once
 from droppable.lowlevel import ClosedError, Reader, RefusedError, UnsupportedError, ValueTooLargeError
 
-COUNTS: Final = ("hits_read", "hits_asked", "misses", "sets", "refused", "failures")
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from droppable._cache import Cache
+
+COUNTS: Final = ("hits_read", "hits_near", "hits_asked", "misses", "sets", "refused", "failures")
 _OTHER_SERVERS: Final = ("ERR unknown", "ERR wrong number", "ERR syntax", "ERR Protocol")
 """So begin the errors of one that has not the commands of this version: Redis, or another version of droppable."""
 _CLOSED: Final = "this SharedCache is closed: your code called close() before; connect again"
+
+
+class Stored(Enum):
+    """What became of a value that the server was given."""
+
+    YES = auto()
+    NOT_NEW = auto()
+    """There is another one already, or the claim that it was computed under does not hold any more."""
+    REFUSED = auto()
+    """The server has no memory for it."""
+    LOST = auto()
+    """There is no server."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is there."""
+        return self is Stored.YES
 
 
 class Link:
@@ -33,7 +56,7 @@ class Link:
         path, login, timeout_seconds, retry_seconds: see `Wire`.
         strict: what goes wrong with the server raises.
         wants_memory: the server's memory is to be read.
-        decode: see `Reader`.
+        decode, near: see `Reader`.
     """
 
     def __init__(
@@ -45,6 +68,7 @@ class Link:
         strict: bool,
         wants_memory: bool,
         decode: Callable[[int, bytes, Any], Any],
+        near: Cache[Any, Any] | None,
     ) -> None:
         self.reader: Reader | None = None
         self.read: Callable[[Any, Any], Any] = _read_nothing
@@ -54,10 +78,10 @@ class Link:
         self._strict = strict
         self._wants_memory = wants_memory
         self._decode = decode
+        self._near = near
         self._lock = threading.RLock()  # a signal handler may count, too
         self._counts = dict.fromkeys(COUNTS, 0)
-        self.turns = Turns()
-        """Of threads that compute a value."""
+        self._thread: ThreadPoolExecutor | None = None
         ours = weakref.ref(self)
         self.wire = wire = Wire(path, login, timeout_seconds, retry_seconds, lambda new: _greet(ours(), new))
         self._finalizer = weakref.finalize(self, wire.end)
@@ -85,6 +109,42 @@ class Link:
 
     def ask_many(self, commands: list[tuple[Word, ...]]) -> list[Any] | None:
         """The replies to several commands, as `ask`; None where there is no server."""
+        replies = self._converse(commands)
+        return None if replies is None else [self._checked(reply) for reply in replies]
+
+    def store(self, *words: Word) -> Stored:
+        """What became of the value of a command that stores one. Raises as `ask`."""
+        replies = self._converse([words])
+        if replies is None:
+            return Stored.LOST
+        if isinstance(replies[0], Refused):
+            self._checked(replies[0])  # which raises, but where there is no memory, or no server of this version
+            return Stored.REFUSED
+        if replies[0] is None:
+            return Stored.NOT_NEW
+        self.count("sets")
+        return Stored.YES
+
+    def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Begins a call in a thread of this link's own: for event loops, which must not wait for the server."""
+        with self._lock:
+            if self.is_closed:
+                raise ClosedError(_CLOSED)
+            if self._thread is None:
+                from concurrent.futures import ThreadPoolExecutor  # which loads logging
+
+                # One thread: calls wait for one another anyway. Its own: the loop's threads may all wait for a value.
+                self._thread = ThreadPoolExecutor(1, "droppable.connect")
+            thread = self._thread
+        return thread.submit(call, *arguments)
+
+    async def wait_in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What the call returns, which is made in that thread."""
+        import asyncio  # which takes long to load
+
+        return await asyncio.wrap_future(self.in_thread(call, *arguments))
+
+    def _converse(self, commands: list[tuple[Word, ...]]) -> list[Any] | None:
         if self.is_closed:
             raise ClosedError(_CLOSED)
         if self.reader is not None and self.reader.is_dead:
@@ -94,7 +154,7 @@ class Link:
         except OSError as error:
             self._lost(error)
             return None
-        return [self._checked(reply) for reply in replies]
+        return replies
 
     def count(self, name: str, many: int = 1) -> None:
         """Adds to one of `COUNTS`."""
@@ -107,6 +167,7 @@ class Link:
             counts = dict(self._counts)
         reader = self.reader
         counts["hits_read"] += reader.hits if reader is not None else 0
+        counts["hits_near"] += reader.near_hits if reader is not None else 0
         return counts
 
     def close(self) -> None:
@@ -115,15 +176,19 @@ class Link:
             return
         if self.reader is not None:
             self.reader.flush()
-        self.is_closed = True
+        with self._lock:
+            self.is_closed = True
+            thread, self._thread = self._thread, None
         self._detach()
         self.read = _read_closed
         self.wire.end()
+        if thread is not None:
+            thread.shutdown(wait=False)
 
     def forget_threads(self) -> None:
         """In a forked child: other threads of the parent may have held what is held here."""
         self._lock = threading.RLock()
-        self.turns = Turns()
+        self._thread = None
 
     def take(self, connection: Any) -> bool:
         """A new connection: its server's memory takes the place of that of the one before.
@@ -135,12 +200,12 @@ class Link:
         if not self._wants_memory or self.is_closed:
             return True
         try:
-            _, board_bytes, memory, board = attach(connection)
+            board_bytes, memory, board = attach(connection)
         except Refused as error:
             self.why_not_attached = str(error)
             return not isinstance(error, NoDescriptors)
         try:
-            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire))
+            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire), self._near)
         except (ValueError, OSError, MemoryError) as error:
             self.why_not_attached = f"the server's memory cannot be read by this version: {error}"
             return not isinstance(error, MemoryError)
@@ -153,6 +218,7 @@ class Link:
         reader, self.reader, self.read = self.reader, None, _read_nothing
         if reader is not None:
             self.count("hits_read", reader.hits)
+            self.count("hits_near", reader.near_hits)
 
     def _lost(self, error: Exception, raises: bool = False) -> None:
         self.count("failures")
@@ -161,7 +227,7 @@ class Link:
         tell_once(f"connect:{self.wire.path}", "%s; look-ups are misses until it is there", error)
 
     def _checked(self, reply: Any, raises: bool = False) -> Any:
-        """The reply, or what an error of the server means. raises: also where it is no server for us, or not any more."""
+        """The reply, or what an error of the server means. raises: also where it is no server for us, or not now."""
         if not isinstance(reply, Refused):
             return reply
         text = str(reply)
@@ -176,10 +242,27 @@ class Link:
             needs = "asks for a password: give connect(password=...)"
             self._lost(PermissionError(f"the server at {self.wire.path} {needs}"), raises)
         elif text.startswith(_OTHER_SERVERS):
-            self._lost(UnsupportedError(f"at {self.wire.path} is no server of droppable of this version: {text}"), raises)
+            is_other = f"at {self.wire.path} is no server of droppable of this version: {text}"
+            self._lost(UnsupportedError(is_other), raises)
         else:
             raise UnsupportedError(f"the server at {self.wire.path}: {text}")
         return None
+
+
+def read_near(near: bool | Cache[Any, Any], attach: bool) -> tuple[Cache[Any, Any] | None, bool]:
+    """What the argument near gives: the near cache, and whether it is the SharedCache's own."""
+    from droppable._cache import Cache
+
+    if near is False:
+        return None, False
+    if not attach:
+        raise ValueError("near needs attach=True: the server's memory tells whether what is near still counts")
+    if near is True:
+        return Cache(), True
+    given: object = near
+    if not isinstance(given, Cache) or given._tier is not None:
+        raise TypeError(f"near must be True, or a Cache without below= that you close yourself; you gave {near!r}")
+    return near, False
 
 
 def _reporter(wire: Wire) -> Callable[[int, list[bytes]], None]:

@@ -8,28 +8,26 @@ set, delete, ... --> the server
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
-from droppable._arguments import NEVER, Seconds, read_factory, read_seconds, read_serializer, read_wait
-from droppable._cache import Serializer
+from droppable._arguments import NEVER, Seconds, read_factory, read_function, read_seconds, read_serializer, read_wait
+from droppable._cache import Cache, Serializer
 from droppable._connect import values
+from droppable._connect.calls import Calls
+from droppable._flight import MISSING, keeping_for
 from droppable._log import tell_once
-from droppable.lowlevel import UnsupportedError, ValueTooLargeError, shared_key
+from droppable.lowlevel import EncodedKey, shared_key
+
+if TYPE_CHECKING:
+    from droppable._connect.computing import Patience
+    from droppable._connect.namespace import SharedNamespace
+    from droppable._connect.wire import Word
 
 T = TypeVar("T")
-_MISS: Final = object()
 _AT_ONCE: Final = 32
 """Commands that are sent before their replies are read."""
-_PAUSE_SECONDS: Final = 0.001
-_PAUSE_MOST_SECONDS: Final = 0.05
-"""Between two looks whether another process has computed a value; the first one, and the longest."""
-_ANY_CLAIM: Final = 0
-_NO_CLAIM: Final = -1
-"""Numbers of claims that are none: whichever this client has, and that there is none."""
 _MOST_MS: Final = 1 << 43
 """279 years."""
 
@@ -42,6 +40,7 @@ class SharedCacheStats:
 
     Attributes:
         hits_read: values that were read from the server's memory.
+        hits_near: those of them that the near cache had.
         hits_asked: values that the server was asked for.
         misses: look-ups that found nothing, also because there was no server.
         sets: values that the server has stored.
@@ -53,6 +52,7 @@ class SharedCacheStats:
     """
 
     hits_read: int
+    hits_near: int
     hits_asked: int
     misses: int
     sets: int
@@ -63,7 +63,7 @@ class SharedCacheStats:
     why_not_attached: str
 
 
-class SharedCache:
+class SharedCache(Calls):
     """A cache that all processes of this host share: made by `droppable.connect`.
 
     Keys are what the keys of `Cache` are, up to 4 KB. Values are bytes, text and NumPy arrays; others need a
@@ -89,13 +89,17 @@ class SharedCache:
         retry_seconds: Seconds = 1.0,
         strict: bool = False,
         attach: bool = True,
+        near: bool | Cache[Any, Any] = False,
     ) -> None:
-        from droppable._connect.link import Link  # which loads socket: not before somebody connects
+        # They load socket and more: not before somebody connects.
+        from droppable._connect.computing import Computing
+        from droppable._connect.link import Link, read_near
 
         read_serializer(serializer)
         if user is not None and password is None:
             raise ValueError(f"user needs a password; you gave user={user!r} alone")
         login = () if password is None else (password,) if user is None else (user, password)
+        self._near, self._owns_near = read_near(near, attach)
         self._serializer = serializer
         self._decode = values.decoder(serializer)
         self._link = Link(
@@ -106,29 +110,46 @@ class SharedCache:
             strict,
             attach,
             self._decode,
+            self._near,
         )
+        self._computing = Computing(self, self._link)
         self._link.begin()
+
+    @property
+    def near(self) -> Cache[Any, Any] | None:
+        """The near cache, for its `stats()`; None where there is none."""
+        return self._near
 
     # Look-ups
 
-    def get(self, key: Hashable, default: Any = None) -> Any:
+    def get(self, key: Hashable, default: Any = None, *, copy: bool = False) -> Any:
         """The value, or default.
 
-        Takes one or two microseconds where the value can be read from the server's memory, and a message to the server
-        where not: about 50. Raises nothing for a server that cannot be reached, unless strict.
+        Takes a few microseconds where the value can be read from the server's memory, and five to ten times as long
+        where the server has to be asked. Raises nothing for a server that cannot be reached, unless strict.
+
+        Args:
+            key: see `SharedCache`.
+            default: what is returned where nothing is found.
+            copy: whether an array can be written to.
 
         Raises:
             TypeError: key is not hashable, or cannot be pickled. ValueError: it is longer than 4 KB. ClosedError.
             OSError: only with strict=True.
         """
-        value = self._link.read(key, _MISS)
-        return value if value is not _MISS else self._ask(key, default)
+        value = self._link.read(key, MISSING)
+        if value is MISSING:
+            value = self._ask(key, MISSING)
+            if value is MISSING:
+                return default
+        return values.own_value(value, copy) if copy else value
 
-    def __getitem__(self, key: Hashable) -> Any:
-        value = self.get(key, _MISS)
-        if value is _MISS:
-            raise KeyError(key)
-        return value
+    async def aget(self, key: Hashable, default: Any = None, *, copy: bool = False) -> Any:
+        """As `get`, for coroutines: where the server has to be asked, a thread waits for it."""
+        value = self._link.read(key, MISSING)
+        if value is MISSING:
+            value = await self._link.wait_in_thread(self._ask, EncodedKey(key), MISSING)
+        return default if value is MISSING else values.own_value(value, copy)
 
     def get_many(self, keys: Iterable[Hashable]) -> dict[Any, Any]:
         """The values of those keys that are found, in one call. Raises as `get`."""
@@ -139,8 +160,8 @@ class SharedCache:
             some = missing[first : first + _AT_ONCE]
             replies = self._link.ask_many([(b"DROPPABLE.GET", shared_key(key)) for key in some])
             for key, reply in zip(some, replies or (), strict=False):
-                value = self._value_of(key, reply, _MISS)
-                if value is not _MISS:
+                value = self._value_of(key, reply, MISSING)
+                if value is not MISSING:
                     found[key] = value
             if replies is None:
                 self._link.count("misses", len(some))
@@ -170,17 +191,15 @@ class SharedCache:
         """
         return self._send(key, values.encode(value, self._serializer), ttl, ())
 
+    async def aset(self, key: Hashable, value: Any, ttl: Seconds | None = None) -> bool:
+        """As `set`, for coroutines: a thread waits for the server. An array must not be changed meanwhile."""
+        encoded = values.encode(value, self._serializer)
+        stored: bool = await self._link.wait_in_thread(self._send, EncodedKey(key), encoded, ttl, ())
+        return stored
+
     def add(self, key: Hashable, value: Any, ttl: Seconds | None = None) -> bool:
         """Stores a value where there is none. Returns whether it is stored. Raises as `set`."""
         return self._send(key, values.encode(value, self._serializer), ttl, (b"NX",))
-
-    def set_many(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], ttl: Seconds | None = None) -> list[Any]:
-        """Stores several values. Returns the keys of those that are not stored. Raises as `set`."""
-        pairs = items.items() if isinstance(items, Mapping) else items
-        return [key for key, value in pairs if not self.set(key, value, ttl)]
-
-    def __setitem__(self, key: Hashable, value: Any) -> None:
-        self.set(key, value)
 
     def delete(self, key: Hashable) -> bool:
         """Forgets a value, in all processes. Returns whether it was there: False too where there is no server.
@@ -190,15 +209,10 @@ class SharedCache:
         """
         return bool(self._link.ask(b"DROPPABLE.DEL", shared_key(key)))
 
-    discard = delete
-
-    def __delitem__(self, key: Hashable) -> None:
-        if not self.delete(key):
-            raise KeyError(key)
-
-    def delete_many(self, keys: Iterable[Hashable]) -> int:
-        """Forgets several values. Returns how many were there. Raises as `get`."""
-        return sum(map(self.delete, keys))
+    async def adelete(self, key: Hashable) -> bool:
+        """As `delete`, for coroutines: a thread waits for the server."""
+        was_there: bool = await self._link.wait_in_thread(self.delete, EncodedKey(key))
+        return was_there
 
     def clear(self) -> bool:
         """Forgets all values that clients of `droppable.connect` have stored, and no others.
@@ -212,7 +226,13 @@ class SharedCache:
         return self._link.ask(b"DROPPABLE.CLEAR") is not None
 
     def get_or_create(
-        self, key: Hashable, factory: Callable[[], T], ttl: Seconds | None = None, *, wait_seconds: Seconds = 30.0
+        self,
+        key: Hashable,
+        factory: Callable[[], T],
+        ttl: Seconds | None = None,
+        *,
+        copy: bool = False,
+        wait_seconds: Seconds = 30.0,
     ) -> T:
         """The value; where there is none, what factory() returns, which is stored.
 
@@ -223,8 +243,9 @@ class SharedCache:
 
         Args:
             key: see `SharedCache`.
-            factory: computes the value.
+            factory: computes the value. What it raises reaches all who wait in this process.
             ttl: how long it lives; None: until it is deleted, or memory is short.
+            copy: whether an array can be written to.
             wait_seconds: after so long a caller computes the value itself, whatever others do. What the other one
                 computes is not stored then.
 
@@ -234,17 +255,45 @@ class SharedCache:
         read_factory(factory)
         if ttl is not None:
             read_seconds("ttl", ttl)
-        until = time.monotonic() + read_wait("wait_seconds", wait_seconds)
-        found: Any = self.get(key, _MISS)
-        if found is not _MISS:
-            return found  # type: ignore[no-any-return]
-        shared = shared_key(key)
-        token = object()
-        try:
-            self._link.turns.take(shared, token, until)
-            return self._create(key, shared, factory, ttl, until)
-        finally:
-            self._link.turns.give(shared, token)
+        patience = self._read_patience(wait_seconds)
+        encoded = EncodedKey(key)  # once: the factory may change what the key is made of
+        found: Any = self._look(encoded, copy)
+        if found is not MISSING:
+            return cast("T", found)
+        return self._computing.do(encoded, factory, keeping_for(ttl, copy), patience)
+
+    async def aget_or_create(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        ttl: Seconds | None = None,
+        *,
+        copy: bool = False,
+        wait_seconds: Seconds = 30.0,
+    ) -> T:
+        """As `get_or_create`, with a coroutine function: the event loop waits for nobody.
+
+        The computation runs in a task of its own, in a copy of the first caller's context. It goes on while anybody
+        waits for it, whoever of them is cancelled, and for a second after the last one left.
+        """
+        read_function("factory", factory)
+        if ttl is not None:
+            read_seconds("ttl", ttl)
+        patience = self._read_patience(wait_seconds)
+        encoded = EncodedKey(key)
+        found: Any = self._look(encoded, copy)
+        if found is not MISSING:
+            return cast("T", found)
+        return await self._computing.ado(encoded, factory, keeping_for(ttl, copy), patience)
+
+    def namespace(self, name: Hashable) -> SharedNamespace:
+        """The part of this cache that has this name, with keys of its own and a `clear()` of its own.
+
+        name is any key. All processes that ask for the same name see the same entries.
+        """
+        from droppable._connect.namespace import SharedNamespace
+
+        return SharedNamespace(self, name)
 
     # Life
 
@@ -269,31 +318,19 @@ class SharedCache:
         return {words[i].decode(): words[i + 1] for i in range(0, len(words), 2)}
 
     def close(self) -> None:
-        """Hangs up. Every later call but `stats` raises ClosedError. The values stay with the server."""
+        """Hangs up. Every later call but `stats` raises ClosedError. The values stay with the server.
+
+        A near cache is closed as well, unless it was given to `connect`.
+        """
         self._link.close()
+        if self._near is not None and self._owns_near:
+            self._near.close()
 
     def __enter__(self) -> SharedCache:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def view(self, *_: object) -> NoReturn:
-        """Is not there: the memory is the server's. Raises UnsupportedError."""
-        _refuse("view(): the value lies in the server's memory, so get() copies it once, and what it returns is yours")
-
-    def pin(self, *_: object) -> NoReturn:
-        """Is not there, as `view` is not. Raises UnsupportedError."""
-        _refuse("pin(): the value lies in the server's memory, and a client may not hold memory there")
-
-    def __iter__(self) -> Iterator[Any]:
-        _refuse("iteration: the server lists no keys")
-
-    def __len__(self) -> int:
-        _refuse("len(): the server's other clients store and delete meanwhile; server_stats()['entries'] has a number")
-
-    def __bool__(self) -> bool:
-        return True
 
     def __repr__(self) -> str:
         link = self._link
@@ -314,75 +351,39 @@ class SharedCache:
             except MemoryError:
                 raise
             except Exception as error:  # somebody else has stored it: it is a miss, and will be computed anew
-                tell_once(f"shared:{type(key)}", "a shared value cannot be read, and counts as a miss: %r", error)
+                tell_once(
+                    f"shared:{self._link.wire.path}:{type(error).__name__}",
+                    "a shared value cannot be read, and counts as a miss: %r",
+                    error,
+                )
             else:
                 self._link.count("hits_asked")
                 return value
         self._link.count("misses")
         return default
 
-    def _create(self, key: Hashable, shared: bytes, factory: Callable[[], T], ttl: Seconds | None, until: float) -> Any:
-        claim = _ANY_CLAIM  # until it is known: an exception of a signal handler may come before that
-        is_settled = False
-        try:
-            claim, found = self._claim(key, shared, until)
-            if found is not _MISS:
-                is_settled = True
-                return found
-            encoded = values.encode(factory(), self._serializer)
-            try:
-                if claim != _NO_CLAIM:
-                    self._send(key, encoded, ttl, (b"CLAIMED", b"%d" % claim))
-                is_settled = True
-            except ValueTooLargeError as error:
-                whose = getattr(factory, "__qualname__", type(factory).__qualname__)
-                tell_once(f"shared:{whose}", "a result is returned and not shared: %s", error)
-        finally:
-            if not is_settled and claim != _NO_CLAIM:
-                self._release(shared, claim)
-        kind, meta, data = encoded
-        return values.decode_reply(kind, meta, bytes(data), self._decode)
+    def _look(self, key: EncodedKey, copy: bool) -> Any:
+        """What is in the server's memory, or MISSING. Waits for nobody."""
+        shared_key(key)
+        return values.own_value(self._link.read(key, MISSING), copy)
 
-    def _claim(self, key: Hashable, shared: bytes, until: float) -> tuple[int, Any]:
-        """The number of a claim, or the value that another process has computed meanwhile.
+    def _forget(self, key: EncodedKey) -> bool:
+        """As `delete`; False: there is no server."""
+        return self._link.ask(b"DROPPABLE.DEL", key) is not None
 
-        `_NO_CLAIM`: no server, no memory or no room for a claim. What is computed then is not stored. Nobody could tell
-        whether the key was set or deleted meanwhile.
-        """
-        pause = _PAUSE_SECONDS
-        how: tuple[bytes, ...] = ()
-        while True:
-            reply = self._link.ask(b"DROPPABLE.CLAIM", shared, *how)
-            if isinstance(reply, list):
-                found = self._value_of(key, reply, _MISS)
-                if found is not _MISS:
-                    return _NO_CLAIM, found
-                how = (b"ANYWAY",)  # it cannot be read, and is computed anew
-                continue
-            if reply != 0:
-                return (_NO_CLAIM if reply is None else reply), _MISS
-            left = until - time.monotonic()
-            if left <= 0:
-                how = (b"ANYWAY",)
-                continue
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, _PAUSE_MOST_SECONDS)
+    def _read_patience(self, wait_seconds: Seconds) -> Patience:
+        from droppable._connect.computing import Patience
 
-    def _release(self, shared: bytes, claim: int) -> None:
-        """After a computation that has failed: its exception is the one to be raised. A claim ends with its connection."""
-        with suppress(OSError, ValueError, MemoryError):
-            self._link.ask(b"DROPPABLE.RELEASE", shared, b"%d" % claim)
+        return Patience(read_wait("wait_seconds", wait_seconds))
 
-    def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
+    def _words(
+        self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]
+    ) -> tuple[Word, ...]:
+        """The command that stores a value."""
         kind, meta, data = encoded
         seconds = NEVER if ttl is None else read_seconds("ttl", ttl)
         ms = 0 if seconds == NEVER else max(1, min(int(seconds * 1000), _MOST_MS))
-        words = (b"DROPPABLE.SET", shared_key(key), b"%d" % kind, meta, data, b"%d" % ms, *how)
-        stored = self._link.ask(*words) is not None
-        if stored:
-            self._link.count("sets")
-        return stored
+        return b"DROPPABLE.SET", shared_key(key), b"%d" % kind, meta, data, b"%d" % ms, *how
 
-
-def _refuse(what: str) -> NoReturn:
-    raise UnsupportedError(f"a SharedCache has no {what}")
+    def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
+        return self._link.store(*self._words(key, encoded, ttl, how)).is_stored

@@ -47,15 +47,14 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
         return BYTES, b"", value if type(value) is bytes else bytes(memoryview(value))
     if type(value) is str:
         return (ASCII if value.isascii() else TEXT), b"", value.encode("utf-8", "surrogatepass")
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and type(value) is numpy.ndarray and not value.dtype.hasobject:
+    if is_array(value) and not value.dtype.hasobject:
         form = _form_of(value.dtype)
         if form is not None:
             return _encode_array(value, form)
     if serializer is None:
         kind = type(value).__qualname__
-        if numpy is not None and isinstance(value, numpy.ndarray):
-            kind += f" and dtype {str(value.dtype):.200}"
+        if is_array(value):
+            kind += f" and dtype {value.dtype!s:.200}"
         raise TypeError(
             f"value must be bytes, str or a NumPy array without objects; you gave one of type {kind}. For other "
             "objects give connect(serializer=...) one with dumps() and loads() that is safe with what others may write"
@@ -75,6 +74,17 @@ def _as_bytes(data: Any) -> bytes | memoryview:
         kind = type(data).__qualname__
         raise TypeError(f"serializer.dumps() must return bytes or str; yours has returned one of type {kind}") from None
     return view.cast("B") if view.c_contiguous and view.nbytes else bytes(view)
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is a NumPy array, and of no subclass."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
+
+
+def own_value(value: Any, copy: bool) -> Any:
+    """The value; with copy an array that can be written to."""
+    return value.copy(order="K") if copy and is_array(value) else value
 
 
 def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
@@ -110,7 +120,9 @@ def _form_of(dtype: Any) -> str | None:
 
     try:
         form = repr(npy.dtype_to_descr(dtype))
-        return form if len(form.encode()) <= _FORM_MOST_BYTES and npy.descr_to_dtype(literal_eval(form)) == dtype else None
+        if len(form.encode()) > _FORM_MOST_BYTES:
+            return None
+        return form if npy.descr_to_dtype(literal_eval(form)) == dtype else None
     except (TypeError, ValueError, SyntaxError):
         return None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -23,6 +24,9 @@ _MOST_REPLY_BYTES: Final = 1 << 31
 _MOST_REPLY_DEPTH: Final = 2
 """Of arrays in arrays."""
 _MOST_LINE_BYTES: Final = 1 << 16
+_CLOCK_STEP_NS: Final = 1_000_000_000
+"""The server's clock is a coarse one, which stands still between two steps: 10 ms, or longer where a virtual machine is
+not run. No time namespace differs by so little."""
 _JOIN_BYTES: Final = 32 * 1024
 """Longer values are sent from where they lie."""
 
@@ -57,6 +61,20 @@ def write(words: Sequence[Word]) -> list[Word]:
     return pieces
 
 
+_ADDRESS: Final = re.compile(r"[a-z]+:/?/?/|[^/]*:[0-9]+$")
+"""What other clients take for a server: unix:/path, redis://host, host:port."""
+
+
+def _refuse_address(path: str | bytes) -> None:
+    """Raises ValueError for an address. Without that all calls would miss, and only the log would say why."""
+    text = os.fsdecode(path)
+    if _ADDRESS.match(text) and not os.path.exists(text):
+        raise ValueError(
+            f"path must be that of the server's unix socket, as '/run/droppable.sock'; you gave {text!r}. There is no "
+            "TCP here, and no unix: before the path"
+        )
+
+
 class Wire:
     """One connection at a time. Made when it is first needed, and again after it was lost.
 
@@ -77,6 +95,7 @@ class Wire:
         retry_seconds: float,
         greet: Callable[[Any], bool],
     ) -> None:
+        _refuse_address(path)
         self.path = path
         """Of the unix socket."""
         self._login = tuple(word.encode() for word in login)
@@ -85,7 +104,7 @@ class Wire:
         self._greet = greet
         self._lock = threading.Lock()
         self._speaker = 0
-        """The thread that holds the lock, by its number: set and cleared under it, without a call in between. So a signal
+        """The thread that holds the lock, by its number. It is set and cleared without a call in between. So a signal
         handler, which runs between two calls, never finds the lock held by its own thread and another number here."""
         self._socket: socket.socket | None = None
         self._is_amid = False
@@ -134,8 +153,12 @@ class Wire:
             self._speaker = me
             try:
                 return self._converse_again(pieces)
+            except (Unreachable, PermissionError):  # raised from itself it would keep itself alive, and its frames
+                self._pause()
+                raise
             except OSError as error:
-                raise self._fail(error) from error
+                self._pause()
+                raise Unreachable(f"the server at {self.path} cannot be reached: {error}") from error
             finally:
                 self._speaker = 0
 
@@ -224,10 +247,15 @@ class Wire:
             raise Unreachable("this SharedCache was closed during the call")
         if time.monotonic() < self._down_until:
             raise Unreachable(f"the server at {self.path} did not answer a moment ago")
-        # Closed on exec, as all sockets of Python are; and ours from the start, so that a child forked now closes its own.
+        # Closed on exec, as all sockets of Python are. Kept from the start, so that a child that is forked closes it.
         connection = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(self._timeout_seconds)
-        connection.connect(self.path)
+        try:
+            connection.connect(self.path)
+        except PermissionError as error:
+            advice = "start the server as this user, or with --mode and a group"
+            told = f"the server's socket is closed to this user: {advice}"
+            raise PermissionError(error.errno, told, self.path) from error
         if self._login:
             _send(connection, [write((b"AUTH", *self._login))])
             answer = self._read()
@@ -242,14 +270,8 @@ class Wire:
     def _meet(self, connection: socket.socket) -> None:
         self._greet_at = math.inf if self._greet(connection) else time.monotonic() + self._retry_seconds
 
-    def _fail(self, error: OSError) -> OSError:
+    def _pause(self) -> None:
         self._down_until = time.monotonic() + self._retry_seconds
-        if isinstance(error, PermissionError) and error.errno is not None:  # the kernel's: ours have a text alone
-            advice = "start the server as this user, or with --mode and a group"
-            return PermissionError(error.errno, f"the server's socket is closed to this user: {advice}", self.path)
-        if isinstance(error, (Unreachable, PermissionError)):
-            return error
-        return Unreachable(f"the server at {self.path} cannot be reached: {error}")
 
     def _drop(self) -> None:
         opened, self._socket = self._socket, None
@@ -312,35 +334,42 @@ def _number(digits: bytes) -> int | None:
         return None
 
 
-def attach(connection: socket.socket) -> tuple[int, int, int, int]:
-    """The layout, how long the board is, and the descriptors of the memory and of the board.
+def attach(connection: socket.socket) -> tuple[int, int, int]:
+    """How long the board is, and the descriptors of the memory and of the board.
 
     The descriptors are closed on exec. Nothing else may be under way on the connection.
 
     Raises:
         Refused: the server says why there are none. NoDescriptors. OSError
     """
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     _send(connection, [write((b"DROPPABLE.ATTACH",))])
     answer, came = b"", []
     try:
-        while answer.count(b"\r\n") < (1 if answer[:1] in (b"", b"-") else 3):
+        while answer.count(b"\r\n") < (1 if answer[:1] in (b"", b"-") else 4) and len(answer) < _MOST_LINE_BYTES:
             data, descriptors, _, _ = socket.recv_fds(connection, 4096, 8, socket.MSG_CMSG_CLOEXEC)
             came += list(descriptors)
             if not data:
                 raise ConnectionResetError("the server has hung up")
             answer += data
+        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         lines = answer.split(b"\r\n")
         if answer.startswith(b"-"):
             raise Refused(lines[0][1:].decode(errors="replace"))
-        numbers = _number(lines[1][1:]), _number(lines[2][1:])
-        if lines[0] != b"*2" or numbers[0] is None or numbers[1] is None:
+        numbers = [_number(line[1:]) for line in lines[1:4]]
+        if lines[0] != b"*3" or None in numbers:
             raise Refused(f"the server answers what this client does not understand: {answer[:80]!r}")
+        _, board_bytes, now = numbers
+        assert board_bytes is not None
+        assert now is not None
+        if not before - _CLOCK_STEP_NS <= now <= after:
+            raise Refused("the server is in another time namespace: when a value expires, only its own clock can say")
         if len(came) != 2:
             raise NoDescriptors(
                 "this process has no descriptors left for the server's memory, or the server may pass no more of them: "
                 "it is tried again"
             )
-        return numbers[0], numbers[1], came.pop(0), came.pop(0)
+        return board_bytes, came.pop(0), came.pop(0)
     finally:
         for descriptor in came:
             os.close(descriptor)

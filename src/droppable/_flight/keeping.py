@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -122,7 +123,18 @@ def keep(
             type(error).__name__,
             error,
         )
+        if _is_used_up(value):
+            copy = None  # who waits computes for himself: what one of them took from it the others would miss
     return own, copy
+
+
+def _is_used_up(value: object) -> bool:
+    """Whether it can be gone through or entered only once: a generator, an open file, what @contextmanager makes."""
+    kind = type(value)
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        return True
+    base = getattr(sys.modules.get("contextlib"), "_GeneratorContextManagerBase", None)
+    return base is not None and issubclass(kind, base)
 
 
 def _name(factory: Any, keeping: Keeping) -> str:

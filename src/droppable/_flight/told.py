@@ -24,7 +24,8 @@ MISSING = object()
 def told(outcome: Outcome, store: Store, key: EncodedKey, keeping: Keeping) -> Any:
     """What one who waited gets: a value of his own, as from a hit, or MISSING: he starts again. Or the error is raised.
 
-    What cannot be pickled is the same object for all. What is large is read from the cache, and may be gone from there.
+    What cannot be pickled is the same object for all, unless it can be used only once: then each computes for himself.
+    What is large is read from the cache, and may be gone from there.
     """
     if outcome.error is not None:
         raise told_error(outcome)

@@ -178,7 +178,7 @@ class Tier:
     def write_later(
         self, encoded: EncodedKey, key: Any, value: Any, expires_at: float | None, lease: Lease
     ) -> Waiting | None:
-        """Without a lock and without the mapping, for event loops. None: it waits now; else it is for `write_late()`."""
+        """Without a lock and without the mapping, for event loops. None: it waits now; else `write_late()` takes it."""
         value = _as_kept(value)
         waiting = waiting_for(key, value, expires_at, lease) or Waiting(key, value, False, expires_at, 0, lease)
         is_copied = waiting.pickled or waiting.value is value

@@ -27,7 +27,6 @@ from droppable.lowlevel import (
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
-
     from contextlib import AbstractContextManager
 
     from droppable._stats import TierStats

@@ -30,6 +30,9 @@ So looks take a twentieth of one CPU while memory comes and goes, and a hundredt
 close to the mark for long. For as long as the pause an answer can be too low. One that is above the mark is that of a
 look: it can be too high for as long, if memory was freed and a cache grew by as much between two questions.
 
+A look may fail: there are no file descriptors, or the process does not let itself be looked at. Nobody is ended for
+that: the last answer stays. Before any look has worked the answer is the resident memory, as it is for Dask by itself.
+
 Called by `droppable.adapters.dask`, in the event loop of a worker (for itself) and of a nanny (for its worker).
 """
 
@@ -40,6 +43,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
+
+from droppable._log import tell_once
 
 _CHANGED: Final = 20
 _SAME: Final = 100
@@ -76,23 +81,30 @@ class ProcessFigures:
     def look(self) -> Look:
         """As of `Figures`."""
         began = time.thread_time()
-        lines = (self._folder / "smaps_rollup").read_text().splitlines()[1:]
-        spent_seconds = time.thread_time() - began
-        if not lines:  # it is about to end
+        try:
+            text = (self._folder / "smaps_rollup").read_text()
+        except FileNotFoundError:  # before Linux 4.14; or the process has ended, and this has too
+            text = (self._folder / "smaps").read_text()
+        sizes = dict.fromkeys(("Rss", "LazyFree"), 0)
+        for line in text.splitlines():
+            name, _, size = line.partition(":")
+            if name in sizes:
+                sizes[name] += int(size.split()[0]) << 10
+        if sizes["Rss"] == 0:  # it is about to end
             raise ProcessLookupError(f"{self._folder} tells of no memory")
-        sizes = {name: int(size.split()[0]) << 10 for name, _, size in (line.partition(":") for line in lines)}
-        return Look(sizes["Rss"] - sizes["LazyFree"], spent_seconds)
+        return Look(sizes["Rss"] - sizes["LazyFree"], time.thread_time() - began)
 
 
 class OrdinaryMemory:
     """Bytes of a process that cannot be taken back, for somebody who acts where they are above `mark_bytes`.
 
-    One thread asks. Where the process has ended, the errors are those of `figures`.
+    One thread asks. Where the process has ended, the errors are those of `figures`. The mark may be set to another one
+    at any time.
     """
 
     def __init__(self, figures: Figures, mark_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
         self._figures = figures
-        self._mark_bytes = mark_bytes
+        self.mark_bytes = mark_bytes
         self._now = now
         self._last: Look | None = None
         self._last_resident_bytes = 0
@@ -102,17 +114,35 @@ class OrdinaryMemory:
     def read_bytes(self) -> int:
         """Resident bytes, where they are below the mark; else ordinary ones."""
         resident_bytes = self._figures.resident_bytes()
-        if resident_bytes < self._mark_bytes:
+        if resident_bytes < self.mark_bytes:
             return resident_bytes
         if self._last is None or self._is_due(self._last, resident_bytes):
-            self._last = self._figures.look()
-            self._last_resident_bytes = resident_bytes
-            self._looked_at = self._now()
-            self._answer_bytes = self._last.ordinary_bytes
+            look = self._look()
+            if look is not None:
+                self._last = look
+                self._last_resident_bytes = resident_bytes
+                self._looked_at = self._now()
+                self._answer_bytes = look.ordinary_bytes
+            elif self._last is None:
+                return resident_bytes
         freed_bytes = self._last_resident_bytes - resident_bytes
         self._answer_bytes = max(0, min(self._answer_bytes, self._last.ordinary_bytes - freed_bytes))
         return self._answer_bytes
 
+    def _look(self) -> Look | None:
+        try:
+            return self._figures.look()
+        except (FileNotFoundError, ProcessLookupError):
+            raise
+        except OSError as error:
+            tell_once(
+                f"dask look {error.errno}",
+                "it cannot be seen how much memory of a Dask worker the kernel may take back, so that it may be paused "
+                "or ended for its cache: %s",
+                error,
+            )
+            return None
+
     def _is_due(self, last: Look, resident_bytes: int) -> bool:
-        has_changed = abs(resident_bytes - self._last_resident_bytes) >= _CHANGE_SHARE * self._mark_bytes
+        has_changed = abs(resident_bytes - self._last_resident_bytes) >= _CHANGE_SHARE * self.mark_bytes
         return self._now() - self._looked_at >= (_CHANGED if has_changed else _SAME) * last.spent_seconds

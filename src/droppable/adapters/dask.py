@@ -21,16 +21,20 @@ import functools
 import inspect
 import os
 import pickle
+import sys
 from collections import defaultdict
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
+from types import FunctionType
+from typing import Any, Final, Generic, ParamSpec, SupportsIndex, TypeVar, cast
 
 from dask.base import tokenize
 from distributed import Client, NannyPlugin, WorkerPlugin
 
 import droppable
-from droppable._memo_signature import is_coroutine_function
+from droppable._memo_signature import is_coroutine_function, parameters_of, takes_any_keyword
+from droppable.adapters._dask_arguments import arguments_part, function_part, is_sent_by_value
 from droppable.adapters._dask_code import code_token
 from droppable.adapters._dask_memory import OrdinaryMemory, ProcessFigures
 from droppable.adapters._shared import cache_of
@@ -43,6 +47,11 @@ _MEMORY_HOOK: Final = "get_process_memory"
 """What a worker asks its monitor for, to show it and to act on it. Dask's own tests replace it too."""
 
 _OPTIONS: Final = inspect.signature(droppable.Cache).parameters
+
+_GENERATORS: Final = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+_identifying: Final[ContextVar[bool]] = ContextVar("droppable_dask_identifying", default=False)
+"""Whether a function is looked at, with whatever it refers to."""
 
 _users: Final[defaultdict[str, set[str]]] = defaultdict(set)
 """By the name of a cache: which workers of this process have it. There are several with `processes=False`."""
@@ -62,10 +71,15 @@ def register(client: Client, name: str = "", **options: Any) -> Any:
         None. Of an asynchronous client: what has to be awaited.
 
     Raises:
-        TypeError, ValueError: an option that is none of `Cache`'s, or out of range. Nothing is registered then.
+        TypeError, ValueError: an option that is none of `Cache`'s, or out of range; client or name of the wrong type.
+            Nothing is registered then.
         ValueError: backing="droppable": the kernel does not tell cheaply how much of that memory a process has. Also
             where this name is registered with other options.
     """
+    if not isinstance(client, Client):
+        raise TypeError(f"client must be a distributed.Client, as Client(cluster) is one; you gave {client!r}")
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str; you gave {name!r}")
     plugin = DroppableWorkerPlugin(name, **options)
     droppable.Cache(**options).close()
     return cast("Any", client).sync(_register, client, plugin)
@@ -115,10 +129,10 @@ class DroppableWorkerPlugin(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         cache_of(_LIBRARY, self._cache_name, self._options)
         _users[self._cache_name].add(worker.id)
-        mark_bytes = _mark_bytes(worker.memory_manager)
-        if mark_bytes is not None:
-            memory = OrdinaryMemory(ProcessFigures(os.getpid()), mark_bytes)
-            vars(worker.monitor).setdefault(_MEMORY_HOOK, memory.read_bytes)  # another cache may have brought it
+        if _mark_bytes(worker.memory_manager) is not None:
+            memory = OrdinaryMemory(ProcessFigures(os.getpid()), 0)
+            read_bytes = functools.partial(_read_bytes, worker.memory_manager, memory)
+            vars(worker.monitor).setdefault(_MEMORY_HOOK, read_bytes)  # another cache may have brought it
 
     def teardown(self, worker: Any) -> None:
         if not any(isinstance(plugin, DroppableWorkerPlugin) for plugin in worker.plugins.values()):
@@ -128,6 +142,13 @@ class DroppableWorkerPlugin(WorkerPlugin):
             users.remove(worker.id)
             if not users:
                 cache_of(_LIBRARY, self._cache_name, {}).close()
+
+
+def _read_bytes(manager: Any, memory: OrdinaryMemory) -> int:
+    """What the worker sees of its memory. Its limit and its shares may change while it runs."""
+    mark_bytes = _mark_bytes(manager)
+    memory.mark_bytes = sys.maxsize if mark_bytes is None else mark_bytes
+    return memory.read_bytes()
 
 
 def _mark_bytes(manager: Any) -> int | None:
@@ -163,10 +184,13 @@ class DroppableNannyPlugin(NannyPlugin):
         if pid is None:
             return
         manager = nanny.memory_manager
+        if not manager.memory_limit or not manager.memory_terminate_fraction:
+            return
         most_bytes = int(manager.memory_limit * manager.memory_terminate_fraction)
         if self._memory is None or self._pid != pid:
             self._memory = OrdinaryMemory(ProcessFigures(pid), most_bytes)
             self._pid = pid
+        self._memory.mark_bytes = most_bytes  # the limit may have changed
         try:
             is_too_much = self._memory.read_bytes() > most_bytes
         except (FileNotFoundError, ProcessLookupError):
@@ -182,32 +206,92 @@ class Memoized(Generic[P, R]):
     def __init__(self, function: Callable[P, R], name: str, ttl: float | timedelta | None) -> None:
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
+        self._qualname = str(getattr(function, "__qualname__", ""))
         self._name = name
         self._ttl = ttl
-        self._token: str = tokenize(function, ensure_deterministic=True)
-        self._code: str | None = None
+        self._sent: Any = None  # what the function was when it was sent to a worker
+        self._made: Any = self._part_of_name() or function_part(function)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """By name, as functions are, where a decorated one can be imported."""
+        return self._qualname if self._is_named() else super().__reduce_ex__(protocol)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is true of this process only."""
-        return {**vars(self), "_code": None}
+        """With what the function is at this moment, and without what is true of this process only."""
+        state = vars(self).copy()
+        state.pop("_keeps_order", None)
+        state["_made"] = None
+        state["_sent"] = self._part_to_send()
+        return state
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        key = (*self._identity(), tokenize(args, kwargs, ensure_deterministic=True))
-        compute = functools.partial(self.__wrapped__, *args, **kwargs)
-        return cast("R", self.cache.get_or_create(key, compute, self._ttl))
+        code = code_token(self.__wrapped__)
+        key = (self._sent, self._made, code, arguments_part(args, kwargs, self._keeps_order))
+        begun: list[bool] = []
+        computed: list[R] = []
+
+        @functools.wraps(self.__wrapped__)
+        def compute() -> R:
+            begun.append(True)
+            computed.append(self.__wrapped__(*args, **kwargs))
+            return computed[0]
+
+        cache = self.cache
+        try:
+            return cast("R", cache.get_or_create(key, compute, self._ttl))
+        except droppable.ClosedError:  # the plugin was unregistered meanwhile, or the function says so of another cache
+            if not _is_closed(cache) or (begun and not computed):
+                raise
+            return computed[0] if computed else self.__wrapped__(*args, **kwargs)
 
     @property
     def cache(self) -> droppable.Cache[Any, Any]:
         """This process' cache of that name; in a worker, the one that `register` made."""
         return cache_of(_LIBRARY, self._name, {})
 
-    def _identity(self) -> tuple[str, str]:
-        if self._code is None:
-            self._code = code_token(self.__wrapped__)
-        return self._token, self._code
+    @functools.cached_property
+    def _keeps_order(self) -> bool:
+        return takes_any_keyword(parameters_of(self.__wrapped__))
+
+    def _is_named(self) -> bool:
+        module_name = getattr(self, "__module__", None)
+        if module_name is None or is_sent_by_value(module_name):
+            return False
+        return getattr(sys.modules.get(module_name), self._qualname, None) is self
+
+    def _part_of_name(self) -> tuple[str, str] | None:
+        """Where a decorator is at work the name is not given yet, and what the function refers to not yet there."""
+        module_name = getattr(self, "__module__", None)
+        is_plain = isinstance(self.__wrapped__, FunctionType) and self._qualname.isidentifier()
+        if not is_plain or module_name is None or is_sent_by_value(module_name):
+            return None
+        return module_name, self._qualname
+
+    def _part_to_send(self) -> Any:
+        """What the function is now: globals and closures may have changed since it was made."""
+        if self._sent is not None or _identifying.get():  # a function may refer to itself
+            return self._sent
+        mark = _identifying.set(True)
+        try:
+            return function_part(self.__wrapped__)
+        finally:
+            _identifying.reset(mark)
 
     def __dask_tokenize__(self) -> Any:
-        return type(self).__name__, self._identity(), self._name
+        mark = _identifying.set(True)
+        try:
+            function = self._qualname if self._is_named() else tokenize(self.__wrapped__)
+        finally:
+            _identifying.reset(mark)
+        return type(self).__name__, function, code_token(self.__wrapped__), self._name
+
+
+def _is_closed(cache: droppable.Cache[Any, Any]) -> bool:
+    try:
+        len(cache)
+    except droppable.ClosedError:
+        return True
+    return False
 
 
 def memoize(function: Callable[P, R], *, name: str = "", ttl: float | timedelta | None = None) -> Memoized[P, R]:
@@ -217,17 +301,18 @@ def memoize(function: Callable[P, R], *, name: str = "", ttl: float | timedelta 
         futures = client.map(load, paths)
 
     A result is known by the function and by all arguments. The function is known by what Dask's own `tokenize` says of
-    it, by its code, and by the text of its module, as the worker has both. What it imports from other modules is no
-    part of that. The arguments are known by `tokenize`: arrays and frames by their contents, which are read for it. Two
-    tasks of one worker that ask for the same at once compute once. Arrays come back read-only.
+    it at the moment when it is sent to a worker, by its code, and by the text of its module, as the worker has both.
+    What it imports from other modules is no part of that. The arguments are known by their types and contents: arrays
+    and frames are read for that. Two tasks of one worker that ask for the same at once compute once. Arrays come back
+    read-only.
 
     Args:
-        function: what is computed. No coroutine function.
+        function: what is computed. No coroutine function, and no generator function.
         name: of the cache, as `register` was given it.
         ttl: as for `droppable.cache`.
 
     Raises:
-        TypeError: function is a coroutine function, or no function.
+        TypeError: function is a coroutine function, a generator function, or no function.
         dask.tokenize.TokenizationError: the function, or an argument of a call, has no token that stays the same.
     """
     if not callable(function):
@@ -236,5 +321,10 @@ def memoize(function: Callable[P, R], *, name: str = "", ttl: float | timedelta 
         raise TypeError(
             "function must not be a coroutine function: its result is a coroutine, which cannot be kept; you gave "
             f"{function!r}. Give it to Dask as it is, or memoize a function that blocks: Dask runs those in threads"
+        )
+    if any(is_one(candidate) for is_one in _GENERATORS for candidate in (function, type(function).__call__)):
+        raise TypeError(
+            "function must not be a generator function: a generator can be gone through only once, so that there is "
+            f"nothing to keep; you gave {function!r}. Return a list instead"
         )
     return Memoized(function, name, ttl)
