@@ -1,5 +1,5 @@
 /*
- * region.c - RawRegion and RegionHold: csrc/region/region.h as Python objects, the ground of droppable.Region.
+ * region.c - RawRegion: csrc/region/region.h as a Python object, the ground of droppable.Region. Its holds: region_hold.c.
  *
  * Lifetime, as in prim.c: users counts exported buffers, holds, and calls that run; closing and resizing win only by
  * moving it away from 0. A hold counts once while it is active, and once for each of its buffers.
@@ -7,14 +7,12 @@
  *   CLOSED (-1) <--- close, dealloc --- 0 <---> 1, 2, ...
  *   RESIZING (-2) <---- resize ---------+
  */
-#include "module.h"
+#include "region_object.h"
 
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "droppable.h"
-#include "region/region.h"
 
 enum {
 	CLOSED = -1,
@@ -22,42 +20,12 @@ enum {
 	WITHOUT_GIL_BYTES = 32768, /* below, giving the GIL away costs more than it gives */
 };
 
-struct raw_region {
-	PyObject_HEAD
-	struct region *region;
-	struct region_options options;
-	PyObject *name;
-	_Atomic Py_ssize_t users;
-	_Atomic bool exposed;
-};
-
-/*
- * uses holds two things in one word, so that a buffer cannot be given out between the end of the hold and the count that
- * finish() returns: whether the hold is active, and how many of its buffers are alive.
- */
-struct hold_object {
-	PyObject_HEAD
-	struct raw_region *owner;
-	struct region_hold hold;
-	_Atomic size_t uses;
-};
-
-enum { HOLD_ACTIVE = 1, HOLD_BUFFER = 2 };
-
 static const char *const on_drop_names[] = {"zero", "raise", "signal", NULL};
 static const char *const backing_names[] = {"lazyfree", "droppable", "auto", NULL};
 static const char *const fork_names[] = {"wipe", "share", NULL};
-static const char *const hold_names[] = {"read", "write", "pin", NULL};
-static const char *const hold_calls[] = {"Region.reading", "Region.writing", "Region.pin"};
 enum { BACKING_AUTO = 2 };
 
-static struct raw_region *as_raw(PyObject *self)
-{
-	return (struct raw_region *)self;
-}
-
-/* Which of the names was given; where none was, fallback. -1 with an error set, whatever type was given. */
-static int index_of(const char *what, const char *const *names, PyObject *given, int fallback)
+int raw_region_index_of(const char *what, const char *const *names, PyObject *given, int fallback)
 {
 	if (!given)
 		return fallback;
@@ -69,8 +37,7 @@ static int index_of(const char *what, const char *const *names, PyObject *given,
 	return -1;
 }
 
-/* A number of bytes; one that is too large for any region becomes the largest there is. May run the number's own code. */
-static int read_bytes(const char *what, const char *name, PyObject *object, Py_ssize_t *out)
+int raw_region_read_bytes(const char *what, const char *name, PyObject *object, Py_ssize_t *out)
 {
 	if (!PyIndex_Check(object)) {
 		PyErr_Format(PyExc_TypeError, "%s: %s must be a whole number of bytes; you gave %R", what, name, object);
@@ -80,10 +47,26 @@ static int read_bytes(const char *what, const char *name, PyObject *object, Py_s
 	return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static bool raw_enter(struct raw_region *self)
+/*
+ * A forked child has no thread that would go on with a resize of its parent's: the region is as it was before, or as it is after
+ * (csrc/region/region_fork.c).
+ */
+static void forget_lost_resize(struct raw_region *self)
+{
+	Py_ssize_t users = atomic_load(&self->users);
+
+	if (users == RESIZING && atomic_load(&self->resizer) != getpid())
+		atomic_compare_exchange_strong(&self->users, &users, 0);
+}
+
+bool raw_region_enter(struct raw_region *self)
 {
 	Py_ssize_t users = atomic_load(&self->users);
 	do {
+		if (users == RESIZING) {
+			forget_lost_resize(self);
+			users = atomic_load(&self->users);
+		}
 		if (users == CLOSED) {
 			core_raise(DRP_CLOSED, "Region");
 			return false;
@@ -96,24 +79,23 @@ static bool raw_enter(struct raw_region *self)
 	return true;
 }
 
-static void raw_leave(struct raw_region *self)
+void raw_region_leave(struct raw_region *self)
 {
 	atomic_fetch_sub(&self->users, 1);
 }
 
 static bool is_deaf(struct raw_region *self)
 {
-	if (!raw_enter(self)) { /* closed by another thread since */
+	if (!raw_region_enter(self)) { /* closed by another thread since */
 		PyErr_Clear();
 		return false;
 	}
 	const bool deaf = region_is_deaf(self->region);
-	raw_leave(self);
+	raw_region_leave(self);
 	return deaf;
 }
 
-/* Raises what belongs to status; frees gone. */
-static PyObject *raise_status(struct raw_region *self, int status, const char *what, struct region_gone *gone)
+PyObject *raw_region_raise(struct raw_region *self, int status, const char *what, struct region_gone *gone)
 {
 	if (status == DRP_FAULT) {
 		PyObject *offsets = PyTuple_New((Py_ssize_t)gone->count);
@@ -148,9 +130,9 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOO:Region", names, &length_object, &on_drop, &backing,
 					 &fork_name, &name))
 		return NULL;
-	int on_drop_index = index_of("on_drop", on_drop_names, on_drop, 0);
-	int backing_index = on_drop_index < 0 ? -1 : index_of("backing", backing_names, backing, 2);
-	int fork_index = backing_index < 0 ? -1 : index_of("fork", fork_names, fork_name, 0);
+	int on_drop_index = raw_region_index_of("on_drop", on_drop_names, on_drop, 0);
+	int backing_index = on_drop_index < 0 ? -1 : raw_region_index_of("backing", backing_names, backing, 2);
+	int fork_index = backing_index < 0 ? -1 : raw_region_index_of("fork", fork_names, fork_name, 0);
 	if (fork_index < 0)
 		return NULL;
 	if (name != Py_None && !PyUnicode_Check(name))
@@ -158,7 +140,7 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 	if (!PyIndex_Check(length_object))
 		return PyErr_Format(PyExc_TypeError, "length must be a number of bytes, as 1 << 20; you gave %R", length_object);
 	Py_ssize_t length;
-	if (read_bytes("Region", "length", length_object, &length) < 0)
+	if (raw_region_read_bytes("Region", "length", length_object, &length) < 0)
 		return NULL;
 	const size_t page = prim_page_size();
 	if (length <= 0)
@@ -205,6 +187,7 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static bool raw_try_close(struct raw_region *self)
 {
 	Py_ssize_t users = 0;
+	forget_lost_resize(self);
 	if (!atomic_compare_exchange_strong(&self->users, &users, CLOSED))
 		return users == CLOSED;
 	Py_BEGIN_ALLOW_THREADS /* a fifth of a second a GiB; nobody comes to the region any more */
@@ -239,8 +222,10 @@ static PyObject *raw_resize(PyObject *self, PyObject *argument)
 	Py_ssize_t users = 0, length;
 	int status;
 
-	if (read_bytes("Region.resize", "length", argument, &length) < 0)
+	if (raw_region_read_bytes("Region.resize", "length", argument, &length) < 0)
 		return NULL;
+	forget_lost_resize(raw);
+	atomic_store(&raw->resizer, getpid()); /* before: who finds it RESIZING looks whose it is */
 	if (!atomic_compare_exchange_strong(&raw->users, &users, RESIZING)) {
 		if (users == CLOSED)
 			return core_raise(DRP_CLOSED, "Region");
@@ -256,16 +241,11 @@ static PyObject *raw_resize(PyObject *self, PyObject *argument)
 		return PyErr_Format(PyExc_ValueError, "Region.resize: the length must be a positive multiple of %zu bytes, one "
 				    "OS page, not %zd", prim_page_size(), length);
 	if (status != DRP_OK)
-		return raise_status(raw, status, "Region.resize", &gone);
+		return raw_region_raise(raw, status, "Region.resize", &gone);
 	Py_RETURN_NONE;
 }
 
-/* A byte range of the region; what of it lies in no page is for the caller to refuse. */
-struct byte_range {
-	size_t start, length;
-};
-
-static int range_check(struct raw_region *self, const char *what, Py_ssize_t start, Py_ssize_t stop, bool whole_pages,
+int raw_region_check_range(struct raw_region *self, const char *what, Py_ssize_t start, Py_ssize_t stop, bool whole_pages,
 		       struct byte_range *out)
 {
 	const Py_ssize_t page = (Py_ssize_t)prim_page_size(), length = (Py_ssize_t)region_length(self->region);
@@ -289,12 +269,12 @@ static int enter_range(PyObject *self, PyObject *args, const char *what, bool wh
 	PyObject *start_object, *stop_object;
 	Py_ssize_t start, stop;
 
-	if (!PyArg_ParseTuple(args, "OO", &start_object, &stop_object) || read_bytes(what, "start", start_object, &start) < 0 ||
-	    read_bytes(what, "stop", stop_object, &stop) < 0 || !raw_enter(as_raw(self)))
+	if (!PyArg_ParseTuple(args, "OO", &start_object, &stop_object) || raw_region_read_bytes(what, "start", start_object, &start) < 0 ||
+	    raw_region_read_bytes(what, "stop", stop_object, &stop) < 0 || !raw_region_enter(as_raw(self)))
 		return -1;
-	if (range_check(as_raw(self), what, start, stop, whole_pages, out) == 0)
+	if (raw_region_check_range(as_raw(self), what, start, stop, whole_pages, out) == 0)
 		return 0;
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	return -1;
 }
 
@@ -319,10 +299,10 @@ static PyObject *raw_read(PyObject *self, PyObject *args)
 		return NULL;
 	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)range.length);
 	int status = bytes ? read_range(as_raw(self), &range, PyBytes_AS_STRING(bytes), &gone) : DRP_OK;
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	if (status != DRP_OK) {
 		Py_CLEAR(bytes);
-		raise_status(as_raw(self), status, "Region.read", &gone);
+		raw_region_raise(as_raw(self), status, "Region.read", &gone);
 	}
 	return bytes;
 }
@@ -333,16 +313,16 @@ static int enter_buffer(PyObject *self, PyObject *start_object, const char *what
 {
 	Py_ssize_t start;
 
-	if (read_bytes(what, "start", start_object, &start) < 0)
+	if (raw_region_read_bytes(what, "start", start_object, &start) < 0)
 		goto err_release;
-	if (!raw_enter(as_raw(self)))
+	if (!raw_region_enter(as_raw(self)))
 		goto err_release;
 	if (start > PY_SSIZE_T_MAX - buffer->len)
 		PyErr_Format(PyExc_ValueError, "%s: %zd bytes from byte %zd on do not lie in a region of %zd bytes", what, buffer->len,
 			     start, (Py_ssize_t)region_length(as_raw(self)->region));
-	else if (range_check(as_raw(self), what, start, start + buffer->len, whole_pages, out) == 0)
+	else if (raw_region_check_range(as_raw(self), what, start, start + buffer->len, whole_pages, out) == 0)
 		return 0;
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 err_release:
 	PyBuffer_Release(buffer);
 	return -1;
@@ -350,7 +330,7 @@ err_release:
 
 static void leave_buffer(PyObject *self, Py_buffer *buffer)
 {
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	PyBuffer_Release(buffer);
 }
 
@@ -367,7 +347,7 @@ static PyObject *raw_read_into(PyObject *self, PyObject *args)
 	int status = read_range(as_raw(self), &range, buffer.buf, &gone);
 	leave_buffer(self, &buffer);
 	if (status != DRP_OK)
-		return raise_status(as_raw(self), status, "Region.read_into", &gone);
+		return raw_region_raise(as_raw(self), status, "Region.read_into", &gone);
 	Py_RETURN_NONE;
 }
 
@@ -393,7 +373,7 @@ static PyObject *raw_write(PyObject *self, PyObject *args)
 	}
 	leave_buffer(self, &buffer);
 	if (status != DRP_OK)
-		return raise_status(as_raw(self), status, "Region.write", &gone);
+		return raw_region_raise(as_raw(self), status, "Region.write", &gone);
 	Py_RETURN_NONE;
 }
 
@@ -420,7 +400,7 @@ static PyObject *raw_refill(PyObject *self, PyObject *args)
 	Py_END_ALLOW_THREADS
 	leave_buffer(self, &buffer);
 	if (status != DRP_OK)
-		return raise_status(as_raw(self), status, "Region.refill", &gone);
+		return raw_region_raise(as_raw(self), status, "Region.refill", &gone);
 	return PyLong_FromSize_t(filled_bytes);
 }
 
@@ -437,9 +417,9 @@ static PyObject *call_range(PyObject *self, PyObject *args, int (*call)(struct r
 	if (range.length > 0)
 		status = call(as_raw(self)->region, range.start, range.length);
 	Py_END_ALLOW_THREADS
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	if (status != DRP_OK)
-		return raise_status(as_raw(self), status, what, &gone);
+		return raw_region_raise(as_raw(self), status, what, &gone);
 	Py_RETURN_NONE;
 }
 
@@ -472,9 +452,9 @@ static PyObject *raw_census(PyObject *self, PyObject *args)
 	if (range.length > 0)
 		status = region_census(as_raw(self)->region, range.start, range.length, &census, &gone);
 	Py_END_ALLOW_THREADS
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	if (status != DRP_OK)
-		return raise_status(as_raw(self), status, "Region.census", &gone);
+		return raw_region_raise(as_raw(self), status, "Region.census", &gone);
 	PyObject *ranges = PyTuple_New((Py_ssize_t)gone.count);
 	for (size_t i = 0; ranges && i < gone.count; i++) {
 		PyObject *pair = Py_BuildValue("(nn)", (Py_ssize_t)gone.ranges[i].start, (Py_ssize_t)gone.ranges[i].stop);
@@ -501,7 +481,7 @@ static PyObject *raw_page_states(PyObject *self, PyObject *args)
 		return NULL;
 	PyObject *states = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(range.length / prim_page_size()));
 	if (!states) {
-		raw_leave(as_raw(self));
+		raw_region_leave(as_raw(self));
 		return NULL;
 	}
 	unsigned char *bytes = (unsigned char *)PyBytes_AS_STRING(states);
@@ -509,126 +489,12 @@ static PyObject *raw_page_states(PyObject *self, PyObject *args)
 	if (range.length > 0)
 		status = region_page_states(as_raw(self)->region, range.start, range.length, bytes);
 	Py_END_ALLOW_THREADS
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	if (status != DRP_OK) {
 		Py_DECREF(states);
-		return raise_status(as_raw(self), status, "Region.page_states", &gone);
+		return raw_region_raise(as_raw(self), status, "Region.page_states", &gone);
 	}
 	return states;
-}
-
-static PyObject *raw_hold(PyObject *self, PyObject *args)
-{
-	struct raw_region *raw = as_raw(self);
-	struct region_gone gone = {0};
-	struct byte_range range;
-	PyObject *kind_name, *start_object, *stop_object;
-	Py_ssize_t start, stop;
-	int status = DRP_OK;
-
-	if (!PyArg_ParseTuple(args, "OOO:hold", &kind_name, &start_object, &stop_object))
-		return NULL;
-	int kind = index_of("kind", hold_names, kind_name, 0);
-	if (kind < 0 || read_bytes(hold_calls[kind], "start", start_object, &start) < 0 ||
-	    read_bytes(hold_calls[kind], "stop", stop_object, &stop) < 0 || !raw_enter(raw))
-		return NULL;
-	if (range_check(raw, hold_calls[kind], start, stop, false, &range) < 0)
-		goto err_leave;
-	struct core_state *core = core_of_type(Py_TYPE(self));
-	struct hold_object *hold = core ? (struct hold_object *)core->hold_type->tp_alloc(core->hold_type, 0) : NULL;
-	if (!hold)
-		goto err_leave;
-	hold->owner = (struct raw_region *)Py_NewRef(self);
-	hold->hold.kind = (enum region_hold_kind)kind; /* an empty range is held without the core */
-	hold->hold.offset = range.start;
-	Py_BEGIN_ALLOW_THREADS
-	if (range.length > 0)
-		status = region_hold_begin(raw->region, (enum region_hold_kind)kind, range.start, range.length, &hold->hold,
-					   &gone);
-	Py_END_ALLOW_THREADS
-	if (status == DRP_OK) {
-		atomic_store(&hold->uses, HOLD_ACTIVE);
-		return (PyObject *)hold;
-	}
-	Py_DECREF(hold);
-	if (status == DRP_UNSUPPORTED && region_backing(raw->region) == PRIM_DROPPABLE)
-		core_raise_unsupported(hold_calls[kind], kind == REGION_HOLD_PIN
-			? "nothing keeps a page of backing='droppable'; make the region with backing='lazyfree'"
-			: "nothing keeps a page of backing='droppable' that is written in part; use write(), or make the region with "
-			  "backing='lazyfree'");
-	else
-		raise_status(raw, status, hold_calls[kind], &gone);
-err_leave:
-	raw_leave(raw);
-	return NULL;
-}
-
-static int hold_end(struct hold_object *self, struct region_gone *gone)
-{
-	int status = DRP_OK;
-
-	if (!(atomic_fetch_and(&self->uses, ~(size_t)HOLD_ACTIVE) & HOLD_ACTIVE))
-		return DRP_OK;
-	if (self->hold.length > 0) {
-		Py_BEGIN_ALLOW_THREADS
-		status = region_hold_end(self->owner->region, &self->hold, gone);
-		Py_END_ALLOW_THREADS
-	}
-	raw_leave(self->owner);
-	return status;
-}
-
-static PyObject *hold_finish(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-	struct hold_object *hold = (struct hold_object *)self;
-	struct region_gone gone = {0};
-
-	int status = hold_end(hold, &gone);
-	if (status != DRP_OK)
-		return raise_status(hold->owner, status, hold_calls[hold->hold.kind], &gone);
-	return PyLong_FromSize_t(atomic_load(&hold->uses) / HOLD_BUFFER);
-}
-
-static void hold_dealloc(PyObject *self)
-{
-	struct hold_object *hold = (struct hold_object *)self;
-	PyTypeObject *type = Py_TYPE(self);
-	struct region_gone gone = {0};
-
-	(void)hold_end(hold, &gone); /* a hold that nobody finished: nobody is there to hear of it */
-	region_gone_free(&gone);
-	Py_DECREF(hold->owner);
-	type->tp_free(self);
-	Py_DECREF(type);
-}
-
-static int hold_getbuffer(PyObject *self, Py_buffer *view, int flags)
-{
-	struct hold_object *hold = (struct hold_object *)self;
-	size_t uses = atomic_load(&hold->uses);
-
-	view->obj = NULL;
-	do {
-		if (!(uses & HOLD_ACTIVE)) {
-			PyErr_SetString(PyExc_BufferError, "the block of this view has ended");
-			return -1;
-		}
-	} while (!atomic_compare_exchange_weak(&hold->uses, &uses, uses + HOLD_BUFFER));
-	if (!raw_enter(hold->owner))
-		goto err_uses;
-	if (PyBuffer_FillInfo(view, self, (char *)region_memory(hold->owner->region) + hold->hold.offset,
-			      (Py_ssize_t)hold->hold.length, hold->hold.kind != REGION_HOLD_WRITE, flags) == 0)
-		return 0;
-	raw_leave(hold->owner);
-err_uses:
-	atomic_fetch_sub(&hold->uses, HOLD_BUFFER);
-	return -1;
-}
-
-static void hold_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
-{
-	atomic_fetch_sub(&((struct hold_object *)self)->uses, HOLD_BUFFER);
-	raw_leave(((struct hold_object *)self)->owner);
 }
 
 static int raw_getbuffer(PyObject *self, Py_buffer *view, int flags)
@@ -641,14 +507,14 @@ static int raw_getbuffer(PyObject *self, Py_buffer *view, int flags)
 				"use reading(), writing() or pin()");
 		return -1;
 	}
-	if (!raw_enter(raw))
+	if (!raw_region_enter(raw))
 		return -1;
 	if (!atomic_load(&raw->exposed)) { /* twice does no harm; before it is done nobody gets the memory */
 		(void)region_expose(raw->region); /* benign: settling then costs more */
 		atomic_store(&raw->exposed, true);
 	}
 	if (PyBuffer_FillInfo(view, self, region_memory(raw->region), (Py_ssize_t)region_length(raw->region), 0, flags) < 0) {
-		raw_leave(raw);
+		raw_region_leave(raw);
 		return -1;
 	}
 	return 0;
@@ -656,33 +522,33 @@ static int raw_getbuffer(PyObject *self, Py_buffer *view, int flags)
 
 static void raw_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 {
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 }
 
 static Py_ssize_t raw_length(PyObject *self)
 {
-	if (!raw_enter(as_raw(self)))
+	if (!raw_region_enter(as_raw(self)))
 		return -1;
 	Py_ssize_t length = (Py_ssize_t)region_length(as_raw(self)->region);
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	return length;
 }
 
 static PyObject *raw_get_address(PyObject *self, void *Py_UNUSED(closure))
 {
-	if (!raw_enter(as_raw(self)))
+	if (!raw_region_enter(as_raw(self)))
 		return NULL;
 	PyObject *address = PyLong_FromVoidPtr(region_memory(as_raw(self)->region));
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	return address;
 }
 
 static PyObject *raw_get_backing(PyObject *self, void *Py_UNUSED(closure))
 {
-	if (!raw_enter(as_raw(self)))
+	if (!raw_region_enter(as_raw(self)))
 		return NULL;
 	PyObject *name = PyUnicode_FromString(backing_names[region_backing(as_raw(self)->region)]);
-	raw_leave(as_raw(self));
+	raw_region_leave(as_raw(self));
 	return name;
 }
 
@@ -722,7 +588,7 @@ static PyMethodDef raw_methods[] = {
 		"census_counts($self, start, stop, /)\n--\n\nPages, and the ranges that were dropped.")},
 	{"page_states", raw_page_states, METH_VARARGS, PyDoc_STR(
 		"page_states($self, start, stop, /)\n--\n\nOne byte a whole page.")},
-	{"hold", raw_hold, METH_VARARGS, PyDoc_STR(
+	{"hold", raw_region_hold, METH_VARARGS, PyDoc_STR(
 		"hold($self, kind, start, stop, /)\n--\n\nA RegionHold of kind 'read', 'write' or 'pin'.")},
 	{"resize", raw_resize, METH_O, PyDoc_STR("resize($self, length, /)\n--\n\nGrows or shrinks.")},
 	{"close", raw_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nUnmaps; twice is fine.")},
@@ -760,35 +626,9 @@ static PyType_Spec raw_spec = {
 	.slots = raw_slots,
 };
 
-static PyMethodDef hold_methods[] = {
-	{"finish", hold_finish, METH_NOARGS, PyDoc_STR(
-		"finish($self, /)\n--\n\nEnds it; twice is fine. A read raises Dropped if something went meanwhile.\n\n"
-		"Returns how many buffers of it are still alive.")},
-	{NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot hold_slots[] = {
-	{Py_tp_doc, PyDoc_STR("A range of a RawRegion that is held, as a buffer.")},
-	{Py_tp_dealloc, hold_dealloc},
-	{Py_tp_methods, hold_methods},
-	{Py_bf_getbuffer, hold_getbuffer},
-	{Py_bf_releasebuffer, hold_releasebuffer},
-	{0, NULL},
-};
-
-static PyType_Spec hold_spec = {
-	.name = "droppable.lowlevel.RegionHold",
-	.basicsize = sizeof(struct hold_object),
-	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-	.slots = hold_slots,
-};
-
 int core_add_region(PyObject *module)
 {
-	PyTypeObject *hold_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hold_spec, NULL);
-
-	core_of_module(module)->hold_type = hold_type;
-	if (!hold_type || PyModule_AddObjectRef(module, "RegionHold", (PyObject *)hold_type) < 0)
+	if (core_add_region_hold(module) < 0)
 		return -1;
 	PyObject *type = PyType_FromModuleAndSpec(module, &raw_spec, NULL);
 	if (!type || PyModule_AddObjectRef(module, "RawRegion", type) < 0)

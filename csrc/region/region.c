@@ -160,13 +160,29 @@ static int note_gone(struct region *region, size_t page, void *gone)
 	return DRP_OK;
 }
 
+/* Whether of some page nothing but zeros was copied: so a dropped one reads where nothing tells of drops any more. */
+static bool has_page_of_zeros(const struct region *region, const struct range_copy *copy)
+{
+	size_t in_page = (size_t)((const unsigned char *)copy->from - region->memory) % region->page_bytes;
+
+	for (size_t done = 0, count; done < copy->length; done += count, in_page = 0) {
+		const size_t left = copy->length - done;
+		count = left < region->page_bytes - in_page ? left : region->page_bytes - in_page;
+		if (witness_of((const unsigned char *)copy->to + done, count) == WITNESS_ZERO)
+			return true;
+	}
+	return false;
+}
+
 static int read_signal(struct region *region, struct range_copy copy, size_t first, size_t end, struct region_gone *gone)
 {
 	uintptr_t fault;
 
-	if (region_is_deaf(region))
+	if (region->signal_handle == NO_HANDLE)
 		return DRP_UNSUPPORTED;
 	int status = guard_call(copy_range, &copy, region->memory, region->length, &fault);
+	if (status == DRP_OK && has_page_of_zeros(region, &copy) && region_is_deaf(region)) /* not before: it costs a system call */
+		return DRP_UNSUPPORTED;
 	if (status != DRP_FAULT)
 		return status;
 	status = region_touch(region, first, end, false, note_gone, gone);

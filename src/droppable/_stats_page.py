@@ -18,6 +18,7 @@ import errno
 import json
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -37,9 +38,17 @@ _MOST_BYTES: Final = 1 << 22
 class _Page:
     """The socket of this process, once it was asked for."""
 
+    lock = threading.RLock()  # of those who open it; a signal handler may, amid that
     listener: socket.socket | None = None
     path: Path | None = None
     caches: Callable[[], Iterable[Any]] | None = None
+
+
+def _renew_lock() -> None:
+    _Page.lock = threading.RLock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_renew_lock)  # before publish() adds _renew(), which takes it
 
 
 def folder() -> Path:
@@ -50,11 +59,13 @@ def folder() -> Path:
 
 def publish(caches: Callable[[], Iterable[Any]]) -> Path:
     """Opens the socket, unless it is open: see `droppable.metrics.publish`."""
-    if _Page.path is not None:
-        return _Page.path
+    with _Page.lock:
+        return _open(caches) if _Page.path is None else _Page.path
+
+
+def _open(caches: Callable[[], Iterable[Any]]) -> Path:
     import atexit
     import socket
-    import threading
 
     place = folder()
     place.mkdir(mode=0o700, exist_ok=True)

@@ -745,7 +745,7 @@ class Sheet:
 def test_memory_that_a_key_is_made_of_stays_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread may run then, for a digest of much memory gives up the GIL: here it is the digest itself."""
     sheet = Sheet(bytearray(b"x" * 100_000))
-    tries = []
+    tries: list[int] = []
     digest = _keys.digest
 
     def digest_and_take_away(tag: bytes, data: Any) -> bytes:

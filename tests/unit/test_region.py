@@ -15,7 +15,9 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -709,7 +711,7 @@ def test_whole_numbers_of_any_class_are_taken(any_region: Region) -> None:
     region.write(Number(0), bytes(PAGE))  # type: ignore[arg-type]
     region[Number(2)] = Number(7)
     assert region[Number(2)] == region[2] == 7
-    assert region[Number(2) : Number(3)] == region.read(Number(2), Number(3)) == b"\x07"  # type: ignore[arg-type,misc]
+    assert region[Number(2) : Number(3)] == region.read(Number(2), Number(3)) == b"\x07"  # type: ignore[arg-type]
     region.resize(Number(32 * PAGE))  # type: ignore[arg-type]
     assert len(region) == 32 * PAGE
     assert len(Region(Number(PAGE))) == PAGE  # type: ignore[arg-type]
@@ -850,3 +852,54 @@ except OSError as error:
     assert done.stderr == ""
     assert done.stdout.startswith(f"{errno.EMFILE} [Errno {errno.EMFILE}] Region(on_drop='signal', ")
     assert done.stdout.endswith(f": {os.strerror(errno.EMFILE)}\n")
+
+
+class Heir(Region):  # type: ignore[misc]  # for a type checker nobody may
+    """A region that has attributes."""
+
+
+def test_a_region_that_holds_its_own_block_can_be_collected() -> None:
+    mappings = Path("/proc/self/maps")
+    heirs = weakref.WeakSet[Heir]()
+    gc.collect()
+    for on_drop in ("zero", "raise"):
+        region = Heir(16 * PAGE, on_drop, "lazyfree")
+        region.block = region.reading()  # type: ignore[attr-defined]
+        region.view = region.block.__enter__()  # type: ignore[attr-defined]
+        address = f"{region.address:x}"
+        heirs.add(region)
+        del region
+        gc.collect()
+        assert not heirs
+        assert not any(line.startswith(f"{address}-") for line in mappings.read_text().splitlines())
+
+
+def test_a_child_that_is_forked_during_a_resize_has_the_region() -> None:
+    """No thread of the child goes on with it, so it is as it was before, or after."""
+    small, large = 4096 * PAGE, 8192 * PAGE
+    region = Region(small, "raise", "lazyfree", fork="share")
+    region.write(0, b"x" * (64 * PAGE))
+    turns = threading.Event()
+
+    def resize() -> None:
+        while not turns.is_set():
+            region.resize(large)
+            region.resize(small)
+
+    def check() -> bool:
+        length = len(region)
+        assert length in (small, large)
+        assert region.read(0, 64 * PAGE) == b"x" * (64 * PAGE)
+        region.resize(small + large)
+        assert len(region) == small + large
+        region.close()
+        return region.closed
+
+    thread = threading.Thread(target=resize)
+    thread.start()
+    try:
+        for _ in range(30):
+            in_child(check)
+    finally:
+        turns.set()
+        thread.join()

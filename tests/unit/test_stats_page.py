@@ -33,6 +33,31 @@ print(os.getpid())
 PUBLISH = "print(droppable.metrics.publish() == droppable.metrics.publish())"
 
 
+RACE = """
+import threading
+from droppable import _stats_page
+sweep, others, paths = _stats_page.sweep, [], []
+def publish():
+    paths.append(droppable.metrics.publish())
+def sweep_and_let_others_in(place):
+    _stats_page.sweep = sweep
+    sweep(place)
+    others.append(threading.Thread(target=publish))
+    others[0].start()
+    if fork and os.fork() == 0:
+        publish()  # nobody of the parent is here to give anything back
+        _stats_page._remove()
+        os._exit(0)
+    others[0].join(0.5)  # long enough for who does not wait
+_stats_page.sweep = sweep_and_let_others_in
+publish()
+others[0].join()
+print(paths[0] == paths[1], sum(thread.name == "droppable stats" for thread in threading.enumerate()))
+if fork:
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "droppable"
@@ -86,6 +111,14 @@ def test_who_was_asked_to_tells_the_counts_of_this_moment(place: Path, more: str
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     stop(process)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_two_threads_that_publish_at_once_open_one_socket(place: Path, fork: bool) -> None:
+    with start(place, f"fork = {fork}\n{RACE}") as process:
+        assert read_until_ready(process) == ["True 1", *(["0"] if fork else [])]
+        stop(process)
     assert list(place.iterdir()) == []
 
 
