@@ -375,7 +375,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 	cost_note_miss(shard, hash, cause);
 out:;
 	/* Each of the two counts goes on with its own calls: after the last hit a program may only miss. */
-	const bool watch = (status == DRP_OK ? shard->hits : shard->counts.misses[cause]) % WATCH_CALLS == 0;
+	const bool watch = (status == DRP_MISS ? shard->counts.misses[cause] : shard->hits) % WATCH_CALLS == 0;
 	shard_unlock_last(cache, shard);
 	if (watch)
 		cache_watch_room(cache);
