@@ -229,7 +229,7 @@ LOCKS_THAT_ARE_TAKEN_ONCE = {
 
 
 def test_whoever_has_a_lock_may_come_again() -> None:
-    """A signal handler or a finaliser runs amid any call, and may make it again: with a plain Lock it waits for ever."""
+    """A signal handler or a finaliser runs amid any call, and may make it again: a plain Lock waits for ever."""
     found = {relative(path) for path in sources("src") if "threading.Lock()" in path.read_text()}
     assert found == set(LOCKS_THAT_ARE_TAKEN_ONCE)
 
