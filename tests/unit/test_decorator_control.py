@@ -590,7 +590,7 @@ class TestShared:
             with pytest.raises(TypeError, match=f"{next(iter(options))}= cannot be given together with cache="):
                 droppable.cache(cache=shared, **options)  # type: ignore[call-overload]
         with pytest.raises(
-            TypeError, match=r"cache must be a Cache, a Namespace, the name of a cache, or None; you gave {}"
+            TypeError, match=r"the name of a cache, what droppable.connect\(\) gives, or None; you gave {}"
         ):
             droppable.cache(cache={})  # type: ignore[call-overload]
 
