@@ -268,7 +268,7 @@ static PyObject *memo_new(PyTypeObject *type, PyObject *arguments, PyObject *key
 	if (!core || !PyArg_ParseTupleAndKeywords(arguments, keywords, "OOOiOpppppdpO", names, &cache, &keeper, &key, &self_is,
 						 &identity, &looks_up, &by_name, &binds, &watches_self, &copies,
 						 &stale_seconds, &asks_scope, &scope_object) ||
-	    key_read_scope(scope_object, &scope) < 0 || (looks_up && !is_of_this_process(core, cache)))
+	    key_read_scope(scope_object, &scope) < 0 || ((looks_up || self_is != SELF_VALUE) && !is_of_this_process(core, cache)))
 		return NULL;
 	MemoObject *self = (MemoObject *)type->tp_alloc(type, 0);
 	if (!self)

@@ -187,7 +187,7 @@ class TestImportedAgain:
             one, other = import_again(), import_again()
             cache = one.Cache(**OPTIONS)
             try:
-                other.Memo(cache, print, print, None, True, True)
+                other.Memo(cache, types.SimpleNamespace(miss=1), None, 0, None, 1, 1, 0, 0, 0, 0, 0, None)
             except TypeError as error:
                 assert "Cache" in str(error)
             else:

@@ -357,3 +357,26 @@ def test_transforms_from_within_changes_do_not_wait_for_each_other() -> None:
     assert all(event.wait(WAIT_SECONDS) for event in over)
     for name in names:
         assert cache.get(name) in ("transformed", "pickled")
+
+
+def test_what_is_written_while_keys_are_listed_is_listed() -> None:
+    """A key that waits comes to the mapping and then waits no more. So what waits is looked at before the mapping."""
+    written = threading.Event()
+
+    class Slow(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            assert written.wait(WAIT_SECONDS)
+            super().__setitem__(key, value)
+
+        def __iter__(self) -> Iterator[Any]:
+            names = list(super().__iter__())
+            written.set()
+            cache.flush()
+            return iter(names)
+
+    below = Slow()
+    with droppable.Cache(below=below, write="behind") as cache:
+        cache["k"] = 1
+        assert cache.delete_prefix("k") == 1
+        assert cache.get("k") is None
+        assert dict(below.items()) == {}

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
-from droppable._connect.wire import NoDescriptors, Refused, Wire, Word, attach
+from droppable._connect.attaching import NoDescriptors, attach
+from droppable._connect.wire import Refused, Wire, Word
 from droppable._log import tell_once
 from droppable.lowlevel import ClosedError, Reader, RefusedError, UnsupportedError, ValueTooLargeError
 

@@ -23,10 +23,7 @@ from typing import Any, Final
 _MOST_REPLY_BYTES: Final = 1 << 31
 _MOST_REPLY_DEPTH: Final = 2
 """Of arrays in arrays."""
-_MOST_LINE_BYTES: Final = 1 << 16
-_CLOCK_STEP_NS: Final = 1_000_000_000
-"""The server's clock is a coarse one, which stands still between two steps: 10 ms, or longer where a virtual machine is
-not run. No time namespace differs by so little."""
+MOST_LINE_BYTES: Final = 1 << 16
 _JOIN_BYTES: Final = 32 * 1024
 """Longer values are sent from where they lie."""
 
@@ -35,10 +32,6 @@ Word = bytes | memoryview
 
 class Refused(Exception):
     """The server's answer is an error: its text."""
-
-
-class NoDescriptors(Refused):
-    """The server has passed its memory, and the descriptors could not be taken. Later it may be otherwise."""
 
 
 class Unreachable(OSError):
@@ -236,7 +229,7 @@ class Wire:
             if time.monotonic() >= self._greet_at:
                 self._meet(connection)
             self._is_amid = True
-            _send(connection, pieces)
+            send(connection, pieces)
             replies = [self._read() for _ in pieces]
         except BaseException:
             self._drop()
@@ -260,7 +253,7 @@ class Wire:
             told = f"the server's socket is closed to this user: {advice}"
             raise PermissionError(error.errno, told, self.path) from error
         if self._login:
-            _send(connection, [write((b"AUTH", *self._login))])
+            send(connection, [write((b"AUTH", *self._login))])
             answer = self._read()
             if isinstance(answer, Refused) and not str(answer).startswith("OOM"):
                 raise PermissionError(f"the server at {self.path} refuses this password: {answer}")
@@ -296,7 +289,7 @@ class Wire:
             return rest
         if kind == b"-":
             return Refused(rest.decode(errors="replace"))
-        number = _number(rest) if kind in (b":", b"$", b"*") else None
+        number = read_number(rest) if kind in (b":", b"$", b"*") else None
         if kind == b":" and number is not None:
             return number
         if number == -1:
@@ -311,7 +304,7 @@ class Wire:
 
     def _read_line(self) -> bytes:
         while (end := self._rest.find(b"\r\n")) < 0:
-            if len(self._rest) > _MOST_LINE_BYTES:
+            if len(self._rest) > MOST_LINE_BYTES:
                 raise ConnectionResetError("the server answers a line without an end")
             self._rest += self._receive()
         line = bytes(self._rest[:end])
@@ -345,55 +338,16 @@ def _file_of(connection: socket.socket) -> tuple[int, int] | None:
     return about.st_dev, about.st_ino
 
 
-def _number(digits: bytes) -> int | None:
+def read_number(digits: bytes) -> int | None:
+    """None: they are no digits."""
     try:
         return int(digits)
     except ValueError:
         return None
 
 
-def attach(connection: socket.socket) -> tuple[int, int, int]:
-    """How long the board is, and the descriptors of the memory and of the board.
-
-    The descriptors are closed on exec. Nothing else may be under way on the connection.
-
-    Raises:
-        Refused: the server says why there are none. NoDescriptors. OSError
-    """
-    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    _send(connection, [write((b"DROPPABLE.ATTACH",))])
-    answer, came = b"", []
-    try:
-        while answer.count(b"\r\n") < (1 if answer[:1] in (b"", b"-") else 4) and len(answer) < _MOST_LINE_BYTES:
-            data, descriptors, _, _ = socket.recv_fds(connection, 4096, 8, socket.MSG_CMSG_CLOEXEC)
-            came += list(descriptors)
-            if not data:
-                raise ConnectionResetError("the server has hung up")
-            answer += data
-        after = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        lines = answer.split(b"\r\n")
-        if answer.startswith(b"-"):
-            raise Refused(lines[0][1:].decode(errors="replace"))
-        numbers = [_number(line[1:]) for line in lines[1:4]]
-        if lines[0] != b"*3" or None in numbers:
-            raise Refused(f"the server answers what this client does not understand: {answer[:80]!r}")
-        _, board_bytes, now = numbers
-        assert board_bytes is not None
-        assert now is not None
-        if not before - _CLOCK_STEP_NS <= now <= after:
-            raise Refused("the server is in another time namespace: when a value expires, only its own clock can say")
-        if len(came) != 2:
-            raise NoDescriptors(
-                "this process has no descriptors left for the server's memory, or the server may pass no more of them: "
-                "it is tried again"
-            )
-        return board_bytes, came.pop(0), came.pop(0)
-    finally:
-        for descriptor in came:
-            os.close(descriptor)
-
-
-def _send(connection: socket.socket, commands: list[list[Word]]) -> None:
+def send(connection: socket.socket, commands: list[list[Word]]) -> None:
+    """Commands, each as `write` has made it."""
     pieces = [piece for command in commands for piece in command]
     if all(len(piece) <= _JOIN_BYTES for piece in pieces):
         pieces = [b"".join(pieces)]

@@ -263,11 +263,10 @@ class Tier:
 
     def all_keys(self) -> list[Any] | None:
         """Those of the mapping and of what waits; None where the mapping cannot list its own."""
-        keys = self._below.keys()
-        if keys is None:
-            return None
+        # What waits comes first: a key that is written meanwhile leaves it after it has come to the mapping.
         waiting = (*self._pending.keys(), *(waiting.key for waiting in self._inherited.copy().values()))
-        return list(dict.fromkeys((*waiting, *keys)))
+        keys = self._below.keys()
+        return None if keys is None else list(dict.fromkeys((*waiting, *keys)))
 
     def stats(self) -> TierStats:
         """What was counted."""
