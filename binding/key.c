@@ -329,8 +329,13 @@ int key_encode_call(struct core_state *core, struct key *key, PyObject *const *a
 
 	begin(core, key, scope);
 	int result = append_call_head(key, 1 + count + 2 * named, key_first_of_call(count, number));
-	for (size_t i = 0; i < count && result == 0; i++)
-		result = append_element(key, i == 0 && first ? first : arguments[i], 1);
+	size_t i = 0;
+	if (first && count > 0 && result == 0) {
+		result = append_element(key, first, 1);
+		i = 1;
+	}
+	for (; i < count && result == 0; i++)
+		result = append_element(key, arguments[i], 1);
 	if (named > 0 && result == 0)
 		result = append_keywords(key, arguments + count, keywords, named, by_name);
 	if (result == 1) {

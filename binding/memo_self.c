@@ -123,16 +123,16 @@ static int encode_by_attribute(MemoObject *self, struct key *key, PyObject *cons
 			       PyObject *keywords, uint64_t scope)
 {
 	uint64_t number = 0;
+	PyObject *identity;
 
-	if (count == 0 || count >= (size_t)1 << KEY_COUNT_BITS)
+	if (count - 1 >= ((size_t)1 << KEY_COUNT_BITS) - 1) /* none, or too many: one comparison tells both */
 		return encode(self, key, arguments, count, keywords, scope);
-	key->data = key->inline_data; /* for key_free() */
 	PyObject *class = (PyObject *)Py_TYPE(arguments[0]);
-	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, &number) < 0)
+	if ((class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, &number) < 0) ||
+	    !(identity = attribute(arguments[0], self->identity))) {
+		key->data = key->inline_data; /* for key_free() */
 		return -1;
-	PyObject *identity = attribute(arguments[0], self->identity);
-	if (!identity)
-		return -1;
+	}
 	int result = key_encode_call(self->core, key, arguments, count, keywords, self->by_name, scope, number, identity);
 	Py_DECREF(identity);
 	return result;
