@@ -44,9 +44,9 @@ BUGS = {
     ),
     "segment retired untold": ("retire", "arena_retire(), give_serial(): the board is not told"),
     "no fence in board_forget_segment": ("retire", "board_forget_segment(): no fence behind it"),
-    "changes not looked at again": ("reuse", "still_stands(): does not look at the changes"),
-    "serial not looked at again": ("retire", "still_stands(): does not look at the serials"),
-    "no fence in still_stands": ("rewrite", "still_stands(): no fence between the copy and the second look"),
+    "changes not looked at again": ("reuse", "look_still_stands(): does not look at the changes"),
+    "serial not looked at again": ("retire", "look_still_stands(): does not look at the serials"),
+    "no fence in look_still_stands": ("rewrite", "look_still_stands(): no fence between the copy and the second look"),
     "changes looked at late": ("rewrite", "look_up(): the changes are noted after the slot was read"),
     "entry read by two preads": ("replace", "read_entry(): the head and the value come by two calls"),
     "witness not compared": ("rewrite", "copy_extent(): the witness in the copy is not compared"),
@@ -174,8 +174,8 @@ class Readers:
 
     # The reader. csrc/client/reader.c
 
-    def still_stands(self, change: int, serials: dict[int, int]) -> Code:
-        if self.bug != "no fence in still_stands":
+    def look_still_stands(self, change: int, serials: dict[int, int]) -> Code:
+        if self.bug != "no fence in look_still_stands":
             yield fence("full")
         if self.bug != "serial not looked at again":
             for cell, serial in serials.items():
@@ -205,7 +205,7 @@ class Readers:
             value = ((yield load("pages", 0)), (yield load("pages", 1)))
             if value[0] == 0 and self.bug != "witness not compared":
                 return MISS
-        return value if (yield from self.still_stands(change, serials)) else CHANGED
+        return value if (yield from self.look_still_stands(change, serials)) else CHANGED
 
     def look_up(self) -> Code:
         """The value and what look_again() goes by."""
@@ -223,7 +223,7 @@ class Readers:
         return value, (slot - 1, change) if isinstance(value, tuple) else None
 
     def look_again(self, place: tuple[int, int]) -> Code:
-        if not (yield from self.still_stands(place[1], {})):
+        if not (yield from self.look_still_stands(place[1], {})):
             return MISS
         return (yield from self.look_at_place(*place))
 

@@ -100,7 +100,7 @@ def seeded() -> Iterator[Seeded]:
         bounds = {"early": 0}
         if bug == "no fence in board_begin":
             bounds = {"early": 0, "waiting": 2, "drops": 0}
-        elif bug == "no fence in still_stands":
+        elif bug == "no fence in look_still_stands":
             bounds = {"hoists": ("board",), "drops": 0}
         yield Seeded("readers", bug, what, Readers(scene, bug=bug).model(bug, **bounds))
     for bug, what in leases.BUGS.items():
