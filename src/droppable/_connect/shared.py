@@ -1,6 +1,6 @@
 """`droppable.connect`: the cache of a server, in every process of a host, with reads from the server's memory.
 
-get(key) --Reader: the server's memory--> the value                        a microsecond or two, no message
+get(key) --Reader: the server's memory--> the value                        some microseconds, no message
               '--- not found, or in doubt: the server is asked --> the value, or a miss
 set, delete, ... --> the server
 """
@@ -125,7 +125,7 @@ class SharedCache(Calls):
     def get(self, key: Hashable, default: Any = None, *, copy: bool = False) -> Any:
         """The value, or default.
 
-        Takes a few microseconds where the value can be read from the server's memory, and five to ten times as long
+        Takes a few microseconds where the value can be read from the server's memory, and many times as long
         where the server has to be asked. Raises nothing for a server that cannot be reached, unless strict.
 
         Args:
