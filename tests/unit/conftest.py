@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from droppable import Cache, UnsupportedError
+from droppable import Cache, SharedCache, UnsupportedError, connect
 
 
 @dataclass(frozen=True)
@@ -108,3 +108,11 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 @pytest.fixture(scope="module")
 def server_socket(start_server: Callable[..., Server]) -> Path:
     return start_server().path
+
+
+@pytest.fixture(params=["memory", "socket"])
+def shared(server_socket: Path, request: pytest.FixtureRequest) -> Iterator[SharedCache]:
+    """An empty cache of the module's server: once read from its memory, and once asked for."""
+    with connect(server_socket, strict=True, attach=request.param == "memory") as cache:
+        cache.clear()
+        yield cache

@@ -22,6 +22,7 @@ import pytest
 
 import droppable
 from droppable.cli._serve import server_program
+from tests.unit.test_serve import wait_until
 
 StartServer = Callable[..., Any]
 WAIT_SECONDS = 20
@@ -71,18 +72,26 @@ def raw(path: Path, *words: bytes) -> bytes:
 class Server:
     """A server of one test, which may be killed, stopped and started anew at the same path."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *options: str) -> None:
         self.path = path
-        self.process = self.start()
+        self.start(*options)
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str) -> None:
         program = server_program()
         assert program is not None
         argv = [str(program), "--unix", str(self.path), *options]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == f"{self.path}\n"
-        return self.process
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().split(") ")[1][0] == "T")
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self.process.kill()
@@ -417,13 +426,10 @@ class TestServers:
     def test_a_stopped_server_is_read(self, server: Server) -> None:
         with droppable.connect(server.path, timeout_seconds=0.05, retry_seconds=0.001) as cache:
             cache.set("k", b"v")
-            os.kill(server.process.pid, signal.SIGSTOP)
-            try:
+            with server.stopped():
                 assert [cache.get("k") for _ in range(2000)] == [b"v"] * 2000
                 assert cache.get("absent") is None
                 assert not cache.set("k", b"w")  # it may be stored all the same, once the server goes on
-            finally:
-                os.kill(server.process.pid, signal.SIGCONT)
             wait_until(lambda: cache.set("k", b"x"))
             assert cache["k"] == b"x"
 
@@ -782,11 +788,3 @@ class TestProcesses:
                     last[key] = int(value[:6])
             assert writer.returncode == 0
         assert shared.stats().hits_read > 100
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Asks again and again: for what comes back a moment later."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

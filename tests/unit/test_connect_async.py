@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,6 @@ import pytest
 import droppable
 
 WAIT_SECONDS = 20
-
-
-@pytest.fixture(scope="module")
-def path(start_server: Callable[..., Any]) -> Path:
-    found: Path = start_server().path
-    return found
-
-
-@pytest.fixture(params=["memory", "socket"])
-def shared(path: Path, request: pytest.FixtureRequest) -> Iterator[droppable.SharedCache]:
-    with droppable.connect(path, strict=True, attach=request.param == "memory") as cache:
-        cache.clear()
-        yield cache
 
 
 @contextmanager
@@ -127,17 +114,19 @@ class TestCalls:
 
 
 class TestLoops:
-    def test_it_goes_on_while_another_process_computes(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_it_goes_on_while_another_process_computes(
+        self, shared: droppable.SharedCache, server_socket: Path
+    ) -> None:
         async def compute() -> bytes:
             return b"mine"
 
         async def run() -> None:
-            with claimed(path, "k"):
+            with claimed(server_socket, "k"):
                 waiting = asyncio.create_task(shared.aget_or_create("k", compute))
                 for _ in range(50):
                     await asyncio.sleep(0.001)
                 assert not waiting.done()
-                with droppable.connect(path) as other:
+                with droppable.connect(server_socket) as other:
                     other["k"] = b"theirs"
                 assert await asyncio.wait_for(waiting, WAIT_SECONDS) == b"theirs"
 
@@ -209,7 +198,7 @@ class TestLoops:
 
         asyncio.run(run())
 
-    def test_who_is_cancelled_gives_up_the_claim(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_who_is_cancelled_gives_up_the_claim(self, shared: droppable.SharedCache, server_socket: Path) -> None:
         async def for_ever() -> bytes:
             await asyncio.Event().wait()
             return b""
@@ -227,7 +216,7 @@ class TestLoops:
         assert shared.get("behind what the thread still has to do") is None
         shared._link.in_thread(int).result(WAIT_SECONDS)
         for key in ("at once", "later"):
-            with claimed(path, key):
+            with claimed(server_socket, key):
                 pass
 
 
@@ -256,9 +245,11 @@ class TestWaits:
             b"inner outer",
         )
 
-    def test_who_finds_no_room_for_a_claim_stores_nothing(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_who_finds_no_room_for_a_claim_stores_nothing(
+        self, shared: droppable.SharedCache, server_socket: Path
+    ) -> None:
         """Nobody could tell whether the key was set meanwhile."""
-        with droppable.connect(path, strict=True) as holder:
+        with droppable.connect(server_socket, strict=True) as holder:
             word = droppable.lowlevel.shared_key
             for first in range(0, 60_000, 1000):
                 holder._link.ask_many([(b"DROPPABLE.CLAIM", word(first + n)) for n in range(1000)])
@@ -271,7 +262,7 @@ class TestWaits:
             assert shared.get_or_create("k", older, wait_seconds=0.01) == b"older"
             assert shared["k"] == b"newer"
 
-    def test_who_overtakes_does_not_renew_the_claim(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_who_overtakes_does_not_renew_the_claim(self, shared: droppable.SharedCache, server_socket: Path) -> None:
         """Its own is another one. Else what the one computes who was overtaken is stored, though it was deleted."""
         started, go_on = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
 
@@ -286,7 +277,7 @@ class TestWaits:
         threads = [threading.Thread(target=compute, args=arguments) for arguments in ((0, WAIT_SECONDS), (1, 0.01))]
         threads[0].start()
         assert started[0].wait(WAIT_SECONDS)
-        with droppable.connect(path) as other:
+        with droppable.connect(server_socket) as other:
             other.delete("k")
             threads[1].start()
             assert started[1].wait(WAIT_SECONDS)
@@ -297,9 +288,9 @@ class TestWaits:
             threads[1].join(WAIT_SECONDS)
             assert other.get("k") == b"1"
 
-    def test_what_cannot_be_stored_reaches_all_who_wait(self, tmp_path: Path, path: Path) -> None:
+    def test_what_cannot_be_stored_reaches_all_who_wait(self, tmp_path: Path, server_socket: Path) -> None:
         large = b"x" * (2 << 20)
-        for where, value in ((tmp_path / "nobody", b"v"), (path, large)):
+        for where, value in ((tmp_path / "nobody", b"v"), (server_socket, large)):
             calls, ready = [], threading.Barrier(4)
             with droppable.connect(where) as cache:
 

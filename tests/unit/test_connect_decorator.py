@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,9 @@ WAIT_SECONDS = 20
 calls: list[Any] = []
 
 
-@pytest.fixture(scope="module")
-def path(start_server: Callable[..., Any]) -> Path:
-    found: Path = start_server().path
-    return found
-
-
-@pytest.fixture(params=["memory", "socket"])
-def shared(path: Path, request: pytest.FixtureRequest) -> Iterator[droppable.SharedCache]:
-    with droppable.connect(path, strict=True, attach=request.param == "memory") as cache:
-        cache.clear()
-        calls.clear()
-        yield cache
+@pytest.fixture(autouse=True)
+def _no_calls_yet() -> None:
+    calls.clear()
 
 
 def double(number: int, *, times: int = 1) -> bytes:
@@ -60,10 +51,10 @@ class OtherTile(Tile):
 
 
 class TestFunctions:
-    def test_another_process_finds_the_results(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_another_process_finds_the_results(self, shared: droppable.SharedCache, server_socket: Path) -> None:
         """As another client of this process, which has the same function."""
         mine = droppable.cache(cache=shared)(double)
-        with droppable.connect(path) as other:
+        with droppable.connect(server_socket) as other:
             theirs = droppable.cache(cache=other)(double)
             assert [mine(1), mine(1), theirs(1), theirs(2), mine(2)] == [b"2", b"2", b"2", b"4", b"4"]
             assert calls == [(1, 1), (2, 1)]
@@ -121,9 +112,9 @@ class TestFunctions:
             assert (short(1), short(2)) == (b"2", b"4")
             assert calls == [(1, 1), (2, 1), (1, 1)]
 
-    def test_clear_and_invalidate_count_for_all(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_clear_and_invalidate_count_for_all(self, shared: droppable.SharedCache, server_socket: Path) -> None:
         mine = droppable.cache(cache=shared)(double)
-        with droppable.connect(path) as other:
+        with droppable.connect(server_socket) as other:
             theirs = droppable.cache(cache=other)(double)
             assert (mine(1), mine(2)) == (b"2", b"4")
             assert theirs.invalidate(1)
@@ -175,7 +166,7 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 
 class TestMethods:
-    def test_self_is_known_by_what_identifies_it(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_self_is_known_by_what_identifies_it(self, shared: droppable.SharedCache, server_socket: Path) -> None:
         for self_key in ("name", lambda tile: tile.name):
             for normalize in (False, True):
                 shared.clear()
@@ -192,7 +183,9 @@ class TestMethods:
                 with pytest.raises(TypeError, match=r"takes self by position"):
                     method(zoom=1)
 
-    def test_classes_have_the_same_key_in_each_process(self, path: Path, run_python: Callable[..., str]) -> None:
+    def test_classes_have_the_same_key_in_each_process(
+        self, server_socket: Path, run_python: Callable[..., str]
+    ) -> None:
         """Of two heirs, whichever was called first: a number of this process would give one's result for the other."""
         code = """
             import sys, droppable
@@ -214,8 +207,8 @@ class TestMethods:
             for kind in sys.argv[2:]:
                 print(globals()[kind](1).name())
         """
-        assert run_python(code, str(path), "Round") == "Round\n"
-        assert run_python(code, str(path), "Square", "Round", "Shape") == "Square\nRound\nShape\n"
+        assert run_python(code, str(server_socket), "Round") == "Round\n"
+        assert run_python(code, str(server_socket), "Square", "Round", "Shape") == "Square\nRound\nShape\n"
 
     def test_class_methods_and_static_methods(
         self, shared: droppable.SharedCache, monkeypatch: pytest.MonkeyPatch
@@ -237,7 +230,7 @@ class TestMethods:
 
 
 class TestCoroutines:
-    def test_it_computes_once(self, shared: droppable.SharedCache, path: Path) -> None:
+    def test_it_computes_once(self, shared: droppable.SharedCache, server_socket: Path) -> None:
         async def slow(number: int) -> bytes:
             calls.append(number)
             await asyncio.sleep(0.01)
@@ -249,7 +242,7 @@ class TestCoroutines:
         async def run() -> None:
             assert await asyncio.gather(*(function(n % 3) for n in range(12))) == [b"%d" % (n % 3) for n in range(12)]
             assert sorted(calls) == [0, 1, 2]
-            with droppable.connect(path) as other:
+            with droppable.connect(server_socket) as other:
                 assert await droppable.cache(cache=other, name="slow")(slow)(1) == b"1"
             assert len(calls) == 3
 
@@ -281,7 +274,7 @@ class TestRefusals:
             function.refresh(1)
 
     def test_functions_without_a_name_that_others_have(
-        self, shared: droppable.SharedCache, run_python: Callable[..., str], path: Path
+        self, shared: droppable.SharedCache, run_python: Callable[..., str], server_socket: Path
     ) -> None:
         def local() -> bytes:
             return b""
@@ -297,7 +290,7 @@ class TestRefusals:
             except ValueError as error:
                 print(error)
         """
-        assert "function of module __main__ may be several functions" in run_python(code, str(path))
+        assert "function of module __main__ may be several functions" in run_python(code, str(server_socket))
 
 
 PROGRAM = """
@@ -320,22 +313,22 @@ if __name__ == "__main__":
 
 class TestProcesses:
     @pytest.mark.parametrize("how", ["spawn", "fork"])
-    def test_a_program_and_its_pool_have_one_function(self, path: Path, tmp_path: Path, how: str) -> None:
+    def test_a_program_and_its_pool_have_one_function(self, server_socket: Path, tmp_path: Path, how: str) -> None:
         """Its module is `__main__` here and `__mp_main__` there."""
         program = tmp_path / "program.py"
         program.write_text(PROGRAM)
         made = tmp_path / "made"
         made.mkdir()
-        argv = [sys.executable, str(program), str(path), str(made), how]
+        argv = [sys.executable, str(program), str(server_socket), str(made), how]
         result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
         assert (result.stderr, result.stdout) == ("", "1 " + "1 4 9 " * 4 + "9 ")
         assert sorted(os.listdir(made)) == ["1", "2", "3"]
 
-    def test_processes_compute_each_result_once(self, path: Path, tmp_path: Path) -> None:
+    def test_processes_compute_each_result_once(self, server_socket: Path, tmp_path: Path) -> None:
         context = multiprocessing.get_context("spawn")
         with context.Manager() as manager, context.Pool(4) as pool:
             ready = manager.Barrier(4)
-            computed = pool.starmap(run_all, [(str(path), ready)] * 4)
+            computed = pool.starmap(run_all, [(str(server_socket), ready)] * 4)
         assert sum(computed) == 20
 
     def test_threads_wait_for_one_another(self, shared: droppable.SharedCache) -> None:

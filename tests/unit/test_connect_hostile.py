@@ -28,6 +28,8 @@ import pytest
 import droppable
 from droppable._log import tell_once, told
 from droppable.cli._serve import server_program
+from tests.unit.test_connect import Server
+from tests.unit.test_serve import wait_until
 
 StartServer = Callable[..., Any]
 WAIT_SECONDS = 20
@@ -35,37 +37,6 @@ WAIT_SECONDS = 20
 
 class Stop(Exception):
     """Raised by a signal handler."""
-
-
-class Server:
-    """A server of one test, which may be stopped and started anew at the same path."""
-
-    def __init__(self, path: Path, *options: str) -> None:
-        self.path = path
-        self.start(*options)
-
-    def start(self, *options: str) -> None:
-        program = server_program()
-        assert program is not None
-        argv = [str(program), "--unix", str(self.path), *options]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{self.path}\n"
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            wait_until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().split(") ")[1][0] == "T")
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +69,6 @@ def at_alarm(handler: Callable[..., Any]) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Asks again and again: for what comes back a moment later."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def is_asleep(thread: threading.Thread) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,9 @@ from droppable._connect.lacking import Lacking
 WAIT_SECONDS = 20
 
 
-@pytest.fixture(scope="module")
-def path(start_server: Callable[..., Any]) -> Path:
-    found: Path = start_server().path
-    return found
-
-
-@pytest.fixture(params=["memory", "socket"])
-def shared(path: Path, request: pytest.FixtureRequest) -> Iterator[droppable.SharedCache]:
-    with droppable.connect(path, strict=True, attach=request.param == "memory") as cache:
-        cache.clear()
-        yield cache
-
-
 class TestNamespaces:
-    def test_keys_are_their_own(self, shared: droppable.SharedCache, path: Path) -> None:
-        with droppable.connect(path) as other:
+    def test_keys_are_their_own(self, shared: droppable.SharedCache, server_socket: Path) -> None:
+        with droppable.connect(server_socket) as other:
             mine, theirs = shared.namespace("users"), other.namespace("users")
             mine["k"] = b"in users"
             shared["k"] = b"outside"
@@ -61,8 +48,10 @@ class TestNamespaces:
         assert part.clear()
         assert shared.server_stats()["entries"] == 0
 
-    def test_clear_forgets_them_alone_in_all_processes(self, shared: droppable.SharedCache, path: Path) -> None:
-        with droppable.connect(path) as other:
+    def test_clear_forgets_them_alone_in_all_processes(
+        self, shared: droppable.SharedCache, server_socket: Path
+    ) -> None:
+        with droppable.connect(server_socket) as other:
             part, theirs = shared.namespace("users"), other.namespace("users")
             inner = part.namespace("of one")
             for cache in (shared, part, inner, shared.namespace("beside")):
@@ -138,8 +127,10 @@ class TestNamespaces:
             assert part.get_or_create("k", lambda: b"v") == b"v"
             assert not part.clear()
 
-    def test_what_is_computed_during_a_clear_is_not_found(self, shared: droppable.SharedCache, path: Path) -> None:
-        with droppable.connect(path) as other:
+    def test_what_is_computed_during_a_clear_is_not_found(
+        self, shared: droppable.SharedCache, server_socket: Path
+    ) -> None:
+        with droppable.connect(server_socket) as other:
             part, theirs = shared.namespace("users"), other.namespace("users")
 
             def compute() -> bytes:
