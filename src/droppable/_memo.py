@@ -345,7 +345,6 @@ def _check_for_all_processes(function: Any, name: str | None, options: Options) 
 
 
 def _name_of(function: object) -> str:
-    while isinstance(function, (functools.partial, staticmethod, classmethod)):
-        function = function.func if isinstance(function, functools.partial) else function.__func__
+    function = signature.innermost(function)
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', None) or 'a module'}.{name}"

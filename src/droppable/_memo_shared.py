@@ -19,7 +19,7 @@ from droppable._connect import SharedCache, SharedNamespace
 from droppable._flight import MISSING, Keeping
 from droppable._memo_keeper import AsyncKeeper, Keeper, Options
 from droppable._memo_self import INSTANCE, read_self_key
-from droppable._memo_signature import binding_key
+from droppable._memo_signature import binding_key, innermost
 from droppable._memo_types import CacheInfo
 from droppable.lowlevel import EncodedKey, UnsupportedError, shared_key
 
@@ -61,8 +61,7 @@ def name_in_all_processes(function: Any, name: str | None) -> str:
     """
     if name is not None:
         return name
-    while isinstance(function, (partial, staticmethod, classmethod)):
-        function = function.func if isinstance(function, partial) else function.__func__
+    function = innermost(function)
     qualname: str = getattr(function, "__qualname__", type(function).__qualname__)
     module: str | None = getattr(function, "__module__", None)
     if module in _MAIN:

@@ -10,6 +10,13 @@ from typing import Any
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
+def innermost(function: Any) -> Any:
+    """The function itself, without the partials, static and class methods around it."""
+    while isinstance(function, (functools.partial, staticmethod, classmethod)):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    return function
+
+
 def check_function(function: object) -> None:
     """Raises TypeError for what cannot have a cache, with what to do instead."""
     if isinstance(function, type):

@@ -18,12 +18,12 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from droppable._connect import values
 from droppable._connect.link import Link, Stored
 from droppable._flight import MISSING, Flights, Keeping
+from droppable._flight.keeping import name_of, refuse_coroutine
 from droppable._log import tell_once
 from droppable.lowlevel import ClosedError, ValueTooLargeError
 
@@ -209,12 +209,7 @@ class Computing:
 
     def _keep(self, key: EncodedKey, factory: Callable[..., Any], value: Any, keeping: Keeping, claim: int) -> _Made:
         """Stores the value, if it is to be kept."""
-        if type(value) is CoroutineType:
-            value.close()
-            raise TypeError(
-                f"{_name(factory, keeping)} gave a coroutine, which can be awaited only once. Use aget_or_create(), or "
-                "decorate a function made by `async def`"
-            )
+        refuse_coroutine(value, factory, keeping)
         if not keeping.keeps(value):
             self._release(key, claim)
             return _Made(value, _Copy(lambda: value))
@@ -233,7 +228,7 @@ class Computing:
         except ValueTooLargeError as error:
             stored = Stored.REFUSED
             self._release(key, claim)
-            name = _name(factory, keeping)
+            name = name_of(factory, keeping)
             tell_once(f"shared:{name}", "a result of %s is returned and not shared: %s", name, error)
         kind, meta, data = encoded
         load = partial(values.decode_reply, kind, meta, bytes(data), cache._decode)
@@ -250,10 +245,3 @@ class Computing:
 
 def _next(pause: float, until: float) -> float:
     return max(0.0, min(pause, _PAUSE_MOST_SECONDS, until - time.monotonic()))
-
-
-def _name(factory: Any, keeping: Keeping) -> str:
-    """Of the function, for messages."""
-    while isinstance(factory, partial):
-        factory = factory.func
-    return keeping.name or getattr(factory, "__qualname__", type(factory).__qualname__)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
+from droppable._arguments import read_dumped
 from droppable._cache import Serializer
 
 BYTES: Final = 0
@@ -62,17 +63,12 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
     return SERIALIZED, b"", _as_bytes(serializer.dumps(value))
 
 
-def _as_bytes(data: Any) -> bytes | memoryview:
-    """What a serializer has made, so that its length is its length in bytes. Text is taken too: json makes it."""
+def _as_bytes(dumped: Any) -> bytes | memoryview:
+    """What a serializer has made, so that its length is its length in bytes."""
+    data = read_dumped(dumped)
     if type(data) is bytes:
         return data
-    if isinstance(data, str):
-        return data.encode("utf-8", "surrogatepass")
-    try:
-        view = memoryview(data)
-    except TypeError:
-        kind = type(data).__qualname__
-        raise TypeError(f"serializer.dumps() must return bytes or str; yours has returned one of type {kind}") from None
+    view = memoryview(data)
     return view.cast("B") if view.c_contiguous and view.nbytes else bytes(view)
 
 

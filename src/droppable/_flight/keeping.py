@@ -99,12 +99,7 @@ def keep(
 
     Returns the caller's own value, as from a hit, and what makes one for each of the others: see `_keep()`.
     """
-    if type(value) is CoroutineType:
-        value.close()
-        instead = "Decorate a function made by `async def`" if keeping.name else "Use aget_or_create()"
-        raise TypeError(
-            f"{_name(factory, keeping)} gave a coroutine, which can be awaited only once: nothing to keep. {instead}"
-        )
+    refuse_coroutine(value, factory, keeping)
     if keeping is DEFAULT:  # what most callers say, without calls
         ttl, flags = None, _STORES | _SHARED if others else _STORES
     else:
@@ -115,7 +110,7 @@ def keep(
     if replaces and error is not None and not lease.stale:
         store.discard(key)
     if error is not None:
-        name = _name(factory, keeping)
+        name = name_of(factory, keeping)
         tell_once(
             f"function {name}",
             "a result of %s cannot be kept, so that each call computes it: %s: %s",
@@ -137,7 +132,17 @@ def _is_used_up(value: object) -> bool:
     return base is not None and issubclass(kind, base)
 
 
-def _name(factory: Any, keeping: Keeping) -> str:
+def refuse_coroutine(value: object, factory: Callable[..., Any], keeping: Keeping) -> None:
+    """Raises TypeError where factory gave a coroutine."""
+    if type(value) is CoroutineType:
+        value.close()
+        instead = "Decorate a function made by `async def`" if keeping.name else "Use aget_or_create()"
+        raise TypeError(
+            f"{name_of(factory, keeping)} gave a coroutine, which can be awaited only once: nothing to keep. {instead}"
+        )
+
+
+def name_of(factory: Any, keeping: Keeping) -> str:
     """Of the function, for messages."""
     if keeping.name:
         return keeping.name
