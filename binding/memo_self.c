@@ -31,7 +31,7 @@ static int identify(MemoObject *self, PyObject *instance, uint64_t *number, PyOb
 	PyObject *class = (PyObject *)Py_TYPE(instance);
 	if (class != self->owner && memo_number_of(((CacheObject *)self->cache)->module, class, number) < 0)
 		return -1;
-	*identity = self->self_is == SELF_ATTRIBUTE ? attribute(instance, self->identity)
+	*identity = self->self_is == SELF_ATTRIBUTE ? PyObject_GetAttr(instance, self->identity)
 						    : PyObject_CallOneArg(self->identity, instance);
 	return *identity ? 0 : -1;
 }

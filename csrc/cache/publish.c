@@ -18,7 +18,8 @@ _Static_assert(BOARD_LAYOUT == 2, "the figures below are those of layout 2");
 _Static_assert(sizeof(struct board_segment) == 16 && BOARD_STRIPES == 256 && BOARD_SEGMENTS == 8192 && BOARD_DEPTH_MOST == 16, "layout");
 _Static_assert(offsetof(struct board_shard, changes) == 16 && offsetof(struct board_shard, directory) == 2064 &&
 	       sizeof(struct board_shard) == 657424, "layout");
-_Static_assert(offsetof(struct board, secret) == 24 && offsetof(struct board, sign_at) == 48 && offsetof(struct board, sign) == 56 && offsetof(struct board, shards) == 120, "layout");
+_Static_assert(offsetof(struct board, secret) == 24 && offsetof(struct board, sign_at) == 48 && offsetof(struct board, sign) == 56 &&
+	       offsetof(struct board, shards) == 120, "layout");
 _Static_assert(INDEX_TAG_BITS == 19 && INDEX_PLACE_BITS == 42 && INDEX_REACH == 4 && INDEX_BUCKET_SLOTS == 8, "layout");
 _Static_assert(ARENA_NUMBER_BITS == 24 && ARENA_OFFSET_BITS == 18 && ARENA_UNIT == 8, "layout");
 _Static_assert(sizeof(struct entry_piece) == 8 && sizeof(struct entry_small_lengths) == 2 && sizeof(struct entry_extent) == 16, "layout");

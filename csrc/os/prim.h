@@ -40,8 +40,7 @@ void prim_step(void);
 #define prim_step() ((void)0)
 #endif
 
-/* For a call whose failure does no harm: prim_best_effort(prim_purge(...)). A comment at the call says why it does none.
- * Every other status is handled. */
+/* For a call whose failure does no harm, and a comment there says why: prim_best_effort(prim_purge(...)). All others are handled. */
 static inline void prim_best_effort(int status)
 {
 	(void)status;

@@ -41,7 +41,9 @@ enum { PRIM_SIGN_BYTES = 64, PRIM_SIGN_ENDED = 0x40000000 };
 int prim_sign_begin(void *sign, uint32_t *word_at);
 static inline bool prim_sign_stands(const void *sign, uint32_t word_at)
 {
-	const uint32_t word = atomic_load_explicit((const _Atomic uint32_t *)(const void *)((const char *)sign + word_at), memory_order_acquire);
+	const void *at = (const char *)sign + word_at;
+	const uint32_t word = atomic_load_explicit((const _Atomic uint32_t *)at, memory_order_acquire);
+
 	return word != 0 && !(word & PRIM_SIGN_ENDED);
 }
 /* Takes it away: the same thread. */
