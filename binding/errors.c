@@ -65,9 +65,11 @@ static PyObject *shared_classes(void)
 /* A new reference to a class, or NULL with another exception. */
 static PyObject *find_class(int which)
 {
-	PyObject *shared = shared_classes(), *class = shared ? PyDict_GetItemString(shared, classes[which].name) : NULL;
+	PyObject *shared = shared_classes(), *name = shared ? PyUnicode_FromString(classes[which].name) : NULL;
+	PyObject *class = name ? PyDict_GetItemWithError(shared, name) : NULL;
 
-	if (shared && !class)
+	Py_XDECREF(name);
+	if (name && !class && !PyErr_Occurred())
 		PyErr_Format(PyExc_RuntimeError, "%s went from this interpreter", classes[which].name);
 	return Py_XNewRef(class);
 }
