@@ -63,7 +63,7 @@ static PyObject *read_shape(const unsigned char *at, Py_ssize_t dimensions)
 	return shape;
 }
 
-int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array)
+int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, bool plain, PyObject **array)
 {
 	const unsigned char *at = meta;
 	const size_t dimensions = meta_bytes < HEAD_BYTES ? 0 : at[1], head = HEAD_BYTES + dimensions * sizeof(int64_t);
@@ -71,7 +71,7 @@ int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyO
 	if (meta_bytes < head || at[0] != 'C')
 		return 0;
 	const struct remembered *known = find(core->dtypes, at + head, meta_bytes - head);
-	if (!known)
+	if (!known || (plain && known->own))
 		return 0;
 	PyObject *dtype = known->own ? PyObject_CallOneArg(known->own, known->dtype) : Py_NewRef(known->dtype);
 	PyObject *shape = dtype ? read_shape(at + HEAD_BYTES, (Py_ssize_t)dimensions) : NULL;

@@ -210,7 +210,7 @@ static PyObject *decode_coded(struct core_state *core, struct value_sink *sink, 
 {
 	PyObject *result = NULL;
 
-	if (sink->kind == VALUE_ARRAY && array_make(core, sink->meta, sink->meta_bytes, memory, &result) != 0)
+	if (sink->kind == VALUE_ARRAY && array_make(core, sink->meta, sink->meta_bytes, memory, false, &result) != 0)
 		return result;
 	PyObject *kind = PyLong_FromLong(sink->kind - VALUE_CODED);
 	PyObject *meta = PyBytes_FromStringAndSize((const char *)sink->meta, (Py_ssize_t)sink->meta_bytes);
@@ -244,12 +244,15 @@ static PyObject *load(const void *context)
 	}
 }
 
-/* An array that needs no code of Python is made at once. What is in the way of that is met again, and told, by load(). */
+/*
+ * An array that needs no code of Python is made at once. No signal handler runs meanwhile, so that an exception can only be of the
+ * array or of memory: load() meets it again, and tells.
+ */
 static PyObject *make_plain_array(struct core_state *core, const struct value_sink *sink)
 {
 	PyObject *array = NULL;
 
-	if (array_make(core, sink->meta, sink->meta_bytes, sink->object, &array) < 0)
+	if (array_make(core, sink->meta, sink->meta_bytes, sink->object, true, &array) < 0)
 		PyErr_Clear();
 	return array;
 }
