@@ -39,14 +39,22 @@ static const struct remembered *find(struct array_dtypes *dtypes, const unsigned
 	return NULL;
 }
 
+static PyObject *read_length(const unsigned char *at, size_t dimension)
+{
+	int64_t length;
+
+	memcpy(&length, at + dimension * sizeof(length), sizeof(length));
+	return PyLong_FromLongLong(length);
+}
+
+/* A tuple of lengths. A single one stands for itself: NumPy takes it so, in less time. */
 static PyObject *read_shape(const unsigned char *at, Py_ssize_t dimensions)
 {
+	if (dimensions == 1)
+		return read_length(at, 0);
 	PyObject *shape = PyTuple_New(dimensions);
-
 	for (Py_ssize_t i = 0; shape && i < dimensions; i++) {
-		int64_t length;
-		memcpy(&length, at + (size_t)i * sizeof(length), sizeof(length));
-		PyObject *number = PyLong_FromLongLong(length);
+		PyObject *number = read_length(at, (size_t)i);
 		if (!number)
 			Py_CLEAR(shape);
 		else

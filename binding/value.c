@@ -151,6 +151,8 @@ static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, siz
 	}
 	sink->meta_bytes = meta_bytes;
 	*meta = sink->meta;
+	if (!value)
+		return 0; /* it will be pinned */
 	if (kind == VALUE_ASCII) {
 		sink->object = PyUnicode_New((Py_ssize_t)value_bytes, 127);
 		if (!sink->object)
@@ -242,10 +244,25 @@ static PyObject *load(const void *context)
 	}
 }
 
+/* An array that needs no code of Python is made at once. What is in the way of that is met again, and told, by load(). */
+static PyObject *make_plain_array(struct core_state *core, const struct value_sink *sink)
+{
+	PyObject *array = NULL;
+
+	if (array_make(core, sink->meta, sink->meta_bytes, sink->object, &array) < 0)
+		PyErr_Clear();
+	return array;
+}
+
+static PyObject *load_twice(struct core_state *core, struct value_sink *sink, PyObject *decode, bool *failed_twice)
+{
+	const struct load of = {core, sink, decode};
+	return core_try_twice(load, &of, failed_twice);
+}
+
 PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode,
 		       bool *failed_twice)
 {
-	const struct load of = {core, sink, decode};
 	PyObject *result = NULL;
 
 	*failed_twice = false;
@@ -256,8 +273,10 @@ PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct 
 		sink->object = NULL;
 		return result;
 	}
-	if (sink->object)
-		result = core_try_twice(load, &of, failed_twice);
+	if (sink->object && sink->kind == VALUE_ARRAY)
+		result = make_plain_array(core, sink);
+	if (sink->object && !result)
+		result = load_twice(core, sink, decode, failed_twice);
 	if (!*failed_twice)
 		value_sink_clear(sink);
 	return result;

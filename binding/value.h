@@ -42,7 +42,7 @@ struct value_sink {
 	uint8_t kind;
 	unsigned char *meta; /* inline_meta, or from PyMem_Malloc() */
 	size_t meta_bytes;
-	PyObject *object; /* bytes or str under construction, or a bytearray; NULL: nothing yet */
+	PyObject *object; /* bytes or str under construction, or a bytearray; NULL: nothing yet, or it is pinned */
 	bool writable;    /* what decode() gets is a bytearray of its own, so that arrays on it can be written to */
 	PyThreadState *saved;
 	unsigned char inline_meta[VALUE_INLINE_META_BYTES];
