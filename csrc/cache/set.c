@@ -154,17 +154,21 @@ static int write_extent(struct store *store, uint16_t *witnesses)
 	return DRP_REFUSED; /* it would not be droppable, or is gone */
 }
 
-/* Where the older one is a small entry, as most are, and in its home bucket. False: nothing was done. */
-static bool replace_small(struct store *store, uint64_t place)
+/* The segment that the older one is in, if its slot was seen in the home bucket and nothing changed since; or NULL. */
+static struct segment *home_segment(const struct store *store)
+{
+	const struct index_home *home = &store->home;
+
+	return home->alike && home->changes == store->shard->index.changes ? small_segment(store->shard, home->alike) : NULL;
+}
+
+/* Where the older one is a small entry, as most are, and in that segment. False: nothing was done. */
+static bool replace_small(struct store *store, const struct segment *segment, uint64_t place)
 {
 	struct shard *shard = store->shard;
-	const struct index_home *home = &store->home;
-	struct segment *segment = home->alike && home->changes == shard->index.changes ? small_segment(shard, home->alike) : NULL;
 	struct entry_small older;
 
-	if (!segment)
-		return false;
-	struct index_cursor cursor = index_home_cursor(&shard->index, home, store->hash);
+	struct index_cursor cursor = index_home_cursor(&shard->index, &store->home, store->hash);
 	const size_t offset = arena_place_offset(cursor.place);
 	if (!small_find(segment, cursor.place, store->key, store->key_bytes, &older) ||
 	    !entry_small_intact(segment->base, offset, arena_stamp(segment->number)))
@@ -185,9 +189,13 @@ static int publish(struct store *store, uint64_t place)
 	if (index_home_is_free(&shard->index, &store->home) &&
 	    index_home_insert(&shard->index, &store->home, store->hash, place))
 		return DRP_OK;
-	if (replace_small(store, place))
+	struct segment *segment = home_segment(store);
+	if (segment && replace_small(store, segment, place))
 		return DRP_OK;
-	if (shard_find(cache, shard, store->hash, store->key, store->key_bytes, &older) < 0) {
+	const int cause = segment ? shard_find_from(cache, shard, store->hash, store->home.alike, segment, store->key,
+						    store->key_bytes, &older)
+				  : shard_find(cache, shard, store->hash, store->key, store->key_bytes, &older);
+	if (cause < 0) {
 		const size_t older_bytes = found_end(&older) - older.offset;
 		if (older.entry.flags & ENTRY_EXTENT) {
 			entry_copy(&older.reader, NULL, older.entry.meta_bytes);
