@@ -65,9 +65,11 @@ static PyObject *shared_classes(void)
 /* A new reference to a class, or NULL with another exception. */
 static PyObject *find_named(const char *name)
 {
-	PyObject *shared = shared_classes(), *class = shared ? PyDict_GetItemString(shared, name) : NULL;
+	PyObject *shared = shared_classes(), *text = shared ? PyUnicode_FromString(name) : NULL;
+	PyObject *class = text ? PyDict_GetItemWithError(shared, text) : NULL;
 
-	if (shared && !class)
+	Py_XDECREF(text);
+	if (text && !class && !PyErr_Occurred())
 		PyErr_Format(PyExc_RuntimeError, "%s went from this interpreter", name);
 	return Py_XNewRef(class);
 }
