@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import array
 import builtins
+import dis
 import errno
 import fcntl
+import functools
 import gc
+import itertools
 import json
+import linecache
 import os
 import resource
 import shutil
@@ -19,8 +23,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -137,6 +142,52 @@ class TestInterrupted:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+@functools.cache
+def behind_calls(code: CodeType) -> frozenset[int]:
+    """Where a signal handler may run: behind a call that has returned."""
+    instructions = list(dis.get_instructions(code))
+    return frozenset(after.offset for call, after in itertools.pairwise(instructions) if call.opname.startswith("CALL"))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="3.12.1 does not trace opcodes")
+def test_an_interrupted_connect_leaves_no_descriptor(server: Server) -> None:
+    """But for one that comes right behind the call that brings the descriptors: nobody has their numbers then."""
+    traced = {attaching.attach.__code__, linking.Link.take.__code__}
+    left_open = []
+    for number in itertools.count(1):
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        steps = [True] + [None] * (number - 1)  # what is to happen at each of them
+        places: list[str] = []
+
+        def trace(frame: FrameType, event: str, argument: object, steps: Any = steps, places: Any = places) -> Any:
+            frame.f_trace_opcodes = True
+            code = frame.f_code
+            if event == "opcode" and code in traced and frame.f_lasti in behind_calls(code) and steps.pop():
+                places.append(linecache.getline(code.co_filename, frame.f_lineno).strip())
+                sys.settrace(None)
+                raise Stop
+            return trace
+
+        cache = droppable.connect(server.path, timeout_seconds=WAIT_SECONDS)
+        cache._link.wire.close()
+        sys.settrace(trace)
+        with suppress(Stop):
+            cache.get("absent")
+        sys.settrace(None)
+        assert cache.set("k", b"v")
+        assert cache.get("k") == b"v"
+        cache.close()
+        del cache
+        gc.collect()
+        if not places:
+            break
+        if len(os.listdir("/proc/self/fd")) > before:
+            left_open += places
+    assert number > 15
+    assert [place for place in left_open if ".recvmsg(" not in place] == []
+
+
 class TestClosed:
     def test_amid_a_connect_of_another_thread(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         """The memory that came with the connection is not read any more."""
@@ -146,8 +197,8 @@ class TestClosed:
         cache["k"] = b"v"
         closer = threading.Thread(target=cache.close)
 
-        def attach(connection: socket.socket) -> tuple[int, int, int]:
-            found = attaching.attach(connection)
+        def attach(*arguments: Any) -> Any:
+            found = attaching.attach(*arguments)
             closer.start()
             wait_until(lambda: cache._link.read is linking._read_closed)
             return found

@@ -5,34 +5,55 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import Final
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from droppable._connect.wire import MOST_LINE_BYTES, Refused, read_number, send, write
+from droppable.lowlevel import Reader, UnsupportedError
+
+if TYPE_CHECKING:
+    from droppable._cache import Cache
 
 _CLOCK_STEP_NS: Final = 1_000_000_000
 """The server's clock is a coarse one, which stands still between two steps: 10 ms, or longer where a virtual machine is
 not run. No time namespace differs by so little."""
+_SPACE: Final = socket.CMSG_SPACE(8 * array("i").itemsize)
 
 
-class NoDescriptors(Refused):
-    """The server has passed its memory, and the descriptors could not be taken. Later it may be otherwise."""
+class NotNow(Refused):
+    """The server has passed its memory, and it could not be taken. Later it may be otherwise."""
 
 
-def attach(connection: socket.socket) -> tuple[int, int, int]:
-    """How long the board is, and the descriptors of the memory and of the board.
+def attach(
+    connection: socket.socket,
+    decode: Callable[[int, bytes, Any], Any],
+    report: Callable[[int, list[bytes]], None],
+    near: Cache[Any, Any] | None,
+) -> Reader:
+    """The reader of the server's memory. Its descriptors are closed on exec.
 
-    The descriptors are closed on exec. Nothing else may be under way on the connection.
+    Nothing else may be under way on the connection.
+
+    An exception of a signal handler comes behind a call that has returned. So no call stands between the one that
+    brings descriptors and the place from which they are closed, nor between that and the reader, which takes them over.
+
+    Args:
+        connection: to the server.
+        decode: see `Reader`.
+        report: see `Reader`.
+        near: see `Reader`.
 
     Raises:
-        Refused: the server says why there are none. NoDescriptors. OSError
+        Refused: the server says why there is none, or it is another version's. NotNow. OSError
     """
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     send(connection, [write((b"DROPPABLE.ATTACH",))])
     answer, came = b"", []
     try:
         while answer.count(b"\r\n") < (1 if answer[:1] in (b"", b"-") else 4) and len(answer) < MOST_LINE_BYTES:
-            data, descriptors, _, _ = socket.recv_fds(connection, 4096, 8, socket.MSG_CMSG_CLOEXEC)
-            came += list(descriptors)
+            data, more, _, _ = connection.recvmsg(4096, _SPACE, socket.MSG_CMSG_CLOEXEC)
+            came += more
             if not data:
                 raise ConnectionResetError("the server has hung up")
             answer += data
@@ -48,12 +69,27 @@ def attach(connection: socket.socket) -> tuple[int, int, int]:
         assert now is not None
         if not before - _CLOCK_STEP_NS <= now <= after:
             raise Refused("the server is in another time namespace: when a value expires, only its own clock can say")
-        if len(came) != 2:
-            raise NoDescriptors(
+        descriptors = _descriptors(came)
+        if len(descriptors) != 2:
+            raise NotNow(
                 "this process has no descriptors left for the server's memory, or the server may pass no more of them: "
                 "it is tried again"
             )
-        return board_bytes, came.pop(0), came.pop(0)
+        memory, board = descriptors
+        came = []
+        return Reader(memory, board, board_bytes, decode, report, near)
+    except MemoryError as error:
+        raise NotNow(f"there is no memory left to read the server's: {error}") from error
+    except (ValueError, UnsupportedError) as error:
+        raise Refused(f"the server's memory cannot be read by this version: {error}") from error
     finally:
-        for descriptor in came:
+        for descriptor in _descriptors(came):
             os.close(descriptor)
+
+
+def _descriptors(messages: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array("i")
+    for level, kind, data in messages:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()

@@ -17,15 +17,16 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
-from droppable._connect.attaching import NoDescriptors, attach
+from droppable._connect.attaching import NotNow, attach
 from droppable._connect.wire import Refused, Wire, Word
 from droppable._log import tell_once
-from droppable.lowlevel import ClosedError, Reader, RefusedError, UnsupportedError, ValueTooLargeError
+from droppable.lowlevel import ClosedError, RefusedError, UnsupportedError, ValueTooLargeError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from droppable._cache import Cache
+    from droppable.lowlevel import Reader
 
 COUNTS: Final = ("hits_read", "hits_near", "hits_asked", "misses", "sets", "refused", "failures")
 _OTHER_SERVERS: Final = ("ERR unknown", "ERR wrong number", "ERR syntax", "ERR Protocol")
@@ -206,15 +207,10 @@ class Link:
         if not self._wants_memory or self.is_closed:
             return True
         try:
-            board_bytes, memory, board = attach(connection)
+            reader = attach(connection, self._decode, _reporter(self.wire), self._near)
         except Refused as error:
             self.why_not_attached = str(error)
-            return not isinstance(error, NoDescriptors)
-        try:
-            reader = Reader(memory, board, board_bytes, self._decode, _reporter(self.wire), self._near)
-        except (ValueError, OSError, MemoryError) as error:
-            self.why_not_attached = f"the server's memory cannot be read by this version: {error}"
-            return not isinstance(error, MemoryError)
+            return not isinstance(error, NotNow)
         with self._lock:
             if not self.is_closed:  # by another thread, since the connection was begun
                 self.why_not_attached = ""
