@@ -8,6 +8,8 @@
 #   make mutants    puts faults into a copy of the source, to see whether the tests notice them; writes docs/mutants.md
 #   make models     goes through every order of steps of small models of the core's protocols; docs/models.md
 #   make torture SECONDS=600 SEED=7   caches in processes that are stopped, killed and squeezed; every value is compared
+#   make coverage   which lines of the C sources the tests run; writes docs/coverage.md
+#   make sanitize   the Python tests on a build with AddressSanitizer, and some of them under valgrind
 #   make python-t   the Python tests on a CPython without a global lock, which it builds
 #   make suites     test suites that others wrote, fetched and run; writes docs/suites.md
 #   make adapters   the adapters for other libraries: installs those, tests, their own suites; writes docs/adapters-suites.md
@@ -41,7 +43,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants models torture python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
+.PHONY: build lint format c-test pytest test flaky mutants models torture coverage sanitize python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
 
 # Set-up
 
@@ -85,6 +87,10 @@ $(VENV)/site.stamp: requirements/site.txt $(VENV)/docs.stamp
 	@touch $@
 
 $(VENV)/docs.stamp: requirements/docs.txt $(VENV)/requirements.stamp
+	@$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/coverage.stamp: requirements/coverage.txt $(VENV)/requirements.stamp
 	@$(BIN)/python -m pip install --quiet -r $<
 	@touch $@
 
@@ -164,6 +170,14 @@ SECONDS ?= 60
 SEED ?= 1
 torture: build build/asserting.stamp
 	PYTHONPATH=$(CURDIR)/build/asserting:$(CURDIR)/tests $(BIN)/python -m torture.driver --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
+# Which lines and branches of csrc and binding the C tests and the Python tests run: a quarter of an hour. docs/coverage.md
+coverage: build $(VENV)/coverage.stamp
+	tools/coverage.sh $(ARGS)
+
+# make sanitize ARGS="tests/unit/test_cache.py": only these, and nothing under valgrind.
+sanitize: build
+	tools/sanitize.sh $(ARGS)
 
 # The Python tests without a global lock, on a CPython 3.13t that is built once: five minutes, then the tests. Another one:
 # make python-t PYTHON_T=/path/to/python3.13t. Some tests alone: make python-t ARGS="tests/torture".

@@ -4,6 +4,7 @@ Called by run.py. Each picture is a function that gets the reports and a figure,
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,45 @@ MOST_SAMPLES = 300
 
 def draw(reports: Reports, directory: Path) -> dict[str, str]:
     """Writes bench_NAME.svg for every picture that the reports have figures for; answers with NAME: file name."""
+    drawn = {}
+    for name, picture in PICTURES.items():
+        if (figure := _figure(8, 3.6)) is None:
+            return {}
+        if picture(reports, figure):
+            drawn[name] = _save(figure, directory / f"bench_{name}.svg").name
+    return drawn
+
+
+def draw_soak(report: dict[str, Any], directory: Path) -> list[Path]:
+    """Writes soak_NAME.svg for each subject of soak.py: what was measured of it over time."""
+    drawn = []
+    for name, found in report["subjects"].items():
+        if (figure := _figure(8, 7)) is None:
+            return []
+        soaked(found["samples"], report["limit_bytes"], figure)
+        drawn.append(_save(figure, directory / f"soak_{name}.svg"))
+    return drawn
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty one, in inches, or None where matplotlib is not there."""
     try:
         import matplotlib
     except ImportError as error:
         print(f"SKIP the pictures: {error}")
-        return {}
+        return None
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     matplotlib.rcParams |= {"svg.hashsalt": "droppable", "svg.fonttype": "none", "font.size": 9,
                             "path.simplify_threshold": 0.5}  # fmt: skip
-    drawn = {}
-    for name, picture in PICTURES.items():
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
-        if picture(reports, figure):
-            directory.mkdir(parents=True, exist_ok=True)
-            path = directory / f"bench_{name}.svg"
-            figure.savefig(path, metadata={"Date": None})
-            drawn[name] = path.name
-    return drawn
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    return path
 
 
 def hits(reports: Reports, figure: Any) -> bool:
@@ -137,6 +158,34 @@ def antagonist(reports: Reports, figure: Any) -> bool:
     all_axes[0].set_ylabel("resident, MB")
     figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return True
+
+
+def soaked(samples: list[dict[str, Any]], limit_bytes: int, figure: Any) -> None:
+    """Rates, memory and counts, from sample to sample."""
+    minutes = [one["seconds"] / 60 for one in samples]
+    pairs = list(pairwise(samples))
+
+    def rates(name: str, per: str) -> list[float]:
+        return [(late[name] - early[name]) / max(late[per] - early[per], 1e-3) for early, late in pairs]
+
+    rows = figure.subplots(5, 1, sharex=True)
+    rows[0].plot(minutes[1:], rates("requests", "processor_seconds"), label="each second of the processor")
+    rows[0].plot(minutes[1:], rates("requests", "seconds"), label="each second", color="#7f8c8d", linewidth=0.8)
+    rows[1].plot(minutes[1:], rates("hits", "requests"))
+    for name, title in (("group_bytes", "the group"), ("resident_bytes", "the process"),
+                        ("ordinary_bytes", "of it not droppable")):  # fmt: skip
+        rows[2].plot(minutes, [one[name] / 1e6 for one in samples], label=title)
+    rows[2].axhline(limit_bytes / 1e6, color="black", linestyle="--", linewidth=1)
+    for name in ("mappings", "descriptors"):
+        rows[3].plot(minutes, [one[name] for one in samples], label=name)
+    rows[4].plot(minutes, [one["entries"] for one in samples])
+    for axes, title in zip(rows, ("requests", "hits / requests", "MB", "number of", "entries"), strict=True):
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="lower right", ncols=3, fontsize=7)
+    rows[-1].set_xlabel("minutes")
 
 
 def _size(size_bytes: int) -> str:

@@ -39,14 +39,22 @@ static const struct remembered *find(struct array_dtypes *dtypes, const unsigned
 	return NULL;
 }
 
+static PyObject *read_length(const unsigned char *at, size_t dimension)
+{
+	int64_t length;
+
+	memcpy(&length, at + dimension * sizeof(length), sizeof(length));
+	return PyLong_FromLongLong(length);
+}
+
+/* A tuple of lengths. A single one stands for itself: NumPy takes it so, in less time. */
 static PyObject *read_shape(const unsigned char *at, Py_ssize_t dimensions)
 {
+	if (dimensions == 1)
+		return read_length(at, 0);
 	PyObject *shape = PyTuple_New(dimensions);
-
 	for (Py_ssize_t i = 0; shape && i < dimensions; i++) {
-		int64_t length;
-		memcpy(&length, at + (size_t)i * sizeof(length), sizeof(length));
-		PyObject *number = PyLong_FromLongLong(length);
+		PyObject *number = read_length(at, (size_t)i);
 		if (!number)
 			Py_CLEAR(shape);
 		else
@@ -55,7 +63,7 @@ static PyObject *read_shape(const unsigned char *at, Py_ssize_t dimensions)
 	return shape;
 }
 
-int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array)
+int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, bool plain, PyObject **array)
 {
 	const unsigned char *at = meta;
 	const size_t dimensions = meta_bytes < HEAD_BYTES ? 0 : at[1], head = HEAD_BYTES + dimensions * sizeof(int64_t);
@@ -63,7 +71,7 @@ int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyO
 	if (meta_bytes < head || at[0] != 'C')
 		return 0;
 	const struct remembered *known = find(core->dtypes, at + head, meta_bytes - head);
-	if (!known)
+	if (!known || (plain && known->own))
 		return 0;
 	PyObject *dtype = known->own ? PyObject_CallOneArg(known->own, known->dtype) : Py_NewRef(known->dtype);
 	PyObject *shape = dtype ? read_shape(at + HEAD_BYTES, (Py_ssize_t)dimensions) : NULL;

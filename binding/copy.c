@@ -92,7 +92,7 @@ PyObject *copy_load(PyObject *copy, bool writable, bool *failed_twice)
 	struct core_state *core = core_of_type(Py_TYPE(self));
 	struct cache_pin no_pin = {0};
 	struct value_sink sink;
-	void *meta, *value;
+	void *meta;
 
 	*failed_twice = false;
 	if (!core)
@@ -104,13 +104,13 @@ PyObject *copy_load(PyObject *copy, bool writable, bool *failed_twice)
 		return NULL;
 	value_sink_init(&sink);
 	const size_t meta_bytes = (size_t)PyBytes_GET_SIZE(self->meta);
-	if (sink.base.reserve(&sink.base, self->kind, meta_bytes, 0, &meta, &value) < 0) {
+	if (sink.base.reserve(&sink.base, self->kind, meta_bytes, 0, &meta, NULL) < 0) {
 		value_sink_clear(&sink);
 		Py_DECREF(memory);
 		return NULL;
 	}
 	memcpy(meta, PyBytes_AS_STRING(self->meta), meta_bytes);
-	Py_SETREF(sink.object, memory);
+	sink.object = memory;
 	PyObject *result = value_finish(core, &sink, &no_pin, self->decode, failed_twice);
 	if (*failed_twice)
 		value_sink_clear(&sink);

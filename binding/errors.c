@@ -63,13 +63,20 @@ static PyObject *shared_classes(void)
 }
 
 /* A new reference to a class, or NULL with another exception. */
+static PyObject *find_named(const char *name)
+{
+	PyObject *shared = shared_classes(), *text = shared ? PyUnicode_FromString(name) : NULL;
+	PyObject *class = text ? PyDict_GetItemWithError(shared, text) : NULL;
+
+	Py_XDECREF(text);
+	if (text && !class && !PyErr_Occurred())
+		PyErr_Format(PyExc_RuntimeError, "%s went from this interpreter", name);
+	return Py_XNewRef(class);
+}
+
 static PyObject *find_class(int which)
 {
-	PyObject *shared = shared_classes(), *class = shared ? PyDict_GetItemString(shared, classes[which].name) : NULL;
-
-	if (shared && !class)
-		PyErr_Format(PyExc_RuntimeError, "%s went from this interpreter", classes[which].name);
-	return Py_XNewRef(class);
+	return find_named(classes[which].name);
 }
 
 static void raise_class(int which, const char *format, const char *what)
@@ -212,16 +219,26 @@ void core_raise_unpicklable(const char *what, PyObject *object, PyObject *cause)
 	PyErr_Restore(type, error, traceback);
 }
 
-bool core_error_is_unpicklable(void)
+static bool error_is_of(const char *name)
 {
 	PyObject *type, *error, *traceback;
 
 	PyErr_Fetch(&type, &error, &traceback);
-	PyObject *class = find_class(UNPICKLABLE);
+	PyObject *class = find_named(name);
 	const bool is_one = class && PyErr_GivenExceptionMatches(type, class);
 	Py_XDECREF(class);
 	PyErr_Restore(type, error, traceback);
 	return is_one;
+}
+
+bool core_error_is_unpicklable(void)
+{
+	return error_is_of(classes[UNPICKLABLE].name);
+}
+
+bool core_error_is_ours(void)
+{
+	return error_is_of(root_name);
 }
 
 void core_raise_too_large(size_t value_bytes, uint64_t max_bytes)

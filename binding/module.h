@@ -66,6 +66,8 @@ void core_raise_unsupported(const char *what, const char *why);
 void core_raise_unpicklable(const char *what, PyObject *object, PyObject *cause);
 /* Whether the exception that is set is one. */
 bool core_error_is_unpicklable(void);
+/* Whether it is a DroppableError. */
+bool core_error_is_ours(void);
 /* ValueTooLargeError with both sizes. max_bytes: 0 where the cache has no such bound. */
 void core_raise_too_large(size_t value_bytes, uint64_t max_bytes);
 

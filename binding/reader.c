@@ -158,11 +158,11 @@ static int finish(ReaderObject *self, int status, struct value_sink *sink, PyObj
 	return 0;
 }
 
-/* Receives a value, or gives up where it is long, for the near cache may have it. */
+/* Receives a value, or gives up where the near cache may have it. */
 struct sink {
 	struct value_sink of;
 	int (*reserve)(struct cache_sink *, uint8_t, size_t, size_t, void **, void **);
-	bool gives_up, gave_up;
+	bool gives_up, is_for_near; /* of the value that was announced last */
 };
 
 static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, size_t value_bytes, void **meta, void **value)
@@ -170,25 +170,25 @@ static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, siz
 	struct sink *sink = (struct sink *)base;
 	const bool may_be_near = kind == VALUE_BYTES || kind == VALUE_ASCII || kind == VALUE_STR || kind == KIND_SHARED_ARRAY;
 
-	sink->gave_up = sink->gives_up && may_be_near && value_bytes >= NEAR_LEAST_BYTES;
-	return sink->gave_up ? -1 : sink->reserve(base, kind, meta_bytes, value_bytes, meta, value);
+	sink->is_for_near = may_be_near && value_bytes >= NEAR_LEAST_BYTES;
+	return sink->gives_up && sink->is_for_near ? -1 : sink->reserve(base, kind, meta_bytes, value_bytes, meta, value);
 }
 
 enum { GAVE_UP = 2 };
 
-/* As finish(); GAVE_UP: it is long, and gives_up. version may be NULL. */
-static int copy(ReaderObject *self, const unsigned char *key, size_t bytes, bool gives_up, struct reader_version *version,
-		PyObject **value)
+/* As finish(); GAVE_UP: it is for the near cache, and gives_up. version may be NULL. */
+static int copy(ReaderObject *self, const unsigned char *key, size_t bytes, bool gives_up, struct sink *sink,
+		struct reader_version *version, PyObject **value)
 {
-	struct sink sink = {.gives_up = gives_up};
-
-	value_sink_init(&sink.of);
-	sink.reserve = sink.of.base.reserve;
-	sink.of.base.reserve = reserve;
-	const int status = reader_get_version(&self->reader, key, bytes, &sink.of.base, version);
-	if (status != DRP_REFUSED || !sink.gave_up)
-		return finish(self, status, &sink.of, value);
-	value_sink_clear(&sink.of);
+	value_sink_init(&sink->of);
+	sink->reserve = sink->of.base.reserve;
+	sink->of.base.reserve = reserve;
+	sink->gives_up = gives_up;
+	sink->is_for_near = false;
+	const int status = reader_get_version(&self->reader, key, bytes, &sink->of.base, version);
+	if (status != DRP_REFUSED || !gives_up || !sink->is_for_near)
+		return finish(self, status, &sink->of, value);
+	value_sink_clear(&sink->of);
 	return GAVE_UP;
 }
 
@@ -206,6 +206,18 @@ static int near_key(ReaderObject *self, struct key *near, const unsigned char *k
 	return key_append(near, (char)key[0], key + 1, bytes - 1);
 }
 
+/*
+ * The near cache is a help and no more: that it was closed meanwhile, or that a value can never fit into it, is no error of a look-up.
+ * 0, or -1 with an exception of something else, a signal handler say.
+ */
+static int pass_over_near(void)
+{
+	if (!core_error_is_ours())
+		return -1;
+	PyErr_Clear();
+	return 0;
+}
+
 static int find_near(ReaderObject *self, const unsigned char *key, size_t bytes, const struct reader_version *version, PyObject **value)
 {
 	struct key near;
@@ -213,7 +225,7 @@ static int find_near(ReaderObject *self, const unsigned char *key, size_t bytes,
 	const int found = made < 0 ? -1 : cache_object_find(self->near, &near, false, NULL, value);
 
 	key_free(&near);
-	return found;
+	return found < 0 ? pass_over_near() : found;
 }
 
 /* Keeps it for the next time. 0, or -1 with an exception. */
@@ -226,14 +238,15 @@ static int keep_near(ReaderObject *self, const unsigned char *key, size_t bytes,
 	key_free(&near);
 	Py_XDECREF(object);
 	Py_XDECREF(stored);
-	return stored ? 0 : -1;
+	return stored ? 0 : pass_over_near();
 }
 
 /* As finish(). */
 static int copy_near(ReaderObject *self, const unsigned char *key, size_t bytes, PyObject **value)
 {
 	struct reader_version version;
-	int found = copy(self, key, bytes, true, &version, value);
+	struct sink sink;
+	int found = copy(self, key, bytes, true, &sink, &version, value);
 
 	if (found != GAVE_UP)
 		return found;
@@ -241,8 +254,9 @@ static int copy_near(ReaderObject *self, const unsigned char *key, size_t bytes,
 	atomic_fetch_add_explicit(&self->near_hits, found > 0, memory_order_relaxed);
 	if (found != 0)
 		return found;
-	found = copy(self, key, bytes, false, &version, value);
-	if (found > 0 && keep_near(self, key, bytes, &version, *value) < 0) {
+	found = copy(self, key, bytes, false, &sink, &version, value);
+	/* The value may have become another one meanwhile, of any length and kind. */
+	if (found > 0 && sink.is_for_near && keep_near(self, key, bytes, &version, *value) < 0) {
 		Py_CLEAR(*value);
 		return -1;
 	}
@@ -254,7 +268,8 @@ static int look_up(ReaderObject *self, const unsigned char *key, size_t bytes, P
 {
 	const struct reader_wanted wanted = {.key = key, .key_bytes = bytes};
 	const bool has_near = self->near && !atomic_load_explicit(&((CacheObject *)self->near)->closed, memory_order_relaxed);
-	const int found = has_near ? copy_near(self, key, bytes, value) : copy(self, key, bytes, false, NULL, value);
+	struct sink sink;
+	const int found = has_near ? copy_near(self, key, bytes, value) : copy(self, key, bytes, false, &sink, NULL, value);
 
 	if (found == 0)
 		atomic_fetch_add_explicit(&self->misses, 1, memory_order_relaxed);

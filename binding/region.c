@@ -510,7 +510,7 @@ static int raw_getbuffer(PyObject *self, Py_buffer *view, int flags)
 	if (!raw_region_enter(raw))
 		return -1;
 	if (!atomic_load(&raw->exposed)) { /* twice does no harm; before it is done nobody gets the memory */
-		(void)region_expose(raw->region); /* benign: settling then costs more */
+		prim_best_effort(region_expose(raw->region)); /* settling then costs more */
 		atomic_store(&raw->exposed, true);
 	}
 	if (PyBuffer_FillInfo(view, self, region_memory(raw->region), (Py_ssize_t)region_length(raw->region), 0, flags) < 0) {

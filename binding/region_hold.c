@@ -110,7 +110,7 @@ static void hold_dealloc(PyObject *self)
 	struct region_gone gone = {0};
 
 	PyObject_GC_UnTrack(self);
-	(void)hold_end(hold, &gone); /* a hold that nobody finished: nobody is there to hear of it */
+	prim_best_effort(hold_end(hold, &gone)); /* a hold that nobody finished: nobody is there to hear of it */
 	region_gone_free(&gone);
 	Py_XDECREF(hold->owner);
 	type->tp_free(self);

@@ -151,6 +151,8 @@ static int reserve(struct cache_sink *base, uint8_t kind, size_t meta_bytes, siz
 	}
 	sink->meta_bytes = meta_bytes;
 	*meta = sink->meta;
+	if (!value)
+		return 0; /* it will be pinned */
 	if (kind == VALUE_ASCII) {
 		sink->object = PyUnicode_New((Py_ssize_t)value_bytes, 127);
 		if (!sink->object)
@@ -208,7 +210,7 @@ static PyObject *decode_coded(struct core_state *core, struct value_sink *sink, 
 {
 	PyObject *result = NULL;
 
-	if (sink->kind == VALUE_ARRAY && array_make(core, sink->meta, sink->meta_bytes, memory, &result) != 0)
+	if (sink->kind == VALUE_ARRAY && array_make(core, sink->meta, sink->meta_bytes, memory, false, &result) != 0)
 		return result;
 	PyObject *kind = PyLong_FromLong(sink->kind - VALUE_CODED);
 	PyObject *meta = PyBytes_FromStringAndSize((const char *)sink->meta, (Py_ssize_t)sink->meta_bytes);
@@ -242,10 +244,28 @@ static PyObject *load(const void *context)
 	}
 }
 
+/*
+ * An array that needs no code of Python is made at once. No signal handler runs meanwhile, so that an exception can only be of the
+ * array or of memory: load() meets it again, and tells.
+ */
+static PyObject *make_plain_array(struct core_state *core, const struct value_sink *sink)
+{
+	PyObject *array = NULL;
+
+	if (array_make(core, sink->meta, sink->meta_bytes, sink->object, true, &array) < 0)
+		PyErr_Clear();
+	return array;
+}
+
+static PyObject *load_twice(struct core_state *core, struct value_sink *sink, PyObject *decode, bool *failed_twice)
+{
+	const struct load of = {core, sink, decode};
+	return core_try_twice(load, &of, failed_twice);
+}
+
 PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode,
 		       bool *failed_twice)
 {
-	const struct load of = {core, sink, decode};
 	PyObject *result = NULL;
 
 	*failed_twice = false;
@@ -256,8 +276,10 @@ PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct 
 		sink->object = NULL;
 		return result;
 	}
-	if (sink->object)
-		result = core_try_twice(load, &of, failed_twice);
+	if (sink->object && sink->kind == VALUE_ARRAY)
+		result = make_plain_array(core, sink);
+	if (sink->object && !result)
+		result = load_twice(core, sink, decode, failed_twice);
 	if (!*failed_twice)
 		value_sink_clear(sink);
 	return result;

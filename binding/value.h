@@ -42,7 +42,7 @@ struct value_sink {
 	uint8_t kind;
 	unsigned char *meta; /* inline_meta, or from PyMem_Malloc() */
 	size_t meta_bytes;
-	PyObject *object; /* bytes or str under construction, or a bytearray; NULL: nothing yet */
+	PyObject *object; /* bytes or str under construction, or a bytearray; NULL: nothing yet, or it is pinned */
 	bool writable;    /* what decode() gets is a bytearray of its own, so that arrays on it can be written to */
 	PyThreadState *saved;
 	unsigned char inline_meta[VALUE_INLINE_META_BYTES];
@@ -58,8 +58,11 @@ void value_sink_clear(struct value_sink *sink);
 PyObject *value_finish(struct core_state *core, struct value_sink *sink, struct cache_pin *pin, PyObject *decode,
 		       bool *failed_twice);
 
-/* array.c. 1 and *array; 0: nothing is known of such a meta, decode() is to be asked; -1 with an exception. */
-int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, PyObject **array);
+/*
+ * array.c. 1 and *array; 0: nothing is known of such a meta, decode() is to be asked; -1 with an exception. plain: 0 also where
+ * code of Python would run.
+ */
+int array_make(struct core_state *core, const void *meta, size_t meta_bytes, PyObject *memory, bool plain, PyObject **array);
 
 /* A Python object that holds a pin and exports its memory, read-only. Takes the pin over, also on failure. */
 PyObject *pin_object(struct core_state *core, struct cache_pin *pin);

@@ -14,7 +14,7 @@ options=
 case $target in
 server) sources=$(ls csrc/*/*.c | grep -v -e '/main\.c$' -e '^csrc/tests/') options='-DSERVICE_VERSION="fuzzed"' bytes=16384 ;;
 entries) sources=csrc/log/entry.c options='-DPRIM_FAKE' bytes=8200 ;;
-cache) sources="$core csrc/tests/prim_fake.c" options='-DPRIM_FAKE -DDRP_ASSERTIONS' bytes=1601 ;;
+cache) sources="$core csrc/os/prim_linux_self.c csrc/tests/prim_fake.c" options='-DPRIM_FAKE -DDRP_ASSERTIONS' bytes=1601 ;;
 *) echo "usage: tools/fuzz.sh server|entries|cache [SECONDS]" >&2; exit 2 ;;
 esac
 mkdir -p "$folder/corpus"

@@ -252,7 +252,7 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 			goto out;
 		}
 	}
-	if (sink->reserve(sink, entry->kind, entry->meta_bytes, pinning ? 0 : value_bytes, &meta, &value) != 0) {
+	if (sink->reserve(sink, entry->kind, entry->meta_bytes, pinning ? 0 : value_bytes, &meta, pinning ? NULL : &value) != 0) {
 		status = DRP_REFUSED;
 		goto out;
 	}
@@ -327,8 +327,10 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 		status = DRP_MISS;
 	}
 	for (int tries = 0; tries < GET_RETRIES; tries++) {
-		cause = find_fresh(cache, shard, hash, slot, key, key_bytes, &found);
-		slot = NULL; /* after this the index may have changed */
+		cause = segment ? shard_find_from(cache, shard, hash, slot, segment, key, key_bytes, &found)
+				: shard_find(cache, shard, hash, key, key_bytes, &found);
+		cause = expire_found(cache, shard, cause, &found);
+		segment = NULL; /* after this the index may have changed */
 		if (cause >= 0) {
 			cost_note_miss(shard, hash, cause);
 			status = DRP_MISS;
@@ -388,7 +390,7 @@ out:;
 bool find_whole(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
 		struct found *found)
 {
-	if (find_fresh(cache, shard, hash, NULL, key, key_bytes, found) >= 0)
+	if (find_fresh(cache, shard, hash, key, key_bytes, found) >= 0)
 		return false;
 	struct found read = *found;
 	if (shard_is_whole(shard, &read))
@@ -434,7 +436,7 @@ int cache_delete(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	leases_revoke(&shard->leases, hash); /* also of what is not there: it may be computed */
 	if (shard->closed) {
 		status = DRP_CLOSED;
-	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 &&
+	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 &&
 		   (place == 0 || place == found_name(&found))) {
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);
@@ -482,7 +484,7 @@ int cache_reject(struct cache *cache, const void *key, size_t key_bytes, uint64_
 	shard->counts.misses[MISS_REJECTED]++;
 	if (shard->closed) {
 		status = DRP_CLOSED;
-	} else if (find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0 && place == found_name(&found)) {
+	} else if (find_fresh(cache, shard, hash, key, key_bytes, &found) < 0 && place == found_name(&found)) {
 		cost_take_back(shard, found.entry.cost_ns);
 		entry_copy(&found.reader, NULL, found.entry.meta_bytes);
 		shard_forget(cache, shard, &found.cursor, &found, LEAVE_DELETED, PAGES_REUSED);

@@ -80,7 +80,7 @@ void cache_unref(struct cache *cache);
 
 /*
  * Looks a key up. Where mode allows it, the value is on pages of its own, and the backing can pin, *pin is filled (pin->
- * cache is NULL otherwise) and reserve() is called with value_bytes 0 for the meta alone. *about, if not NULL, is filled in
+ * cache is NULL otherwise) and reserve() is called for the meta alone: value_bytes is 0 and value NULL. *about, if not NULL, is filled in
  * before reserve() is called, and counts if DRP_OK is returned.
  * DRP_MISS, DRP_CLOSED, DRP_REFUSED from reserve().
  */

@@ -41,7 +41,8 @@ struct callback {
 	struct pin *pin;
 };
 
-static bool handlers_installed;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static int fork_status; /* whether the handlers are there; written once */
 static _Thread_local struct callback *callbacks;
 
 void cache_begin_copy(struct cache_sink *sink, size_t bytes, struct shard *shard, struct segment *segment, struct pin *pin)
@@ -360,19 +361,19 @@ static void after_fork_in_child(void)
 	graves_close();
 }
 
+static void register_fork_handlers(void)
+{
+	fork_status = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0 ? DRP_OK : DRP_NO_MEMORY;
+}
+
 int cache_register(struct cache *cache)
 {
-	int status = DRP_OK;
-
+	/* No lock is held meanwhile: another thread may fork before the handlers are there, and its child would find it locked. */
+	pthread_once(&fork_once, register_fork_handlers);
+	if (fork_status != DRP_OK)
+		return fork_status;
 	registry_lock();
-	if (!handlers_installed) {
-		if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) == 0)
-			handlers_installed = true;
-		else
-			status = DRP_NO_MEMORY;
-	}
-	if (status == DRP_OK)
-		registry_add(cache);
+	registry_add(cache);
 	registry_unlock();
-	return status;
+	return DRP_OK;
 }

@@ -18,21 +18,21 @@ static inline bool entry_is_expired(struct cache *cache, const struct entry *ent
 	return (entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache);
 }
 
-/*
- * Found and not expired: -1. Else the cause of the miss, and an expired entry is forgotten. slot: where to look first, or NULL; see
- * shard_find_from().
- */
-static inline int find_fresh(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t *slot, const void *key,
-			     size_t key_bytes, struct found *found)
+/* What was found leaves if it has expired: MISS_EXPIRED. Else the cause as it was. */
+static inline int expire_found(struct cache *cache, struct shard *shard, int cause, struct found *found)
 {
-	int cause = slot ? shard_find_from(cache, shard, hash, slot, key, key_bytes, found)
-			 : shard_find(cache, shard, hash, key, key_bytes, found);
-	if (cause < 0 && entry_is_expired(cache, &found->entry)) {
-		entry_copy(&found->reader, NULL, found->entry.meta_bytes);
-		shard_forget(cache, shard, &found->cursor, found, LEAVE_EXPIRED, PAGES_REUSED);
-		return MISS_EXPIRED;
-	}
-	return cause;
+	if (cause >= 0 || !entry_is_expired(cache, &found->entry))
+		return cause;
+	entry_copy(&found->reader, NULL, found->entry.meta_bytes);
+	shard_forget(cache, shard, &found->cursor, found, LEAVE_EXPIRED, PAGES_REUSED);
+	return MISS_EXPIRED;
+}
+
+/* Found and not expired: -1. Else the cause of the miss, and an expired entry is forgotten. */
+static inline int find_fresh(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
+			     struct found *found)
+{
+	return expire_found(cache, shard, shard_find(cache, shard, hash, key, key_bytes, found), found);
 }
 
 /* It was asked for, and is found. */

@@ -74,7 +74,7 @@ static size_t look_up(struct cache *cache, struct shard *shard, struct cache_wan
 		wanted->status = DRP_CLOSED;
 		return 0;
 	}
-	const int cause = find_fresh(cache, shard, wanted->hash, NULL, wanted->key, wanted->key_bytes, &found);
+	const int cause = find_fresh(cache, shard, wanted->hash, wanted->key, wanted->key_bytes, &found);
 	wanted->status = DRP_MISS;
 	if (cause >= 0) {
 		cost_note_miss(shard, wanted->hash, cause);

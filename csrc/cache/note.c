@@ -17,7 +17,7 @@ bool cache_note_use(struct cache *cache, const void *key, size_t key_bytes)
 	struct found found;
 
 	pthread_mutex_lock(&shard->lock);
-	const bool there = !shard->closed && find_fresh(cache, shard, hash, NULL, key, key_bytes, &found) < 0;
+	const bool there = !shard->closed && find_fresh(cache, shard, hash, key, key_bytes, &found) < 0;
 	if (there) {
 		note_found(cache, shard, &found);
 		shard->hits++;

@@ -380,7 +380,7 @@ bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t st
 	return !reader->lost && atomic_load_explicit(stamp_at(base, start), memory_order_relaxed) == stamp;
 }
 
-bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes)
+bool entry_pieces_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes)
 {
 	const size_t page = prim_page_size();
 

@@ -18,12 +18,13 @@
 #ifndef DRP_ENTRY_H
 #define DRP_ENTRY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "droppable.h"
-#include "os/prim_page.h"
+#include "os/prim.h"
 
 enum {
 	ENTRY_ALIGN = 8,
@@ -110,8 +111,22 @@ bool entry_open(const unsigned char *base, size_t end, size_t start, uint32_t st
 void entry_copy(struct entry_reader *reader, void *to, size_t bytes);
 bool entry_match(struct entry_reader *reader, const void *with, size_t bytes);
 
-/* True if all pieces of an entry of that many bytes are there; to be called after its bytes were used. */
-bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes);
+/* True if the one piece of a small entry is there; to be called after its bytes were used. */
+static inline bool entry_small_intact(const unsigned char *base, size_t start, uint32_t stamp)
+{
+	prim_step();
+	atomic_thread_fence(memory_order_acquire);
+	return atomic_load_explicit((const _Atomic uint32_t *)(uintptr_t)(base + start), memory_order_relaxed) == stamp;
+}
+
+/* The same of all pieces of an entry of that many bytes. Most have one: that is found out without a call. */
+bool entry_pieces_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes);
+static inline bool entry_intact(const unsigned char *base, size_t start, uint32_t stamp, size_t bytes)
+{
+	if (bytes + ENTRY_PIECE_BYTES > entry_page_left(start))
+		return entry_pieces_intact(base, start, stamp, bytes);
+	return entry_small_intact(base, start, stamp);
+}
 
 /*
  * Walks a segment's entries: from offset to the next one that begins before end. *start receives its offset; the

@@ -12,7 +12,6 @@
 #ifndef DRP_ENTRY_SMALL_H
 #define DRP_ENTRY_SMALL_H
 
-#include <stdatomic.h>
 #include <string.h>
 
 #include "log/entry.h"
@@ -37,13 +36,6 @@ struct entry_small {
 	uint64_t expires_ns, cost_ns, version; /* 0: never; unknown; none */
 	uint8_t kind;
 };
-
-static inline bool entry_small_intact(const unsigned char *base, size_t start, uint32_t stamp)
-{
-	prim_step();
-	atomic_thread_fence(memory_order_acquire);
-	return atomic_load_explicit((const _Atomic uint32_t *)(uintptr_t)(base + start), memory_order_relaxed) == stamp;
-}
 
 /* Opens it. False: no small entry begins there, or its value has pages of its own, or it was dropped: entry_open() tells. */
 static inline bool entry_small_open(const unsigned char *base, size_t end, size_t start, uint32_t stamp, struct entry_small *entry)

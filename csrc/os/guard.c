@@ -66,6 +66,7 @@ HANDLER_LOCAL volatile unsigned fruitless_returns;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static int fork_status; /* whether the handlers are there; written once */
 static _Atomic(struct disposition *) below;
 static _Atomic(struct guard_watch *) watches;
 static struct disposition *dispositions;
@@ -257,7 +258,7 @@ static void fork_unlock(void)
 
 static void fork_register(void)
 {
-	(void)pthread_atfork(fork_lock, fork_unlock, fork_unlock);
+	fork_status = pthread_atfork(fork_lock, fork_unlock, fork_unlock) == 0 ? DRP_OK : DRP_NO_MEMORY;
 }
 
 int guard_watch(const void *start, size_t length, const char *name, struct guard_watch **out)
@@ -265,6 +266,8 @@ int guard_watch(const void *start, size_t length, const char *name, struct guard
 	struct guard_watch *watch;
 
 	pthread_once(&fork_once, fork_register);
+	if (fork_status != DRP_OK)
+		return fork_status;
 	pthread_mutex_lock(&lock);
 	int status = install();
 	if (status != DRP_OK)

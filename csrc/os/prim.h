@@ -40,7 +40,8 @@ void prim_step(void);
 #define prim_step() ((void)0)
 #endif
 
-/* For a call whose failure does no harm, and a comment there says why: prim_best_effort(prim_purge(...)). All others are handled. */
+/* For a status that nobody needs, of prim.h or above it, and a comment there says why: prim_best_effort(prim_purge(...)).
+ * All others are handled. */
 static inline void prim_best_effort(int status)
 {
 	(void)status;

@@ -90,12 +90,18 @@ int region_open(size_t length, const struct region_options *options, struct regi
 		if (status != DRP_OK)
 			goto err_disarm;
 	}
-	region_register(region);
+	status = region_register(region);
+	if (status != DRP_OK)
+		goto err_unwatch;
 	*out = region;
 	return DRP_OK;
 
+err_unwatch:
+	if (region->watch)
+		guard_unwatch(region->watch);
 err_disarm:
-	prim_signal_close(region->signal_handle);
+	if (region->signal_handle != NO_HANDLE)
+		prim_signal_close(region->signal_handle);
 err_states:
 	prim_end(states, region->states_bytes);
 err_unmap:

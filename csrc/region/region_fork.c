@@ -14,6 +14,7 @@
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static int fork_status; /* whether the handlers are there; written once */
 static struct region *regions;
 
 static void before_fork(void)
@@ -77,16 +78,20 @@ static void after_fork_in_child(void)
 
 static void register_fork_handlers(void)
 {
-	(void)pthread_atfork(before_fork, after_fork, after_fork_in_child);
+	fork_status = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0 ? DRP_OK : DRP_NO_MEMORY;
 }
 
-void region_register(struct region *region)
+int region_register(struct region *region)
 {
+	/* No lock is held meanwhile: another thread may fork before the handlers are there, and its child would find it locked. */
 	pthread_once(&fork_once, register_fork_handlers);
+	if (fork_status != DRP_OK)
+		return fork_status;
 	pthread_mutex_lock(&registry_lock);
 	region->next = regions;
 	regions = region;
 	pthread_mutex_unlock(&registry_lock);
+	return DRP_OK;
 }
 
 void region_unregister(struct region *region)

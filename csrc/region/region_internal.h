@@ -129,7 +129,7 @@ int region_open_pages(struct region *region, struct region_hold *hold, size_t wh
 		      struct region_gone *gone);
 
 /* region_fork.c */
-void region_register(struct region *region);
+int region_register(struct region *region);
 void region_unregister(struct region *region);
 void region_registry_lock(void);
 void region_registry_unlock(void);

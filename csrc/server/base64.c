@@ -5,21 +5,6 @@
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-size_t base64_encode(const unsigned char *bytes, size_t count, char *text)
-{
-	char *at = text;
-
-	for (size_t i = 0; i < count; i += 3) {
-		const size_t left = count - i;
-		const unsigned first = bytes[i], second = left > 1 ? bytes[i + 1] : 0, third = left > 2 ? bytes[i + 2] : 0;
-		*at++ = alphabet[first >> 2];
-		*at++ = alphabet[(first & 3) << 4 | second >> 4];
-		*at++ = left > 1 ? alphabet[(second & 15) << 2 | third >> 6] : '=';
-		*at++ = left > 2 ? alphabet[third & 63] : '=';
-	}
-	return (size_t)(at - text);
-}
-
 size_t base64_decode(const char *text, size_t count, unsigned char *bytes, size_t most)
 {
 	size_t written = 0;

@@ -10,7 +10,5 @@
 
 /* How many bytes were written; 0: it is no base64, or is longer than most. */
 size_t base64_decode(const char *text, size_t count, unsigned char *bytes, size_t most);
-/* text has room for (count + 2) / 3 * 4; how many were written. */
-size_t base64_encode(const unsigned char *bytes, size_t count, char *text);
 
 #endif

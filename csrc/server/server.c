@@ -432,8 +432,10 @@ int server_run(const struct options *options)
 	sigset_t stopping;
 	int status = FAILED;
 
-	if (!server)
+	if (!server) {
+		fputs("droppable-server: there is no memory to start with\n", stderr);
 		return FAILED;
+	}
 	server->options = options;
 	if (options->password_file) {
 		server->passwords = passwords_read(options->password_file, server->why, sizeof(server->why));

@@ -30,9 +30,12 @@ struct found { /* an entry, under the lock */
  */
 int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const void *key, size_t key_bytes,
 	       struct found *found);
-/* The same, by a search that comes to this slot of the home bucket first: index_home_slot() found it, and nothing changed since. */
-int shard_find_from(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t *slot, const void *key, size_t key_bytes,
-		    struct found *found);
+/*
+ * The same, by a search that comes to this slot of the home bucket first: index_home_slot() found it, it names that segment, and
+ * nothing changed since.
+ */
+int shard_find_from(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t *slot, struct segment *segment,
+		    const void *key, size_t key_bytes, struct found *found);
 /* Finds the entry at a place, whose key is not known, by the hash of its key. */
 bool shard_find_place(struct shard *shard, uint64_t hash, uint64_t place, struct index_cursor *cursor);
 /* Decodes the head of the entry at found's segment and offset. False: dropped, or none begins there. */

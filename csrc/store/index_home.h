@@ -51,12 +51,13 @@ static inline uint64_t *index_home_slot(uint64_t *bucket, uint64_t hash)
 	return alike ? &bucket[__builtin_ctz(alike)] : NULL;
 }
 
-/* Begins a search that comes to this slot first: what index_home_slot() found, and nothing changed since. */
+/* A search that stands on this slot: what index_home_slot() found, and nothing changed since. */
 static inline void index_home_find(const struct index *index, uint64_t hash, uint64_t *slot, struct index_cursor *cursor)
 {
 	uint64_t *page = (uint64_t *)((uintptr_t)slot & ~(uintptr_t)(prim_page_size() - 1));
 
-	*cursor = (struct index_cursor){.hash = hash, .page = page, .next = (unsigned)(slot - page) % INDEX_BUCKET_SLOTS,
+	*cursor = (struct index_cursor){.hash = hash, .page = page, .slot = slot, .place = index_load(slot) & INDEX_PLACE_MASK,
+					.next = (unsigned)(slot - page) % INDEX_BUCKET_SLOTS + 1,
 					.page_number = index->directory[index_cell_of(index, hash)] & INDEX_PAGE_MASK,
 					.cpu = prim_cpu(), .has_page = true};
 }

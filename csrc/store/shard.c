@@ -487,10 +487,20 @@ int shard_find(struct cache *cache, struct shard *shard, uint64_t hash, const vo
 	return find(cache, shard, key, key_bytes, found);
 }
 
-int shard_find_from(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t *slot, const void *key, size_t key_bytes,
-		    struct found *found)
+/* Nearly always it is what the slot names. What find() would see of that slot is seen here with the segment at hand. */
+int shard_find_from(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t *slot, struct segment *segment,
+		    const void *key, size_t key_bytes, struct found *found)
 {
-	index_home_find(&shard->index, hash, slot, &found->cursor);
+	struct index_cursor *cursor = &found->cursor;
+
+	index_home_find(&shard->index, hash, slot, cursor);
+	found->segment = segment;
+	found->offset = arena_place_offset(cursor->place);
+	if (arena_place_number(cursor->place) == segment->number && segment->kind == SEGMENT_ENTRIES &&
+	    !segment_is_gone(segment, found->offset) && shard_open_entry(found) && found->entry.key_bytes == key_bytes &&
+	    entry_match(&found->reader, key, key_bytes))
+		return -1;
+	cursor->next--; /* the search begins with that very slot */
 	return find(cache, shard, key, key_bytes, found);
 }
 

@@ -37,7 +37,8 @@ static inline int client_reserve(struct cache_sink *base, uint8_t kind, size_t m
 	sink->bytes = value_bytes;
 	sink->meta_bytes = meta_bytes;
 	*meta = sink->meta;
-	*value = sink->value;
+	if (value)
+		*value = sink->value;
 	return 0;
 }
 

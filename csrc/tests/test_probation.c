@@ -5,6 +5,7 @@
 
 #include "cache/cache.h"
 #include "cache_client.h"
+#include "policy/probation.h"
 #include "store/internal.h"
 #include "check.h"
 
@@ -94,11 +95,38 @@ static void drops_while_memory_is_free_change_nothing(enum prim_backing backing,
 		SKIP("this machine's memory is not free");
 }
 
+/* Costs are compared for each KiB. The main log's mean follows what is dear; where costs are not told they decide nothing. */
+static void while_memory_is_short_costs_decide(void)
+{
+	enum { USUAL_NS = 1000, DEAR_NS = 1000000, KIB = 1024, ANY_HASH = 12345 };
+	struct cache *cache = make(PRIM_LAZYFREE);
+	struct shard *shard = &cache->shards[0];
+	struct probation *probation = &shard->probation;
+
+	probation->judged_cost = USUAL_NS;
+	CHECK_EQ(probation_choose(shard, ANY_HASH, USUAL_NS, KIB), ARENA_MAIN);
+	shard->arena.memory_is_short = true;
+	CHECK_EQ(probation_choose(shard, ANY_HASH, 0, KIB), ARENA_PROBATION);
+	CHECK_EQ(probation_choose(shard, ANY_HASH, USUAL_NS, KIB), ARENA_PROBATION);
+	CHECK_EQ(probation->cost, 0);
+	CHECK_EQ(probation_choose(shard, ANY_HASH, DEAR_NS, KIB), ARENA_MAIN);
+	CHECK_EQ(probation->cost, DEAR_NS);
+	CHECK_EQ(probation_choose(shard, ANY_HASH, DEAR_NS, KIB * KIB), ARENA_PROBATION);
+	CHECK(probation_is_cheap(shard, USUAL_NS, KIB));
+	CHECK(probation_is_cheap(shard, DEAR_NS, KIB * KIB));
+	CHECK(!probation_is_cheap(shard, DEAR_NS, KIB));
+	CHECK(!probation_is_cheap(shard, 0, KIB));
+	shard->arena.memory_is_short = false;
+	cache_close(cache);
+	cache_unref(cache);
+}
+
 int main(void)
 {
 	static const size_t sizes[] = {100, 1000, 4096, 20000, 300000}; /* in the log, on pages among others, alone */
 
 	RUN(nothing_looks_dropped_that_was_not_there, );
+	RUN(while_memory_is_short_costs_decide);
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		RUN(all_stays_while_there_is_room, PRIM_LAZYFREE, sizes[i]);
 		RUN(drops_while_memory_is_free_change_nothing, PRIM_LAZYFREE, sizes[i]);

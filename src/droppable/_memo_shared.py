@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from inspect import isroutine
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from droppable._arguments import read_wait
@@ -57,28 +59,37 @@ def name_in_all_processes(function: Any, name: str | None) -> str:
     """What the function is called in each process that has it.
 
     Raises:
-        ValueError: nothing says so: it was made within another function, or in a program that has no file.
+        ValueError: nothing says so: it was made within another function, or in a program that has no file; or it is a
+            call with more to it than a function: a partial's arguments, a method's object, an object that is called.
     """
     if name is not None:
         return name
-    function = innermost(function)
-    qualname: str = getattr(function, "__qualname__", type(function).__qualname__)
-    module: str | None = getattr(function, "__module__", None)
+    inner = innermost(function)
+    qualname: str = getattr(inner, "__qualname__", type(inner).__qualname__)
+    module: str | None = getattr(inner, "__module__", None)
     if module in _MAIN:
-        module = _name_of_main(getattr(function, "__globals__", None) or vars(sys.modules[module]))
-    if module is None or "<" in qualname:
+        module = _name_of_main(getattr(inner, "__globals__", None) or vars(sys.modules[module]))
+    if module is None or "<" in qualname or not _is_bare(function):
         raise ValueError(
             f"a function with a shared cache needs a name that is the same in every process, and {qualname} of module "
-            f"{getattr(function, '__module__', None)} may be several functions: give "
+            f"{getattr(inner, '__module__', None)} may be several functions: give "
             "@droppable.cache(cache=..., name='what it computes')"
         )
     return f"{module}.{qualname}"
 
 
+def _is_bare(function: Any) -> bool:
+    """Whether it is a function alone, so that its name tells all that it computes."""
+    if isinstance(function, (staticmethod, classmethod)):
+        return _is_bare(function.__func__)
+    own = getattr(function, "__self__", None)
+    return isroutine(function) and hasattr(function, "__qualname__") and (own is None or isinstance(own, ModuleType))
+
+
 def _name_of_main(module: dict[str, Any]) -> str | None:
     """The same for a program and for processes that multiprocessing starts for it; None where there is no file."""
     spec = module.get("__spec__")
-    if spec is not None:
+    if spec is not None and spec.name != "__main__":  # as of each folder and each archive that is started by its path
         return str(spec.name)
     path = module.get("__file__")
     return None if path is None else os.path.realpath(path)

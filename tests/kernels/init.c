@@ -7,6 +7,7 @@
  *   DRP_LRU_GEN=y|n     switch the multi-generational LRU on or off (fatal where the kernel cannot)
  *   DRP_SWAP=/dev/...   swap there (fatal where it fails)
  *   DRP_ONLY=NAME       this test alone
+ *   DRP_VERDICT=/dev/...   the port that the verdict goes to, if that is not the second serial one
  * A test says what happened by its exit status, as for meson: 0 passed, 77 skipped, anything else failed.
  *
  * Console: the first serial port. Verdict: the second one, one line a test, and the last line is the word that tests
@@ -35,7 +36,6 @@
 
 enum { EXIT_SKIPPED = 77 };
 
-static const char verdict_port[] = "/dev/ttyS1";
 static const char success_word[] = "success";
 static FILE *verdict;
 
@@ -126,6 +126,7 @@ static void prepare(void)
 		for (int fd = 0; fd <= 2; fd++)
 			dup2(console, fd);
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	const char *verdict_port = getenv("DRP_VERDICT") ? getenv("DRP_VERDICT") : "/dev/ttyS1";
 	verdict = fopen(verdict_port, "we");
 	if (!verdict)
 		give_up(verdict_port);

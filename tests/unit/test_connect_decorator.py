@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import multiprocessing
+import operator
 import os
 import subprocess
 import sys
@@ -47,7 +49,14 @@ def name_class(cls: type, number: int) -> str:
 
 
 class OtherTile(Tile):
-    pass
+    @classmethod
+    def called(cls, number: int) -> str:
+        return name_class(cls, number)
+
+
+class Doubling:
+    def __call__(self, number: int) -> bytes:
+        return double(number)
 
 
 class TestFunctions:
@@ -279,7 +288,16 @@ class TestRefusals:
         def local() -> bytes:
             return b""
 
-        for function in (local, lambda: b"", functools.partial(local)):
+        more_than_a_function = (
+            functools.partial(double, 1),
+            staticmethod(functools.partial(double, 1)),
+            Tile("a").render,
+            OtherTile.called,
+            Doubling(),
+            operator.attrgetter("number"),
+            b"".join,
+        )
+        for function in (local, lambda: b"", functools.partial(local), *more_than_a_function):
             with pytest.raises(ValueError, match=r"may be several functions: give @droppable.cache\(cache=..., name="):
                 droppable.cache(cache=shared)(function)
         code = """
@@ -291,6 +309,28 @@ class TestRefusals:
                 print(error)
         """
         assert "function of module __main__ may be several functions" in run_python(code, str(server_socket))
+
+    def test_functions_of_the_interpreter_and_of_wrappers_have_a_name(self, shared: droppable.SharedCache) -> None:
+        assert droppable.cache(cache=shared, keep=None)(os.path.basename)("a/b") == "b"
+        with pytest.raises(TypeError, match=r"(?s)type int.*It is what math\.factorial has returned"):
+            droppable.cache(cache=shared)(math.factorial)(3)
+        wrapped = droppable.cache(cache=shared)(functools.lru_cache(double))
+        assert (wrapped(4), wrapped(4), calls) == (b"8", b"8", [(4, 1)])
+
+    def test_programs_that_are_folders_have_functions_of_their_own(self, server_socket: Path, tmp_path: Path) -> None:
+        """Each calls itself __main__, also where others have a name for what is started."""
+        for name in ("one", "other"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "__main__.py").write_text(
+                "import sys, droppable\n"
+                "@droppable.cache(cache=droppable.connect(sys.argv[1], strict=True))\n"
+                f"def whose(): return {name!r}\n"
+                "print(whose())\n"
+            )
+            done = subprocess.run(
+                [sys.executable, tmp_path / name, server_socket], capture_output=True, text=True, timeout=60, check=True
+            )
+            assert done.stdout == f"{name}\n"
 
 
 PROGRAM = """

@@ -26,6 +26,8 @@ from typing import Any
 import pytest
 
 import droppable
+from droppable._connect import attaching
+from droppable._connect import link as linking
 from droppable._log import tell_once, told
 from droppable.cli._serve import server_program
 from tests.unit.test_connect import Server
@@ -132,6 +134,66 @@ class TestInterrupted:
             assert cache.get("absent") is None
         with pytest.raises(droppable.ClosedError):
             cache.get("absent")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+class TestClosed:
+    def test_amid_a_connect_of_another_thread(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The memory that came with the connection is not read any more."""
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        cache = droppable.connect(server.path, timeout_seconds=WAIT_SECONDS)
+        cache["k"] = b"v"
+        closer = threading.Thread(target=cache.close)
+
+        def attach(connection: socket.socket) -> tuple[int, int, int]:
+            found = attaching.attach(connection)
+            closer.start()
+            wait_until(lambda: cache._link.read is linking._read_closed)
+            return found
+
+        monkeypatch.setattr(linking, "attach", attach)
+        cache._link.wire.close()
+        cache.get("absent")
+        closer.join(WAIT_SECONDS)
+        for call in (lambda: cache.get("k"), lambda: cache.get_many(["k"]), lambda: "k" in cache):
+            with pytest.raises(droppable.ClosedError):
+                call()
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_before_a_thread_is_given_its_call(self, server: Server) -> None:
+        class Leaving:
+            """Whoever leaves the lock finds the cache closed then."""
+
+            def __init__(self, cache: droppable.SharedCache) -> None:
+                self.lock, self.cache, self.is_first = cache._link._lock, cache, True
+
+            def __enter__(self) -> None:
+                self.lock.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                self.lock.release()
+                is_first, self.is_first = self.is_first, False
+                if is_first:
+                    self.cache.close()
+
+        cache = droppable.connect(server.path, timeout_seconds=WAIT_SECONDS)
+        cache._link._lock = Leaving(cache)  # type: ignore[assignment]
+        assert cache._link.in_thread(lambda: "called").result(WAIT_SECONDS) == "called"
+        with pytest.raises(droppable.ClosedError):
+            cache._link.in_thread(lambda: "called")
+
+    def test_once_more_after_an_interrupt(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        cache = droppable.connect(server.path, timeout_seconds=WAIT_SECONDS)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache._link.wire, "end", raising)
+            with pytest.raises(Stop):
+                cache.close()
+        cache.close()
+        gc.collect()
         assert len(os.listdir("/proc/self/fd")) == before
 
 

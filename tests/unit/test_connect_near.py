@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -118,6 +119,23 @@ class TestValues:
         with pytest.raises(droppable.ClosedError):
             len(own.near)
 
+    def test_a_value_that_can_never_fit_is_not_kept(self, path: Path) -> None:
+        with droppable.Cache(max_bytes="64K") as small, droppable.connect(path, near=small) as cache:
+            cache["k"] = b"x" * LONG
+            assert near_hits(cache, lambda: [cache["k"] for _ in range(3)]) == 0
+            assert cache["k"] == cache.get_many(["k"])["k"] == b"x" * LONG
+
+    def test_what_a_signal_handler_raises_while_a_value_is_kept_ends_the_call(self, path: Path) -> None:
+        class Interrupted(droppable.Cache[Any, Any]):
+            def set(self, key: Any, value: Any, *_: Any, **__: Any) -> bool:
+                raise KeyboardInterrupt
+
+        with Interrupted() as mine, droppable.connect(path, near=mine) as cache:
+            cache["k"] = b"x" * LONG
+            for call in (lambda: cache["k"], lambda: cache.get_many(["k"])):
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+
     def test_wrong_arguments(self, path: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"near needs attach=True"):
             droppable.connect(path, near=True, attach=False)
@@ -126,6 +144,64 @@ class TestValues:
                 droppable.connect(path, near=wrong)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match=r"near must be a Cache or None; you gave one of type int"):
             droppable.lowlevel.Reader(-1, -1, 0, print, print, 5)  # type: ignore[arg-type]
+
+
+class Stepping:
+    """Stored in the near cache in the place of a value: whoever looks there steps in before it is found unusable."""
+
+    step_in: Callable[[], object]
+
+    def __reduce__(self) -> Any:
+        return Stepping.load, ()
+
+    @staticmethod
+    def load() -> None:
+        Stepping.step_in()
+        raise ValueError("to be looked for elsewhere")
+
+
+class SteppingCache(droppable.Cache[Any, Any]):
+    """A near cache that keeps what it is given in `kept`, and a `Stepping` in its place."""
+
+    kept: list[Any]
+
+    def set(self, key: Any, value: Any, *_: Any, **__: Any) -> bool:
+        self.kept.append(value)
+        return super().set(key, Stepping())
+
+
+class TestAmidALookUp:
+    """Between the two reads of a look-up: where the near cache was asked, and has not the value."""
+
+    @pytest.fixture
+    def stepping(self, path: Path) -> Iterator[droppable.SharedCache]:
+        with SteppingCache() as cache:
+            cache.kept = []
+            with droppable.connect(path, strict=True, near=cache, serializer=json) as near:
+                near["k"] = b"x" * LONG
+                assert near["k"] == b"x" * LONG
+                assert cache.kept == [b"x" * LONG]
+                yield near
+
+    @pytest.mark.parametrize("other", [{"of a": "serializer" * 10_000}, b"short"])
+    def test_a_value_that_is_not_for_the_near_cache_any_more(self, stepping: droppable.SharedCache, other: Any) -> None:
+        Stepping.step_in = lambda: stepping.set("k", other)
+        assert stepping["k"] == other
+        assert stepping.near is not None
+        assert stepping.near.kept == [b"x" * LONG]  # type: ignore[attr-defined]
+        assert stepping["k"] == other
+
+    def test_a_value_that_is_another_one(self, stepping: droppable.SharedCache) -> None:
+        Stepping.step_in = lambda: stepping.set("k", b"y" * LONG)
+        assert stepping["k"] == b"y" * LONG
+        assert stepping.near is not None
+        assert stepping.near.kept == [b"x" * LONG, b"y" * LONG]  # type: ignore[attr-defined]
+
+    def test_the_near_cache_is_closed(self, stepping: droppable.SharedCache) -> None:
+        assert stepping.near is not None
+        Stepping.step_in = stepping.near.close
+        assert stepping["k"] == b"x" * LONG
+        assert stepping["k"] == b"x" * LONG
 
 
 class TestNeverOlder:

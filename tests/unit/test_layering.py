@@ -222,6 +222,29 @@ def test_no_status_of_the_system_is_thrown_away() -> None:
     assert not found
 
 
+RESULTS_THAT_NOBODY_NEEDS = {
+    "arena_trim_whole": "whether there was something to give up",
+    "atomic_load_explicit": "the page is touched",
+    "change": "the cursor says whether the page is lost",
+    "copy_clear": "tp_clear, which is 0",
+    "cut": "how many were cut",
+    "memo_clear": "tp_clear, which is 0",
+    "small_segment": "the entry is touched, so that it is near when it is needed",
+    "step": "how many were given back",
+    "strsep": "a field that is not needed",
+}
+"""Functions that are called with (void) in front. None of them can fail."""
+
+
+def test_no_failure_is_thrown_away() -> None:
+    """A status goes to who can act on it, or to prim_best_effort() with the reason."""
+    found = set()
+    for path in sources("csrc", "binding"):
+        if "tests" not in path.parts:
+            found |= set(re.findall(r"\(void\)\s*(\w+)\(", without_comments(path.read_text()))) - {"sizeof"}
+    assert found == set(RESULTS_THAT_NOBODY_NEEDS)
+
+
 LOCKS_THAT_ARE_TAKEN_ONCE = {
     "src/droppable/_connect/wire.py": "its replies come in order, so it refuses a call of the thread that has it",
     "src/droppable/_flight/table.py": "it is one waiter's, who is woken by its release",

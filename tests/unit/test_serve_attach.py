@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from droppable.cli._serve import server_program
+from tests.unit.sandbox import confined
 
 StartServer = Callable[..., Any]
 WAIT_SECONDS = 20
@@ -34,6 +36,11 @@ libc = ctypes.CDLL(None, use_errno=True)
 os.setgroups([])
 os.setresgid(user, user, user)
 os.setresuid(user, user, user)
+head, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(head, rights) == 0
+for i in range(3):
+    rights[i] &= ~(1 << 19)  # CAP_SYS_PTRACE, which root has
+assert libc.capset(head, rights) == 0
 libc.prctl(4, 1, 0, 0, 0)  # a change of user made this process not dumpable: as if it had been started like that
 class Part(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
@@ -112,12 +119,12 @@ def mapped_at(pid: int) -> int:
 
 
 @contextmanager
-def running(argv: list[str], **user: Any) -> Iterator[subprocess.Popen[str]]:
+def running(argv: list[str], told: str | None = None, **user: Any) -> Iterator[subprocess.Popen[str]]:
     """A server from the moment on when it has told where it listens, killed at the end if it is there still."""
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd="/", **user) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == f"{argv[2]}\n"
+            assert process.stdout.readline() == f"{told or argv[2]}\n"
             yield process
         finally:
             process.kill()
@@ -144,15 +151,56 @@ def owner() -> Iterator[tuple[Path, subprocess.Popen[str]]]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("user", [OWNER, STRANGER], ids=["same user", "another user"])
-def test_a_client_can_read_and_neither_write_nor_trace(owner: tuple[Path, subprocess.Popen[str]], user: int) -> None:
-    path, process = owner
-    argv = [str(path), str(process.pid), str(mapped_at(process.pid)), str(user)]
-    done = subprocess.run([sys.executable, "-c", TRIES, *argv], capture_output=True, text=True, timeout=60, check=False)
+def what_is_refused(path: Path, pid: int, user: int, failure: int | None = None) -> dict[str, str]:
+    """What a client without CAP_SYS_PTRACE tries, and the error. failure: under Docker's filter with this one."""
+    tries = [sys.executable, "-c", TRIES, str(path), str(pid), str(mapped_at(pid)), str(user)]
+    argv = tries if failure is None else confined(tries, failure)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     tried = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
     assert tried.pop("read") == "ok"
-    assert tried == REFUSED
+    return tried
+
+
+@pytest.fixture
+def yama(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Yama's ptrace_scope: 0 is as without it, 1 lets parents alone trace, 2 nobody without CAP_SYS_PTRACE."""
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    if request.param is None:
+        yield
+        return
+    if not scope.exists():
+        pytest.skip("this kernel has no Yama: the kernel matrix boots one that has")
+    before = scope.read_text()
+    scope.write_text(request.param)
+    yield
+    scope.write_text(before)
+
+
+@pytest.mark.parametrize("yama", [None, "0", "1", "2"], indirect=True, ids="Yama {}".format)
+@pytest.mark.parametrize("user", [OWNER, STRANGER], ids=["same user", "another user"])
+@pytest.mark.usefixtures("yama")
+def test_a_client_can_read_and_neither_write_nor_trace(owner: tuple[Path, subprocess.Popen[str]], user: int) -> None:
+    path, process = owner
+    assert what_is_refused(path, process.pid, user) == REFUSED
+
+
+@pytest.mark.parametrize("failure", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
+@pytest.mark.parametrize("user", [OWNER, STRANGER], ids=["same user", "another user"])
+def test_the_same_under_dockers_filter(owner: tuple[Path, subprocess.Popen[str]], user: int, failure: int) -> None:
+    path, process = owner
+    refused = REFUSED | dict.fromkeys(("vm read", "vm write"), errno.errorcode[failure])
+    assert what_is_refused(path, process.pid, user, failure) == refused
+
+
+@pytest.mark.parametrize("failure", [None, errno.EPERM], ids=["without a filter", "Docker"])
+def test_roots_server_in_a_container(tmp_path: Path, failure: int | None) -> None:
+    """Both are root, and neither has CAP_SYS_PTRACE: so Docker starts programs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start processes of root")
+    argv = [str(server_program()), "--unix", str(tmp_path / "socket")]
+    with running(confined(argv, errno.EPERM), told=argv[2]) as process:
+        assert what_is_refused(tmp_path / "socket", process.pid, 0, failure) == REFUSED
 
 
 def test_the_server_counts_its_pages_as_before(owner: tuple[Path, subprocess.Popen[str]]) -> None:

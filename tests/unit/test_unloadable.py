@@ -231,6 +231,17 @@ class TestErrorsOfOthers:
         assert info.value is error
         assert list(cache) == [Hooked("key")]
 
+    def test_while_an_array_is_made(self, cache: Cache, error: Exception) -> None:
+        """Its dtype holds an object, so that each hit makes a dtype of its own, by code of Python."""
+        numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
+        cache["k"] = array = numpy.arange(9, dtype=numpy.dtype("i8", metadata={"hook": Hooked("v")}))
+        assert cache.get("k").tolist() == array.tolist()  # from now on the core makes it
+        hooks["load"] = raises(error, 1)
+        with pytest.raises(type(error)) as info:
+            cache.get("k")
+        assert info.value is error
+        assert cache["k"].tolist() == array.tolist()
+
     def test_while_a_result_is_kept(self, cache: Cache, error: Exception) -> None:
         hooks["dump"] = raises(error, 1)
         with pytest.raises(type(error)) as info:

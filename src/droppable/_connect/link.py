@@ -141,8 +141,7 @@ class Link:
 
                 # One thread: calls wait for one another anyway. Its own: the loop's threads may all wait for a value.
                 self._thread = ThreadPoolExecutor(1, "droppable.connect")
-            thread = self._thread
-        return thread.submit(call, *arguments)
+            return self._thread.submit(call, *arguments)  # under the lock, for close() shuts it down
 
     async def wait_in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """What the call returns, which is made in that thread."""
@@ -153,7 +152,7 @@ class Link:
     def _converse(self, commands: list[tuple[Word, ...]], once: bool = False) -> list[Any] | None:
         if self.is_closed:
             raise ClosedError(_CLOSED)
-        if self.reader is not None and self.reader.is_dead:
+        if self._has_ended():
             self.wire.close()  # what is left of the connection leads to nobody
         try:
             replies = self.wire.pipeline(commands, once)
@@ -161,6 +160,16 @@ class Link:
             self._lost(error)
             return None
         return replies
+
+    def _has_ended(self) -> bool:
+        reader = self.reader  # another thread may give it up at any moment
+        return reader is not None and reader.is_dead
+
+    def flush(self) -> None:
+        """Tells the server now which values were found in its memory."""
+        reader = self.reader
+        if reader is not None:
+            reader.flush()
 
     def count(self, name: str, many: int = 1) -> None:
         """Adds to one of `COUNTS`."""
@@ -177,16 +186,12 @@ class Link:
         return counts
 
     def close(self) -> None:
-        """Hangs up, and reads nothing any more."""
-        if self.is_closed:
-            return
-        if self.reader is not None:
-            self.reader.flush()
+        """Hangs up, and reads nothing any more. One that was interrupted can be called again."""
+        self.flush()
         with self._lock:
             self.is_closed = True
             thread, self._thread = self._thread, None
-        self._detach()
-        self.read = _read_closed
+            self._detach()
         self.wire.end()
         if thread is not None:
             thread.shutdown(wait=False)
@@ -215,16 +220,20 @@ class Link:
         except (ValueError, OSError, MemoryError) as error:
             self.why_not_attached = f"the server's memory cannot be read by this version: {error}"
             return not isinstance(error, MemoryError)
-        self.why_not_attached = ""
-        self.reader = reader
-        self.read = reader.get
+        with self._lock:
+            if not self.is_closed:  # by another thread, since the connection was begun
+                self.why_not_attached = ""
+                self.reader = reader
+                self.read = reader.get
         return True
 
     def _detach(self) -> None:
-        reader, self.reader, self.read = self.reader, None, _read_nothing
-        if reader is not None:
-            self.count("hits_read", reader.hits)
-            self.count("hits_near", reader.near_hits)
+        with self._lock:
+            reader, self.reader = self.reader, None
+            self.read = _read_closed if self.is_closed else _read_nothing
+            if reader is not None:
+                self.count("hits_read", reader.hits)
+                self.count("hits_near", reader.near_hits)
 
     def _lost(self, error: Exception, raises: bool = False) -> None:
         self.count("failures")

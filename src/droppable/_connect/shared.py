@@ -298,9 +298,10 @@ class SharedCache(Updating):
     def stats(self) -> SharedCacheStats:
         """What this object has counted. Asks nobody."""
         link = self._link
+        reader = link.reader
         return SharedCacheStats(
             connections=link.wire.connections,
-            is_attached=link.reader is not None and not link.reader.is_dead,
+            is_attached=reader is not None and not reader.is_dead,
             why_not_attached=link.why_not_attached,
             **link.counts(),
         )
@@ -310,8 +311,7 @@ class SharedCache(Updating):
 
         Its direct_hits are told by the clients in batches, about once a second.
         """
-        if self._link.reader is not None:
-            self._link.reader.flush()
+        self._link.flush()
         words = self._link.ask(b"DROPPABLE.STATS") or []
         return {words[i].decode(): words[i + 1] for i in range(0, len(words), 2)}
 
