@@ -16,7 +16,7 @@
 #define WRONG_CLAIM "ERR a claim is a number that DROPPABLE.CLAIM has answered"
 #define NS_PER_MS UINT64_C(1000000)
 
-enum { META_MOST_BYTES = 4096, HEAD_MOST_BYTES = 64 };
+enum { META_MOST_BYTES = 4096, HEAD_MOST_BYTES = 64, INTEGER_MOST_BYTES = 20 };
 
 /* Digits alone. False: it is no such number, or larger than most. */
 static bool read_number(const struct word *word, uint64_t most, uint64_t *out)
@@ -242,6 +242,118 @@ enum step direct_has(struct session *session, struct request *request)
 	if (!is_key(key))
 		return wrong_key(session);
 	return resp_answer_number(session, cache_contains(session->service->direct, key->bytes, key->count) == 1);
+}
+
+/* An integer's digits, read from an entry of one kind alone. */
+struct digits {
+	struct cache_sink sink;
+	uint8_t kind;
+	size_t count;
+	char text[INTEGER_MOST_BYTES];
+};
+
+static int place_digits(struct cache_sink *sink, uint8_t kind, size_t meta_bytes, size_t value_bytes, void **meta, void **value)
+{
+	struct digits *digits = (struct digits *)sink;
+
+	if (kind != digits->kind || meta_bytes > 0 || value_bytes > sizeof(digits->text))
+		return -1;
+	digits->count = value_bytes;
+	*meta = *value = digits->text;
+	return 0;
+}
+
+/*
+ * Adds to the integer that is there. The key's lock is held, so that nobody stores or deletes it between the look and the store;
+ * if the kernel drops it there, the store finds nothing to replace. DRP_INVALID: it is no integer; DRP_TOO_LARGE: the sum is.
+ */
+static int add(struct cache *cache, const struct word *key, uint8_t kind, int64_t delta, int64_t *sum)
+{
+	struct digits digits = {.sink = {.reserve = place_digits}, .kind = kind};
+	struct cache_update how = {.mode = SET_IF_PRESENT, .keep_expiry = true};
+	struct cache_pin pin;
+	char text[INTEGER_MOST_BYTES];
+
+	const int found = cache_get(cache, key->bytes, key->count, GET_COPY, &digits.sink, &pin, NULL);
+	if (found != DRP_OK)
+		return found == DRP_REFUSED ? DRP_INVALID : found;
+	if (!resp_integer(&(struct word){digits.text, digits.count}, sum))
+		return DRP_INVALID;
+	if (__builtin_add_overflow(*sum, delta, sum))
+		return DRP_TOO_LARGE;
+	char *at = text;
+	if (*sum < 0)
+		*at++ = '-';
+	at = put_number(at, *sum < 0 ? 0 - (uint64_t)*sum : (uint64_t)*sum);
+	const struct drp_part part = {text, (size_t)(at - text)};
+	const struct cache_item item = {.parts = &part, .part_count = 1, .kind = kind};
+	const int status = cache_update(cache, key->bytes, key->count, &item, &how);
+	if (status == DRP_OK)
+		return status;
+	cache_delete(cache, key->bytes, key->count, 0); /* the old count would be wrong */
+	return DRP_MISS;
+}
+
+enum step direct_incr(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+	struct claims *claims = session->service->claims;
+	int64_t delta, sum;
+	uint64_t kind;
+
+	if (!is_key(key))
+		return wrong_key(session);
+	if (!read_number(&request->words[2], UINT8_MAX, &kind) || !resp_integer(&request->words[3], &delta))
+		return resp_fail(session, "ERR kind and what is added are integers: 0 to 255, and of 64 bits");
+	claims_lock_key(claims, key->bytes, key->count);
+	const int status = add(session->service->direct, key, (uint8_t)kind, delta, &sum);
+	if (status == DRP_OK)
+		claims_revoke(claims, key->bytes, key->count);
+	claims_unlock_key(claims, key->bytes, key->count);
+	switch (status) {
+	case DRP_OK:
+		return resp_answer_number(session, sum);
+	case DRP_INVALID:
+		return resp_fail(session, "ERR the value is no integer");
+	case DRP_TOO_LARGE:
+		return resp_fail(session, "ERR the sum has more than 64 bits");
+	default:
+		resp_null(session);
+		return STEP_DONE;
+	}
+}
+
+enum step direct_touch(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+	uint64_t ms;
+
+	if (!is_key(key))
+		return wrong_key(session);
+	if (!read_number(&request->words[2], INT64_MAX / NS_PER_MS, &ms))
+		return resp_fail(session, "ERR a time to live is a number of milliseconds");
+	switch (cache_touch(session->service->direct, key->bytes, key->count, ms * NS_PER_MS)) {
+	case DRP_OK:
+		return resp_answer_number(session, 1);
+	case DRP_MISS:
+		return resp_answer_number(session, 0);
+	default:
+		return resp_fail(session, RESP_NO_MEMORY);
+	}
+}
+
+enum step direct_ttl(struct session *session, struct request *request)
+{
+	const struct word *key = &request->words[1];
+	struct cache *cache = session->service->direct;
+	struct cache_about about;
+
+	if (!is_key(key))
+		return wrong_key(session);
+	if (cache_look_at(cache, key->bytes, key->count, &about) != DRP_OK)
+		return resp_answer_number(session, -2);
+	const uint64_t left_ns = cache_remaining_ns(cache, &about);
+	return resp_answer_number(session, left_ns ? (int64_t)((left_ns - 1) / NS_PER_MS + 1) : -1);
 }
 
 enum step direct_clear(struct session *session, struct request *request)

@@ -14,6 +14,11 @@
  *   DROPPABLE.SET key ... CLAIMED claim           null: the claim is not the client's any more, or the key was changed since it is
  *   DROPPABLE.DEL key                             1, or 0: it was not there
  *   DROPPABLE.HAS key                             1 or 0
+ *   DROPPABLE.INCR key kind integer               the sum, of 64 bits. null: there is no value, or no memory for the sum, and then the
+ *                                                 value is gone. An error: it is of another kind, or no integer's digits. It expires
+ *                                                 when it would have
+ *   DROPPABLE.TOUCH key ms                        1: it lives for so long from now on, 0: for ever. 0: it is not there
+ *   DROPPABLE.TTL key                             milliseconds that it has left, from 1 up; -1: it never expires; -2: it is not there
  *   DROPPABLE.CLEAR                               OK
  *   DROPPABLE.HITS count key...                   nothing at all: so many hits there were, and these keys were among them
  *   DROPPABLE.STATS                               names and numbers
@@ -35,6 +40,9 @@ enum step direct_release(struct session *session, struct request *request);
 enum step direct_set(struct session *session, struct request *request);
 enum step direct_delete(struct session *session, struct request *request);
 enum step direct_has(struct session *session, struct request *request);
+enum step direct_incr(struct session *session, struct request *request);
+enum step direct_touch(struct session *session, struct request *request);
+enum step direct_ttl(struct session *session, struct request *request);
 enum step direct_clear(struct session *session, struct request *request);
 enum step direct_hits(struct session *session, struct request *request);
 enum step direct_stats(struct session *session, struct request *request);

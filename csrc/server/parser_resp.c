@@ -193,6 +193,23 @@ bool resp_next(const char **at, const char *end, struct word *word)
 	return next_string(at, end, NULL, NULL, word);
 }
 
+bool resp_integer(const struct word *word, int64_t *out)
+{
+	uint64_t value = 0;
+	const bool is_negative = word->count > 0 && word->bytes[0] == '-';
+
+	if (word->count == (size_t)is_negative || word->count > 20 || (word->bytes[is_negative] == '0' && word->count > 1))
+		return false;
+	for (size_t i = is_negative; i < word->count; i++)
+		if (word->bytes[i] < '0' || word->bytes[i] > '9' || __builtin_mul_overflow(value, (uint64_t)10, &value) ||
+		    __builtin_add_overflow(value, (uint64_t)(word->bytes[i] - '0'), &value))
+			return false;
+	if (value > (uint64_t)INT64_MAX + is_negative)
+		return false;
+	*out = is_negative ? (int64_t)(0 - value) : (int64_t)value;
+	return true;
+}
+
 /* A whole command, from its first byte to its last. */
 static void open_request(const struct incoming *incoming, struct request *request, const unsigned char *bytes, size_t count)
 {

@@ -39,6 +39,8 @@ void resp_destroy(struct resp_state *resp, struct budget *budget);
 
 /* The next string of a command, from *at on; the command is known to be whole. */
 bool resp_next(const char **at, const char *end, struct word *word);
+/* An integer as Redis takes it: digits, the first of them no 0 unless it is alone, and perhaps a minus. False: it is none. */
+bool resp_integer(const struct word *word, int64_t *out);
 
 void resp_error(struct session *session, const char *text); /* "ERR ..." */
 void resp_ok(struct session *session);

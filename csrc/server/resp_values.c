@@ -29,24 +29,6 @@ static struct keyspace_key key_of(const struct word *word)
 	return (struct keyspace_key){word->bytes, word->count};
 }
 
-/* An integer as Redis takes it: digits, the first of them no 0, and perhaps a minus. */
-static bool read_integer(const struct word *word, int64_t *out)
-{
-	uint64_t value = 0;
-	const bool is_negative = word->count > 0 && word->bytes[0] == '-';
-
-	if (word->count == (size_t)is_negative || word->count > 20 || (word->bytes[is_negative] == '0' && word->count > 1))
-		return false;
-	for (size_t i = is_negative; i < word->count; i++)
-		if (word->bytes[i] < '0' || word->bytes[i] > '9' || __builtin_mul_overflow(value, (uint64_t)10, &value) ||
-		    __builtin_add_overflow(value, (uint64_t)(word->bytes[i] - '0'), &value))
-			return false;
-	if (value > (uint64_t)INT64_MAX + is_negative)
-		return false;
-	*out = is_negative ? (int64_t)(0 - value) : (int64_t)value;
-	return true;
-}
-
 /* From a time as a command gives it to how long that is from now; what is past is 0. False: it overflows. */
 static bool read_ttl(struct session *session, int64_t time, bool in_seconds, bool is_absolute, uint64_t *ttl_ns)
 {
@@ -121,7 +103,7 @@ static int read_expiry(struct session *session, const struct word *option, const
 		resp_error(session, SYNTAX);
 		return 0;
 	}
-	if (!read_integer(value, &time)) {
+	if (!resp_integer(value, &time)) {
 		resp_error(session, NO_NUMBER);
 		return 0;
 	}
@@ -263,7 +245,7 @@ enum step resp_setex(struct session *session, struct request *request)
 
 	if (words[1].count > RESP_KEY_BYTES)
 		return resp_fail(session, BAD_KEY);
-	if (!read_integer(&words[2], &time))
+	if (!resp_integer(&words[2], &time))
 		return resp_fail(session, NO_NUMBER);
 	if (time <= 0 || !read_ttl(session, time, in_seconds, false, &write.ttl_ns))
 		return resp_fail(session, in_seconds ? "ERR invalid expire time in 'setex' command"
@@ -412,7 +394,7 @@ enum step resp_expire(struct session *session, struct request *request)
 	for (unsigned i = 3; i < request->count; i++)
 		if (!resp_is(&words[i], "NX") && !resp_is(&words[i], "XX") && !resp_is(&words[i], "GT") && !resp_is(&words[i], "LT"))
 			return resp_fail(session, "ERR Unsupported option");
-	if (!read_integer(&words[2], &time))
+	if (!resp_integer(&words[2], &time))
 		return resp_fail(session, NO_NUMBER);
 	if (!read_ttl(session, time, in_seconds, is_absolute, &ttl_ns))
 		return resp_fail(session, "ERR invalid expire time in 'expire' command");
@@ -466,7 +448,7 @@ enum step resp_incr(struct session *session, struct request *request)
 
 	if (words[1].count > RESP_KEY_BYTES)
 		return resp_fail(session, BAD_KEY);
-	if (request->count == 3 && !read_integer(&words[2], &delta))
+	if (request->count == 3 && !resp_integer(&words[2], &delta))
 		return resp_fail(session, NO_NUMBER);
 	if (subtracts && delta == INT64_MIN)
 		return resp_fail(session, "ERR decrement would overflow");

@@ -50,6 +50,8 @@ _MUST_BE: Final[Mapping[str, str]] = {
     "cost": "0 seconds or more",
     "jitter": "a fraction from 0 to 1",
     "fraction": "a number from 0 to 1",
+    "delta": "an int of 64 bits",
+    "initial": "an int of 64 bits, or None",
     "factory": f"{_A_FUNCTION} without arguments",
     "function": _A_FUNCTION,
     "fill": f"{_A_FUNCTION} of a tuple of slices",
@@ -136,6 +138,19 @@ def read_fraction(name: str, value: float) -> float:
     if not 0 <= fraction <= 1:
         _refuse(ValueError, name, value)
     return fraction
+
+
+def read_int64(name: str, value: int) -> int:
+    """An int of 64 bits. Raises TypeError for what is none (a bool is none), ValueError for one of more bits."""
+    if isinstance(value, bool):
+        _refuse(TypeError, name, value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        _refuse(TypeError, name, value)
+    if not -(1 << 63) <= number < 1 << 63:
+        _refuse(ValueError, name, value)
+    return number
 
 
 def read_choice(name: str, value: object, choices: Mapping[str, T]) -> T:

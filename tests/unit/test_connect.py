@@ -143,9 +143,10 @@ class TestValues:
 
     def test_other_objects_need_a_serializer(self, path: Path, numpy: Any) -> None:
         with droppable.connect(path) as plain, droppable.connect(path, serializer=pickle) as pickling:
-            for value in (1, None, [1], numpy.array([None])):
+            for value in (1 << 63, True, None, [1], numpy.array([None])):
                 with pytest.raises(
-                    TypeError, match=r"value must be bytes, str or a NumPy array without objects; you gave one of type"
+                    TypeError,
+                    match=r"value must be bytes, str, an int of 64 bits or a NumPy array without objects; you gave",
                 ):
                     plain.set("key", value)  # type: ignore[arg-type]
             assert pickling.set("key", {"a": [1, 2]})

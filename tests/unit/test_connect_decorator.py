@@ -145,7 +145,7 @@ class TestFunctions:
 
     def test_a_result_that_cannot_be_shared_is_told(self, shared: droppable.SharedCache) -> None:
         listing = droppable.cache(cache=shared, name="listing")(lambda: [1])
-        with pytest.raises(TypeError, match=r"value must be bytes, str or a NumPy array") as raised:
+        with pytest.raises(TypeError, match=r"value must be bytes, str, an int of 64 bits or a NumPy array") as raised:
             listing()
         assert raised.value.__notes__ == ["It is what listing has returned"]
 

@@ -12,7 +12,7 @@ TOP = Path(__file__).parents[2]
 EXAMPLES = sorted((TOP / "examples").glob("*.py"))
 PROGRAMS = [path for path in EXAMPLES if not path.stem.endswith("_app")]  # those run in tests/adapters/test_web_apps.py
 MOST_LINES = 40
-NEEDS = {"arrays": ("numpy", "pandas"), "monitored": ("prometheus_client",)}
+NEEDS = {"arrays": ("numpy", "pandas"), "monitored": ("prometheus_client",), "shared_django": ("django",)}
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

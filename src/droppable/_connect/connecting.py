@@ -31,7 +31,7 @@ def connect(
         path: of the server's unix socket.
         password: what the server's password file asks for.
         user: the name before the password, where that file has names.
-        serializer: has dumps(value) -> bytes and loads(data), for values that are neither bytes, text nor arrays.
+        serializer: has dumps(value) -> bytes and loads(data), for values that are neither bytes, text, ints nor arrays.
             Whoever can connect to the server can write, and loads() gets what they wrote: pickle would run their code.
         timeout_seconds: for connecting, and for each answer of the server. Reads from its memory wait for nobody.
         retry_seconds: a server that did not answer is left alone for so long.

@@ -45,14 +45,9 @@ class Lacking:
         "delete_prefix()", "the server lists no keys. Put keys that go together in a namespace(), and clear() it"
     )
     pop = _lacks("pop()", f"{_NOT_AT_ONCE}, so that two processes could both get it. Call get(), and then delete()")
-    incr = _lacks(
-        "incr()", f"{_NOT_AT_ONCE}, so that counts would be lost. Count with a Redis client: the server knows INCR"
-    )
     transform = _lacks(
         "transform()", f"{_NOT_AT_ONCE}, so that changes would be lost. Have one process make them, and set()"
     )
-    touch = _lacks("touch()", f"{_NOT_AT_ONCE}. Call set() with another ttl=")
-    expires_in = _lacks("expires_in()", "the server does not tell. Store the time in the value")
     tier_stats = _lacks("tier_stats()", "there is no lower tier. stats() and server_stats() count")
     flush = _lacks("flush()", "each set() reaches the server before it returns. There is nothing to write later")
 

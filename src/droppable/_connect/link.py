@@ -109,14 +109,19 @@ class Link:
         replies = self.ask_many([words])
         return None if replies is None else replies[0]
 
+    def ask_once(self, *words: Word) -> Any:
+        """As `ask`, for a command that would do more if it were sent twice, as it is after a connection was lost."""
+        replies = self._converse([words], once=True)
+        return None if replies is None else self._checked(replies[0])
+
     def ask_many(self, commands: list[tuple[Word, ...]]) -> list[Any] | None:
         """The replies to several commands, as `ask`; None where there is no server."""
         replies = self._converse(commands)
         return None if replies is None else [self._checked(reply) for reply in replies]
 
-    def store(self, *words: Word) -> Stored:
-        """What became of the value of a command that stores one. Raises as `ask`."""
-        replies = self._converse([words])
+    def store(self, *words: Word, once: bool = False) -> Stored:
+        """What became of the value of a command that stores one. Raises as `ask`. once: as `ask_once`."""
+        replies = self._converse([words], once)
         if replies is None:
             return Stored.LOST
         if isinstance(replies[0], Refused):
@@ -145,13 +150,13 @@ class Link:
 
         return await asyncio.wrap_future(self.in_thread(call, *arguments))
 
-    def _converse(self, commands: list[tuple[Word, ...]]) -> list[Any] | None:
+    def _converse(self, commands: list[tuple[Word, ...]], once: bool = False) -> list[Any] | None:
         if self.is_closed:
             raise ClosedError(_CLOSED)
         if self._has_ended():
             self.wire.close()  # what is left of the connection leads to nobody
         try:
-            replies = self.wire.pipeline(commands)
+            replies = self.wire.pipeline(commands, once)
         except OSError as error:
             self._lost(error)
             return None
@@ -242,6 +247,10 @@ class Link:
             if self._strict:
                 raise RefusedError(f"the server: {text}")
             return None
+        if "no integer" in text:
+            raise TypeError("incr() counts in int, and the value of this key is none")
+        if "the sum has" in text:
+            raise OverflowError(f"the server: {text}")
         if "larger than" in text:
             raise ValueTooLargeError(f"the server: {text}")
         if text.startswith("NOAUTH"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from droppable._connect import values
@@ -164,6 +165,28 @@ class SharedNamespace(Calls):
         """As `SharedCache.add`."""
         encoded = self._made(key)
         return encoded is not None and self._cache.add(encoded, value, ttl)
+
+    def incr(self, key: Hashable, delta: int = 1, initial: int | None = None) -> int:
+        """As `SharedCache.incr`."""
+        encoded = self._found(key) if initial is None else self._made(key)
+        try:
+            return self._cache.incr(
+                encoded or EncodedKey(key, new_scope()), delta, None if encoded is None else initial
+            )
+        except KeyError:
+            raise KeyError(key) from None
+
+    def touch(self, key: Hashable, ttl: Seconds | None = None) -> bool:
+        """As `SharedCache.touch`."""
+        return self._cache.touch(self._found(key) or EncodedKey(key, new_scope()), ttl)
+
+    def expires_in(self, key: Hashable) -> float:
+        """As `SharedCache.expires_in`."""
+        encoded = self._found(key)
+        if encoded is not None:
+            with suppress(KeyError):
+                return self._cache.expires_in(encoded)
+        raise KeyError(key)
 
     def set_many(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], ttl: Seconds | None = None) -> list[Any]:
         """As `SharedCache.set_many`."""

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
-from droppable._arguments import NEVER, Seconds, read_factory, read_function, read_seconds, read_serializer, read_wait
+from droppable._arguments import Seconds, read_factory, read_function, read_seconds, read_serializer, read_wait
 from droppable._cache import Cache, Serializer
 from droppable._connect import values
-from droppable._connect.calls import Calls
+from droppable._connect.updating import Updating, ms_of
 from droppable._flight import MISSING, keeping_for
 from droppable._log import tell_once
 from droppable.lowlevel import EncodedKey, shared_key
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _AT_ONCE: Final = 32
 """Commands that are sent before their replies are read."""
-_MOST_MS: Final = 1 << 43
-"""279 years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,12 @@ class SharedCacheStats:
     why_not_attached: str
 
 
-class SharedCache(Calls):
+class SharedCache(Updating):
     """A cache that all processes of this host share: made by `droppable.connect`.
 
-    Keys are what the keys of `Cache` are, up to 4 KB. Values are bytes, text and NumPy arrays; others need a
-    serializer. An array comes back read-only, on memory of this process. Values lie apart from those of memcached's and
-    Redis' clients.
+    Keys are what the keys of `Cache` are, up to 4 KB. Values are bytes, text, ints of 64 bits and NumPy arrays; others
+    need a serializer. An array comes back read-only, on memory of this process. Values lie apart from those of
+    memcached's and Redis' clients.
 
     A server that is gone, stopped or started anew makes misses: `get` raises nothing for it, unless the cache was made
     with strict=True. A value that was stored is found by every process from then on, or is a miss; an older one is
@@ -381,9 +379,7 @@ class SharedCache(Calls):
     ) -> tuple[Word, ...]:
         """The command that stores a value."""
         kind, meta, data = encoded
-        seconds = NEVER if ttl is None else read_seconds("ttl", ttl)
-        ms = 0 if seconds == NEVER else max(1, min(int(seconds * 1000), _MOST_MS))
-        return b"DROPPABLE.SET", shared_key(key), b"%d" % kind, meta, data, b"%d" % ms, *how
+        return b"DROPPABLE.SET", shared_key(key), b"%d" % kind, meta, data, b"%d" % ms_of(ttl), *how
 
     def _send(self, key: Hashable, encoded: values.Encoded, ttl: Seconds | None, how: tuple[bytes, ...]) -> bool:
         return self._link.store(*self._words(key, encoded, ttl, how)).is_stored

@@ -5,6 +5,7 @@
     ASCII, TEXT  -                                  UTF-8
     ARRAY        repr of (shape, order, dtype)      the array's bytes        dtype: as in a .npy file, read as a literal
     SERIALIZED   -                                  what the user's serializer made of it
+    INTEGER      -                                  decimal digits of an int of 64 bits, which the server can add to
 
 Whoever can connect to the server can write, so that no value is ever unpickled, and what does not fit its kind is no
 value.
@@ -12,6 +13,7 @@ value.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,6 +28,10 @@ TEXT: Final = 2
 _FIRST_CODED: Final = 4  # binding/value.h: the binding asks decode() for those from here on, less this
 ARRAY: Final = _FIRST_CODED + 4  # kinds that a cache in a process has begin at 4: these are none of them
 SERIALIZED: Final = _FIRST_CODED + 5
+INTEGER: Final = _FIRST_CODED + 6
+
+INTEGERS: Final = range(-(1 << 63), 1 << 63)
+_DIGITS: Final = re.compile(rb"-?[0-9]{1,19}")
 
 _FORM_MOST_BYTES: Final = 2048
 """Of a dtype that is written down. With the shape, of 64 numbers at most, it fits into the server's 4,096 bytes."""
@@ -42,12 +48,15 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
     """Takes a value apart.
 
     Raises:
-        TypeError: it is neither bytes, text nor an array, and there is no serializer. Whatever the serializer raises.
+        TypeError: it is neither bytes, text, an int of 64 bits nor an array, and there is no serializer. Whatever the
+        serializer raises.
     """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return BYTES, b"", value if type(value) is bytes else bytes(memoryview(value))
     if type(value) is str:
         return (ASCII if value.isascii() else TEXT), b"", value.encode("utf-8", "surrogatepass")
+    if type(value) is int and value in INTEGERS:
+        return INTEGER, b"", b"%d" % value
     if is_array(value) and not value.dtype.hasobject:
         form = _form_of(value.dtype)
         if form is not None:
@@ -57,8 +66,9 @@ def encode(value: Any, serializer: Serializer | None) -> Encoded:
         if is_array(value):
             kind += f" and dtype {value.dtype!s:.200}"
         raise TypeError(
-            f"value must be bytes, str or a NumPy array without objects; you gave one of type {kind}. For other "
-            "objects give connect(serializer=...) one with dumps() and loads() that is safe with what others may write"
+            "value must be bytes, str, an int of 64 bits or a NumPy array without objects; you gave one of type "
+            f"{kind}. For other objects give connect(serializer=...) one with dumps() and loads() that is safe with "
+            "what others may write"
         )
     return SERIALIZED, b"", _as_bytes(serializer.dumps(value))
 
@@ -89,6 +99,8 @@ def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
     def decode(kind: int, meta: bytes, memory: Any) -> Any:
         if kind == ARRAY - _FIRST_CODED:
             return _decode_array(meta, memory)
+        if kind == INTEGER - _FIRST_CODED:
+            return _decode_integer(bytes(memory))
         if kind != SERIALIZED - _FIRST_CODED:
             raise CannotRead(f"no client of this version stores a value of kind {kind}")
         if serializer is None:
@@ -96,6 +108,12 @@ def decoder(serializer: Serializer | None) -> Callable[[int, bytes, Any], Any]:
         return serializer.loads(bytes(memory))
 
     return decode
+
+
+def _decode_integer(digits: bytes) -> int:
+    if not _DIGITS.fullmatch(digits):
+        raise CannotRead("an int that is no digits")
+    return int(digits)
 
 
 def decode_reply(kind: int, meta: bytes, value: bytes, decode: Callable[[int, bytes, Any], Any]) -> Any:

@@ -131,8 +131,12 @@ class Wire:
             raise reply
         return reply
 
-    def pipeline(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
+    def pipeline(self, commands: Iterable[Sequence[Word]], once: bool = False) -> list[Any]:
         """The replies to commands, in their order; an error is a `Refused` among them.
+
+        Args:
+            commands: to be sent before the first reply is read.
+            once: where the connection is lost amid them they are not sent again: the server may have done them.
 
         Raises:
             Unreachable
@@ -147,7 +151,7 @@ class Wire:
         with self._lock:
             self._speaker = me
             try:
-                return self._converse_again(pieces)
+                return self._converse_again(pieces, once)
             except (Unreachable, PermissionError):  # raised from itself it would keep itself alive, and its frames
                 self._pause()
                 raise
@@ -210,8 +214,10 @@ class Wire:
         except OSError:
             self._drop()
 
-    def _converse_again(self, pieces: list[list[Word]]) -> list[Any]:
-        was_new = self._socket is None
+    def _converse_again(self, pieces: list[list[Word]], once: bool) -> list[Any]:
+        if once and self._has_hung_up():
+            self._drop()
+        was_new = once or self._socket is None
         try:
             return self._converse(pieces)
         except TimeoutError:
@@ -220,6 +226,20 @@ class Wire:
             if was_new:
                 raise
         return self._converse(pieces)  # the server may have been started anew since the last command
+
+    def _has_hung_up(self) -> bool:
+        """Whether the server has, before anything was sent to it: one that was started anew since the last command."""
+        if self._socket is None or self._is_amid or not self._is_open():
+            return False
+        self._socket.settimeout(0)  # with a time to wait, recv() waits first, whatever its flags say
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self._socket.settimeout(self._timeout_seconds)
 
     def _converse(self, pieces: list[list[Word]]) -> list[Any]:
         if self._is_amid or not self._is_open():

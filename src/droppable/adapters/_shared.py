@@ -13,7 +13,7 @@ absent afterwards: an older value would look like the new one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import droppable
 
@@ -30,7 +30,31 @@ def cache_of(library: str, name: str, options: Mapping[str, Any]) -> droppable.C
     return droppable.named(f"{library}:{name}", **options)
 
 
-def store(cache: droppable.Cache[Any, Any], key: object, value: object, ttl: float | None) -> bool:
+_connected: Final[dict[str, tuple[dict[str, Any], droppable.SharedCache]]] = {}
+"""By path: the options that it was connected with, and the cache."""
+
+
+def connected(path: str, options: Mapping[str, Any]) -> droppable.SharedCache:
+    """The cache of the server at this path that all of a library's objects in this process share.
+
+    Raises:
+        TypeError: an option is none of `droppable.connect`'s, or of a wrong type.
+        ValueError: an option is out of range, or not what the path was connected with before.
+        PermissionError: see `droppable.connect`.
+    """
+    if path not in _connected:
+        made = droppable.connect(path, **options)
+        if _connected.setdefault(path, (dict(options), made))[1] is not made:
+            made.close()  # another thread was first. No lock: a child that is forked might find it locked
+    given, cache = _connected[path]
+    if given != options:
+        raise ValueError(f"the path {path!r} was connected with {given!r} before; you gave {dict(options)!r}")
+    return cache
+
+
+def store(
+    cache: droppable.Cache[Any, Any] | droppable.SharedCache, key: object, value: object, ttl: float | None
+) -> bool:
     """Stores value, for ttl seconds. False: it was not stored, and key is absent.
 
     Raises:
@@ -43,7 +67,9 @@ def store(cache: droppable.Cache[Any, Any], key: object, value: object, ttl: flo
         return False
 
 
-def store_many(cache: droppable.Cache[Any, Any], items: Mapping[Any, Any], ttl: float | None) -> list[Any]:
+def store_many(
+    cache: droppable.Cache[Any, Any] | droppable.SharedCache, items: Mapping[Any, Any], ttl: float | None
+) -> list[Any]:
     """Stores values, for ttl seconds: the keys of those that were not stored; they are absent.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Django's cache framework: a backend over one cache in the process.
+"""Django's cache framework: a backend over one cache in the process, and one over a cache of all processes.
 
     CACHES = {"default": {"BACKEND": "droppable.adapters.django.DroppableCache"}}
 
@@ -8,6 +8,8 @@ Django makes a backend object for each thread and each alias. Objects of one LOC
     thread 1: caches["default"] --+
     thread 2: caches["default"] --+-- droppable.named("django:")
     thread 1: caches["pages"] ----+      (another KEY_PREFIX, the same LOCATION)
+
+`SharedDroppableCache` has a `droppable.SharedCache` in its place, one for each LOCATION.
 """
 
 from __future__ import annotations
@@ -20,58 +22,20 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.exceptions import ImproperlyConfigured
 
 import droppable
-from droppable.adapters._shared import cache_of, store, store_many
+from droppable.adapters._shared import cache_of, connected, store, store_many
 
 _IGNORED: Final = frozenset({"MAX_ENTRIES", "CULL_FREQUENCY"})
 """Django's own options, which bound a cache in entries."""
 _OPTIONS: Final = frozenset({"max_bytes", "ttl", "backing", "fork", "serializer", "wait_seconds", "linger_seconds"})
 """Options of `droppable.Cache`. Beside OPTIONS Django would pass over them without a word."""
+_SHARED_OPTIONS: Final = frozenset(inspect.signature(droppable.connect).parameters) - {"path"}
+"""Options of `droppable.connect`."""
 
 
-class DroppableCache(BaseCache):
-    """A Django cache in memory that the kernel may take back: it grows into what is free.
+class _Backend(BaseCache):
+    """The calls of both backends: on `_cache`, whose methods a cache of this process and a shared one have alike."""
 
-    Settings:
-        LOCATION: a name, empty by default. Aliases of one LOCATION share their entries, and `clear()`.
-        OPTIONS: what `droppable.Cache` takes except ttl, as {"max_bytes": "256M"}. MAX_ENTRIES and CULL_FREQUENCY are
-            ignored: nothing here is bounded in entries.
-        TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION: as for each backend of Django.
-
-    A value may be gone at any time, as with memcached. A value that finds no memory is not stored, and no error is
-    raised; `set_many()` lists it. Values are copies, as with Django's own backends. A bytearray comes back as bytes, a
-    NumPy array read-only.
-
-    Threads: any. Async methods never leave their event loop: each is as short as the sync one. Fork: a child begins
-    with an empty cache, unless OPTIONS has fork="share". Processes do not see each other's entries.
-
-    Raises:
-        ImproperlyConfigured: OPTIONS has something that `droppable.Cache` does not take, or an alias of the same
-            LOCATION has other options.
-    """
-
-    def __init__(self, name: str, params: dict[str, Any]) -> None:
-        super().__init__(params)
-        given = params.get("OPTIONS", {})
-        options = {option: value for option, value in given.items() if option not in _IGNORED}
-        if "ttl" in options:
-            raise ImproperlyConfigured("OPTIONS of a droppable cache has no ttl; use TIMEOUT")
-        if "name" in options:
-            raise ImproperlyConfigured("OPTIONS of a droppable cache has no name; LOCATION is the name")
-        astray = {option: params[option] for option in sorted(_OPTIONS & params.keys())}
-        if astray:
-            raise ImproperlyConfigured(
-                f"options of a droppable cache go into OPTIONS, and Django passes over them elsewhere: give "
-                f'"OPTIONS": {astray}'
-            )
-        try:
-            self._cache = cache_of("django", str(name), options)
-        except (TypeError, ValueError) as error:
-            raise ImproperlyConfigured(f"OPTIONS of the droppable cache at LOCATION {name!r}: {error}") from error
-
-    @property
-    def cache(self) -> droppable.Cache[str, Any]:
-        """The cache behind it: for `stats()`, and for tests that drop what is in it."""
-        return self._cache
+    _cache: Any
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> float:
         """Seconds until an entry expires; 0 or less: it has expired already."""
@@ -176,6 +140,46 @@ class DroppableCache(BaseCache):
         value = self.get(key, self._missing_key, version)
         return await _call(default) if value is self._missing_key else value
 
+
+class DroppableCache(_Backend):
+    """A Django cache in memory that the kernel may take back: it grows into what is free.
+
+    Settings:
+        LOCATION: a name, empty by default. Aliases of one LOCATION share their entries, and `clear()`.
+        OPTIONS: what `droppable.Cache` takes except ttl, as {"max_bytes": "256M"}. MAX_ENTRIES and CULL_FREQUENCY are
+            ignored: nothing here is bounded in entries.
+        TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION: as for each backend of Django.
+
+    A value may be gone at any time, as with memcached. A value that finds no memory is not stored, and no error is
+    raised; `set_many()` lists it. Values are copies, as with Django's own backends. A bytearray comes back as bytes, a
+    NumPy array read-only.
+
+    Threads: any. Async methods never leave their event loop: each is as short as the sync one. Fork: a child begins
+    with an empty cache, unless OPTIONS has fork="share". Processes do not see each other's entries.
+
+    Raises:
+        ImproperlyConfigured: OPTIONS has something that `droppable.Cache` does not take, or an alias of the same
+            LOCATION has other options.
+    """
+
+    def __init__(self, name: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        options = _options_of(params)
+        if "ttl" in options:
+            raise ImproperlyConfigured("OPTIONS of a droppable cache has no ttl; use TIMEOUT")
+        if "name" in options:
+            raise ImproperlyConfigured("OPTIONS of a droppable cache has no name; LOCATION is the name")
+        _refuse_astray(params, _OPTIONS)
+        try:
+            self._cache: droppable.Cache[str, Any] = cache_of("django", str(name), options)
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"OPTIONS of the droppable cache at LOCATION {name!r}: {error}") from error
+
+    @property
+    def cache(self) -> droppable.Cache[str, Any]:
+        """The cache behind it: for `stats()`, and for tests that drop what is in it."""
+        return self._cache
+
     async def aadd(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         return self.add(key, value, timeout, version)
 
@@ -210,6 +214,61 @@ class DroppableCache(BaseCache):
 
     async def aclear(self) -> None:
         self.clear()
+
+
+class SharedDroppableCache(_Backend):
+    """A Django cache that all processes of the host share: `droppable.connect`, of a server that `droppable serve` is.
+
+    Settings:
+        LOCATION: the path of the server's unix socket. Aliases and programs of one socket share their entries, and
+            `clear()`: KEY_PREFIX keeps them apart.
+        OPTIONS: what `droppable.connect` takes, as {"serializer": json}. MAX_ENTRIES and CULL_FREQUENCY are ignored.
+        TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION: as for each backend of Django.
+
+    Values are bytes, text, ints of 64 bits and NumPy arrays. Others need OPTIONS["serializer"], and raise TypeError
+    without. There is none by default, because whoever can connect to the server can write to the cache, and loads()
+    gets what they wrote: with pickle it would run their code.
+
+    A value may be gone at any time. Without a server each look-up is a miss, and nothing is stored.
+
+    Threads: any. Async methods wait for the server in a thread. Fork: a child goes on, on a connection of its own.
+
+    Raises:
+        ImproperlyConfigured: OPTIONS has something that `droppable.connect` does not take, or an alias of the same
+            LOCATION has other options. PermissionError: the server refuses the password, or its socket is closed to
+            this user.
+    """
+
+    def __init__(self, name: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        _refuse_astray(params, _SHARED_OPTIONS)
+        if not name:
+            raise ImproperlyConfigured("LOCATION of a shared droppable cache must be the path of the server's socket")
+        try:
+            self._cache: droppable.SharedCache = connected(str(name), _options_of(params))
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"OPTIONS of the droppable cache at LOCATION {name!r}: {error}") from error
+
+    @property
+    def cache(self) -> droppable.SharedCache:
+        """The cache behind it: for `stats()` and `server_stats()`."""
+        return self._cache
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None) -> Any:
+        return await self._cache.aget(self.make_and_validate_key(key, version=version), default)
+
+
+def _options_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in params.get("OPTIONS", {}).items() if option not in _IGNORED}
+
+
+def _refuse_astray(params: Mapping[str, Any], options: frozenset[str]) -> None:
+    astray = {option: params[option] for option in sorted(options & params.keys())}
+    if astray:
+        raise ImproperlyConfigured(
+            f"options of a droppable cache go into OPTIONS, and Django passes over them elsewhere: give "
+            f'"OPTIONS": {astray}'
+        )
 
 
 async def _call(default: Callable[[], Any]) -> Any:
