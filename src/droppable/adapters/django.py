@@ -35,7 +35,7 @@ _SHARED_OPTIONS: Final = frozenset(inspect.signature(droppable.connect).paramete
 class _Backend(BaseCache):
     """The calls of both backends: on `_cache`, whose methods a cache of this process and a shared one have alike."""
 
-    _cache: Any
+    _cache: droppable.Cache[str, Any] | droppable.SharedCache
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> float:
         """Seconds until an entry expires; 0 or less: it has expired already."""
