@@ -24,10 +24,12 @@ if __name__ == "__main__":
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             server.stdout.readline()  # it says where it listens once it does
-            with multiprocessing.get_context("spawn").Pool(1) as first:
-                first.apply(work, (path, "the first"))
-            with multiprocessing.get_context("spawn").Pool(2) as others:
-                for name, hits in others.starmap(work, [(path, "another"), (path, "a third")]):
-                    print(f"{name} worker found {hits} of 100 texts that the first had computed")
-                    assert hits == 100
-            server.terminate()
+            try:
+                with multiprocessing.get_context("spawn").Pool(1) as first:
+                    first.apply(work, (path, "the first"))
+                with multiprocessing.get_context("spawn").Pool(2) as others:
+                    for name, hits in others.starmap(work, [(path, "another"), (path, "a third")]):
+                        print(f"{name} worker found {hits} of 100 texts that the first had computed")
+                        assert hits == 100
+            finally:
+                server.terminate()
