@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +203,19 @@ def test_roots_server_in_a_container(tmp_path: Path, failure: int | None) -> Non
         assert what_is_refused(tmp_path / "socket", process.pid, 0, failure) == REFUSED
 
 
+def open_files(pid: int) -> set[str]:
+    """What a process has open, but for what it closes while this looks."""
+    links = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.add(os.readlink(path))
+    return links
+
+
 def test_the_server_counts_its_pages_as_before(owner: tuple[Path, subprocess.Popen[str]]) -> None:
     """It keeps its pagemap open: an ordinary user's process that is not dumpable could not open it any more."""
     _, process = owner
-    links = {os.readlink(f"/proc/{process.pid}/fd/{name}") for name in os.listdir(f"/proc/{process.pid}/fd")}
+    links = open_files(process.pid)
     assert {f"/proc/{process.pid}/mem", f"/proc/{process.pid}/pagemap"} <= links
 
 
@@ -241,8 +250,7 @@ def test_not_where_the_server_was_told_not_to(start_server: StartServer) -> None
     server = start_server("--no-attach")
     lines, descriptors = ask(server.path, b"droppable.attach")
     assert (lines, descriptors) == ([b"-ERR the server was started with --no-attach"], [])
-    links = [os.readlink(f"/proc/{server.process.pid}/fd/{n}") for n in os.listdir(f"/proc/{server.process.pid}/fd")]
-    assert not any(link.endswith("/mem") for link in links)
+    assert not any(link.endswith("/mem") for link in open_files(server.process.pid))
 
 
 def test_replies_behind_it_come_whole_and_without_descriptors(start_server: StartServer) -> None:
