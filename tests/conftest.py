@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from droppable import Region
 from droppable._cgroup import CgroupUnavailableError, MemoryCgroup
+
+if TYPE_CHECKING:
+    from tests.server import Server
 
 SNIPPET_SECONDS = 300.0
 EMULATED_SNIPPET_SECONDS = 1200.0
@@ -161,3 +165,13 @@ def drop() -> Callable[..., None]:
         pytest.fail(f"the kernel keeps pages: {region.census(start, stop)}")
 
     return drop_all
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of this test alone."""
+    from tests.server import Server
+
+    server = Server(tmp_path / "socket")
+    yield server
+    server.kill()

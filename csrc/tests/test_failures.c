@@ -24,6 +24,7 @@
 #include "check_counts.h"
 #include "policy/unpin.h"
 #include "prim_fake.h"
+#include "wrapped_alloc.h"
 
 enum { PAGE = 4096, SEGMENT = 64 * PAGE, KEYS = 8, WHOLE = 6, PARTS = 5, KEPT_VERSION = 1, NEW_VERSION = 2 };
 
@@ -35,17 +36,6 @@ static struct client_sink sink;
 /* Allocations fail too, where they are counted. */
 static volatile bool counting; /* compilers take it that malloc() does not look at it */
 static long allocated;
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__real_aligned_alloc(size_t alignment, size_t bytes);
-void __real_free(void *at);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
-void __wrap_free(void *at);
 
 static void *counted(void *at)
 {

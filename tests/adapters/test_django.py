@@ -22,7 +22,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.safestring import SafeString, mark_safe
 
-from droppable.adapters.django import DroppableCache
+from droppable.adapters.django import DroppableCache, SharedDroppableCache
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,8 +83,8 @@ def test_incr_keeps_the_expiry(backend: DroppableCache) -> None:
         backend.incr("count")
 
 
-@pytest.mark.parametrize("timeout", [0, -1])
-def test_what_has_expired_already_is_deleted(backend: DroppableCache, timeout: int) -> None:
+def check_what_has_expired_already(backend: DroppableCache | SharedDroppableCache, timeout: int) -> None:
+    """Such a value is deleted: for the tests of both backends."""
     backend.set_many({"set": 1, "touched": 1, "of_many": 1})
     backend.set("set", 2, timeout=timeout)
     assert backend.touch("touched", timeout=timeout) is True
@@ -94,6 +94,11 @@ def test_what_has_expired_already_is_deleted(backend: DroppableCache, timeout: i
     assert backend.get_or_set("computed", lambda: 1, timeout=timeout) == 1
     assert asyncio.run(backend.aget_or_set("computed", lambda: 1, timeout=timeout)) == 1
     assert backend.get_many(["set", "touched", "of_many", "added", "computed"]) == {}
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_what_has_expired_already_is_deleted(backend: DroppableCache, timeout: int) -> None:
+    check_what_has_expired_already(backend, timeout)
 
 
 def test_timeouts(backend: DroppableCache) -> None:

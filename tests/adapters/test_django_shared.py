@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,9 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 
 from droppable.adapters.django import SharedDroppableCache
-from tests.unit.test_connect import WAIT_SECONDS, Server
+from tests.adapters.test_django import check_what_has_expired_already
+from tests.server import Server
+from tests.unit.test_connect import WAIT_SECONDS
 
 TIMES = 300
 
@@ -30,13 +31,6 @@ TIMES = 300
 def django() -> None:
     if not settings.configured:
         settings.configure()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "socket")
-    yield server
-    server.kill()
 
 
 def backend_at(server: Server, **params: Any) -> SharedDroppableCache:
@@ -99,14 +93,7 @@ def test_timeouts(backend: SharedDroppableCache) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1])
 def test_what_has_expired_already_is_deleted(backend: SharedDroppableCache, timeout: int) -> None:
-    backend.set_many({"set": 1, "touched": 1, "of_many": 1})
-    backend.set("set", 2, timeout=timeout)
-    assert backend.touch("touched", timeout=timeout) is True
-    assert backend.touch("touched", timeout=timeout) is False
-    assert backend.set_many({"of_many": 2}, timeout=timeout) == []
-    assert backend.add("added", 1, timeout=timeout) is True
-    assert backend.get_or_set("computed", lambda: 1, timeout=timeout) == 1
-    assert backend.get_many(["set", "touched", "of_many", "added", "computed"]) == {}
+    check_what_has_expired_already(backend, timeout)
 
 
 def test_prefixes_and_versions_are_apart(server: Server, backend: SharedDroppableCache) -> None:

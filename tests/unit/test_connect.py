@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import droppable
-from droppable.cli._serve import server_program
+from tests.server import Server
 from tests.unit.test_serve import wait_until
 
 StartServer = Callable[..., Any]
@@ -67,44 +67,6 @@ def raw(path: Path, *words: bytes) -> bytes:
         connection.connect(str(path))
         connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
         return connection.recv(1 << 16)
-
-
-class Server:
-    """A server of one test, which may be killed, stopped and started anew at the same path."""
-
-    def __init__(self, path: Path, *options: str) -> None:
-        self.path = path
-        self.start(*options)
-
-    def start(self, *options: str) -> None:
-        program = server_program()
-        assert program is not None
-        argv = [str(program), "--unix", str(self.path), *options]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{self.path}\n"
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            wait_until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().split(") ")[1][0] == "T")
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "socket")
-    yield server
-    server.kill()
 
 
 class TestValues:

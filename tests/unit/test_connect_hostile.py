@@ -35,7 +35,7 @@ from droppable._connect import attaching
 from droppable._connect import link as linking
 from droppable._log import tell_once, told
 from droppable.cli._serve import server_program
-from tests.unit.test_connect import Server
+from tests.server import Server
 from tests.unit.test_serve import wait_until
 
 StartServer = Callable[..., Any]
@@ -57,13 +57,6 @@ def shared(path: Path) -> Iterator[droppable.SharedCache]:
     with droppable.connect(path, strict=True) as cache:
         cache.clear()
         yield cache
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "socket")
-    yield server
-    server.kill()
 
 
 @contextmanager

@@ -6,14 +6,15 @@ import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import droppable
-from tests.unit.test_connect import WAIT_SECONDS, Server, raw
+from tests.server import Server
+from tests.unit.test_connect import WAIT_SECONDS, raw
 from tests.unit.test_serve import wait_until
 
 TIMES = 500
@@ -38,13 +39,6 @@ def count(path: Path, times: int) -> None:
 def server_socket(start_server: Callable[..., Any]) -> Path:
     path: Path = start_server("--allow-clock").path
     return path
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "socket")
-    yield server
-    server.kill()
 
 
 @pytest.fixture(params=["cache", "namespace"])

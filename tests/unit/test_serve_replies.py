@@ -13,35 +13,25 @@ from typing import Any
 import pytest
 
 from droppable.cli._serve import server_program
+from tests.unit.test_serve import WAIT_SECONDS, ask
 
 StartServer = Callable[..., Any]
-WAIT_SECONDS = 20
 MARK = b"the-mark-of-the-end"
 
 
-def ask(path: Path, sent: bytes, mark: bytes) -> bytes:
+def answer(path: Path, sent: bytes, mark: bytes) -> bytes:
     """What is replied to that, until the reply to a mark, which is left out."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(WAIT_SECONDS)
-        connection.connect(str(path))
-        connection.sendall(sent)
-        got = bytearray()
-        while not got.endswith(mark):
-            piece = connection.recv(1 << 16)
-            if not piece:
-                return bytes(got)
-            got += piece
-        return bytes(got).removesuffix(mark)
+    return ask(path, sent, mark).removesuffix(mark)
 
 
 def classic(path: Path, *lines: bytes) -> bytes:
-    return ask(path, b"".join(line + b"\r\n" for line in (*lines, b"mn")), b"MN\r\n")
+    return answer(path, b"".join(line + b"\r\n" for line in (*lines, b"mn")), b"MN\r\n")
 
 
 def resp(path: Path, *commands: bytes) -> bytes:
     """Each command is words that are divided by spaces."""
     mark = b"$%d\r\n%s\r\n" % (len(MARK), MARK)
-    return ask(path, b"".join(map(words, (*commands, b"ECHO " + MARK))), mark)
+    return answer(path, b"".join(map(words, (*commands, b"ECHO " + MARK))), mark)
 
 
 def words(command: bytes) -> bytes:
@@ -151,7 +141,7 @@ def test_hello_gives_the_client_its_name(server_socket: Path) -> None:
 def test_who_goes_back_to_version_2_is_tracked_no_more(server_socket: Path) -> None:
     """It could not be told of a change amid other replies."""
     commands = words(b"HELLO 3") + words(b"CLIENT TRACKING ON BCAST") + words(b"SET tracked 1")
-    assert b">2\r\n$10\r\ninvalidate\r\n" in ask(server_socket, commands, b"$7\r\ntracked\r\n")
+    assert b">2\r\n$10\r\ninvalidate\r\n" in answer(server_socket, commands, b"$7\r\ntracked\r\n")
     told = resp(server_socket, b"HELLO 3", b"CLIENT TRACKING ON BCAST", b"HELLO 2", b"SET tracked 2")
     assert b"invalidate" not in told
 
@@ -192,11 +182,13 @@ def test_passwords_in_the_classic_protocol(start_server: StartServer, tmp_path: 
     file = tmp_path / "passwords"
     file.write_text("user:secret")  # without a newline at its end
     path = start_server("--password-file", str(file)).path
-    assert ask(path, b"get a\r\n", b"\n").startswith(b"CLIENT_ERROR unauthenticated")
-    assert ask(path, b"set a 0 0 3\r\nabc\r\n", b"\n").startswith(b"CLIENT_ERROR authentication failure")
+    assert answer(path, b"get a\r\n", b"\n").startswith(b"CLIENT_ERROR unauthenticated")
+    assert answer(path, b"set a 0 0 3\r\nabc\r\n", b"\n").startswith(b"CLIENT_ERROR authentication failure")
     good = b"set auth 0 0 11\r\nuser secret\r\n"
-    assert ask(path, good + b"get a\r\n", b"END\r\n") == b"STORED\r\n"
-    assert ask(path, b"set auth 0 0 11\r\nuser\tsecret\r\n", b"\n").startswith(b"CLIENT_ERROR authentication failure")
+    assert answer(path, good + b"get a\r\n", b"END\r\n") == b"STORED\r\n"
+    assert answer(path, b"set auth 0 0 11\r\nuser\tsecret\r\n", b"\n").startswith(
+        b"CLIENT_ERROR authentication failure"
+    )
 
 
 # How it starts

@@ -14,6 +14,8 @@ from pymemcache.client.base import Client
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.unit.test_serve import ask
+
 WAIT_SECONDS = 20
 
 
@@ -23,21 +25,6 @@ def client(server_socket: Path, request: pytest.FixtureRequest) -> Iterator[redi
     client.flushdb()
     yield client
     client.close()
-
-
-def talk(path: Path, sent: bytes, end: bytes) -> bytes:
-    """What comes back up to that end, or until the server hangs up."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(WAIT_SECONDS)
-        connection.connect(str(path))
-        connection.sendall(sent)
-        got = bytearray()
-        while not got.endswith(end):
-            piece = connection.recv(1 << 16)
-            if not piece:
-                break
-            got += piece
-        return bytes(got)
 
 
 def encoded(*words: bytes) -> bytes:
@@ -161,7 +148,7 @@ def test_a_transaction_with_a_mistake_is_not_run(server_socket: Path) -> None:
         encoded(b"EXEC"),
         encoded(b"EXISTS", b"m"),
     ]
-    answer = talk(server_socket, b"".join(commands), b":0\r\n")
+    answer = ask(server_socket, b"".join(commands), b":0\r\n")
     assert answer.startswith(b"+OK\r\n+QUEUED\r\n-ERR unknown command 'NOPE'\r\n-EXECABORT")
     commands = [
         encoded(b"MULTI"),
@@ -170,7 +157,7 @@ def test_a_transaction_with_a_mistake_is_not_run(server_socket: Path) -> None:
         encoded(b"EXISTS", b"m"),
         encoded(b"EXEC"),
     ]
-    answer = talk(server_socket, b"".join(commands), b"MULTI\r\n")
+    answer = ask(server_socket, b"".join(commands), b"MULTI\r\n")
     assert answer == b"+OK\r\n+QUEUED\r\n+OK\r\n:0\r\n-ERR EXEC without MULTI\r\n"
 
 
@@ -245,8 +232,8 @@ def test_passwords(start_server: Callable[..., Any], tmp_path: Path) -> None:
         with pytest.raises(redis.AuthenticationError):
             client.ping()
         client.close()
-    assert talk(path, encoded(b"GET", b"a"), b"\r\n").startswith(b"-NOAUTH")
-    assert talk(path, encoded(b"EXEC"), b"\r\n").startswith(b"-NOAUTH")
+    assert ask(path, encoded(b"GET", b"a"), b"\r\n").startswith(b"-NOAUTH")
+    assert ask(path, encoded(b"EXEC"), b"\r\n").startswith(b"-NOAUTH")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +251,7 @@ def test_passwords(start_server: Callable[..., Any], tmp_path: Path) -> None:
     ],
 )
 def test_where_framing_is_lost_the_connection_ends(server_socket: Path, sent: bytes) -> None:
-    answer = talk(server_socket, sent, b"never")
+    answer = ask(server_socket, sent, b"never")
     assert b"-ERR Protocol error" in answer
 
 
@@ -279,7 +266,7 @@ def test_what_is_too_large_is_refused_and_the_next_command_is_found(start_server
         encoded(b"APPEND", b"a", large[1:]),
         encoded(b"ECHO", b"end"),
     ]
-    answer = talk(path, b"".join(sent), b"end\r\n")
+    answer = ask(path, b"".join(sent), b"end\r\n")
     assert answer.count(b"--max-value") == 2
     assert b"$1\r\n1\r\n" in answer
     assert b"-ERR the command is larger" in answer
@@ -298,12 +285,12 @@ def test_what_is_too_large_is_refused_and_the_next_command_is_found(start_server
 def test_a_slow_reader_of_many_values_gets_them_all(start_server: Callable[..., Any]) -> None:
     path = start_server("--buffers", "8M").path
     value = b"v" * 900_000
-    assert talk(path, encoded(b"SET", b"big", value), b"\r\n") == b"+OK\r\n"
+    assert ask(path, encoded(b"SET", b"big", value), b"\r\n") == b"+OK\r\n"
     one = b"$900000\r\n" + value + b"\r\n"
     assert (
-        talk(path, encoded(b"MGET", *[b"big"] * 20) + encoded(b"ECHO", b"end"), b"end\r\n")
+        ask(path, encoded(b"MGET", *[b"big"] * 20) + encoded(b"ECHO", b"end"), b"end\r\n")
         == b"*20\r\n" + one * 20 + b"$3\r\nend\r\n"
     )
     many = [encoded(b"MULTI"), *[encoded(b"MGET", b"big", b"big")] * 8, encoded(b"EXEC"), encoded(b"ECHO", b"end")]
     expected = b"+OK\r\n" + b"+QUEUED\r\n" * 8 + b"*8\r\n" + (b"*2\r\n" + one * 2) * 8 + b"$3\r\nend\r\n"
-    assert talk(path, b"".join(many), b"end\r\n") == expected
+    assert ask(path, b"".join(many), b"end\r\n") == expected

@@ -220,8 +220,8 @@ class SharedDroppableCache(_Backend):
     """A Django cache that all processes of the host share: `droppable.connect`, of a server that `droppable serve` is.
 
     Settings:
-        LOCATION: the path of the server's unix socket. Aliases and programs of one socket share their entries, and
-            `clear()`: KEY_PREFIX keeps them apart.
+        LOCATION: the path of the server's unix socket. Aliases and programs of one socket share their entries, unless
+            KEY_PREFIX keeps them apart. `clear()` empties all of them.
         OPTIONS: what `droppable.connect` takes, as {"serializer": json}. MAX_ENTRIES and CULL_FREQUENCY are ignored.
         TIMEOUT, KEY_PREFIX, VERSION, KEY_FUNCTION: as for each backend of Django.
 
