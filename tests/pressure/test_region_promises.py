@@ -29,6 +29,7 @@ import pytest
 from droppable import Dropped, Region, UnsupportedError
 from droppable._cgroup import MemoryCgroup
 from droppable.lowlevel import page_size_bytes
+from tests.smaps import smaps_of
 
 PAGE = page_size_bytes()
 MB = 1 << 20
@@ -68,20 +69,6 @@ def run(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProce
         timeout=CHILD_SECONDS,
         **options,
     )
-
-
-def smaps_of(address: int) -> dict[str, str]:
-    """The fields of the mapping that starts at the address."""
-    fields: dict[str, str] = {}
-    found = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            found = int(line.split("-")[0], 16) == address
-        elif found:
-            key, _, value = line.partition(":")
-            fields[key] = value.strip()
-    assert fields, f"no mapping starts at {address:#x}"
-    return fields
 
 
 # The patterns are written 8 bytes at a time, so that no 64 bytes of one ever stand together in memory of another kind.

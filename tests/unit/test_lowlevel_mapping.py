@@ -8,6 +8,7 @@ import pytest
 
 from droppable import ClosedError, UnsupportedError
 from droppable.lowlevel import Mapping, page_size_bytes
+from tests.smaps import smaps_of
 
 PAGE = page_size_bytes()
 BACKINGS = ("lazyfree", "droppable", "plain")
@@ -131,12 +132,7 @@ def test_droppable_cannot_be_kept_on_fork() -> None:
 
 def test_dump_and_wipe_flags_reach_the_kernel() -> None:
     def vm_flags(mapping: Mapping) -> set[str]:
-        start = f"{mapping.address:x}-"
-        with open("/proc/self/smaps") as smaps:
-            for line in smaps:
-                if line.startswith(start):
-                    break
-            return set(next(line for line in smaps if line.startswith("VmFlags")).split()[1:])
+        return set(smaps_of(mapping.address)["VmFlags"].split())
 
     assert {"dd", "wf"} <= vm_flags(make("lazyfree", 3))
     assert not {"dd", "wf"} & vm_flags(make("lazyfree", 5, dumpable=True, keep_on_fork=True))
