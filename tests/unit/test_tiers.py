@@ -416,10 +416,20 @@ def test_sums_of_four_threads(write: Any) -> None:
     with Cache(below={}, write=write) as made:
         cache: Any = made
 
+        def add_to_other() -> None:
+            while True:
+                try:
+                    cache.transform("other", lambda value: value + 1, 0)
+                except RuntimeError as error:  # as it says: others came first 100 times in a row, and all is as it was
+                    if not str(error).endswith("try again"):
+                        raise
+                else:
+                    return
+
         def work(me: int) -> None:
             for step in range(300):
                 cache.incr("sum", 1, initial=0)
-                cache.transform("other", lambda value: value + 1, 0)
+                add_to_other()
                 if step % 20 == me:
                     lose(cache)
 
