@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,34 @@ def test_many_at_once(server: Server, near: NearCache) -> None:
     assert (near.stats().hits, near.stats().misses) == (60, 60)
     assert near.mget(["key 1", "key 1", "new", "new"]) == [b"1", b"1", None, None]
     assert near.mget([]) == []
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["get", "mget"])
+def test_time_to_live_counts_from_the_question(
+    server: Server, near: NearCache, many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is read late is no reason to give the value for longer than the server does."""
+    clock = [time.monotonic()]
+    server.client().set("key", "value", px=60_000)
+    wait_until(lambda: near.stats().invalidated >= 1)  # else the word of this set may come behind the read
+
+    def late(pipeline: Any, *arguments: Any, **options: Any) -> Any:
+        answers = execute(pipeline, *arguments, **options)
+        clock[0] += 30
+        return answers
+
+    def read() -> int:
+        assert (near.mget(["key"]) if many else [near.get("key")]) == [b"value"]
+        return near.stats().misses
+
+    execute = redis.client.Pipeline.execute
+    monkeypatch.setattr(redis.client.Pipeline, "execute", late)
+    monkeypatch.setattr("droppable.adapters.redis.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    assert read() == 1
+    clock[0] += 29
+    assert read() == 1
+    clock[0] += 1
+    assert read() == 2
 
 
 def test_what_expires_is_not_given_afterwards(server: Server, near: NearCache) -> None:

@@ -35,6 +35,9 @@ from droppable.adapters._shared import store_many
 
 _GONE: Final = -2
 """What PTTL says of a key that is not there."""
+_CLOCK_STEP_MS: Final = 11
+"""PTTL says whole milliseconds, and the clock of `droppable serve` is a coarse one: with 100 ticks a second it stands
+still for 10 of them."""
 _OF_ANOTHER_TYPE: Final = "WRONGTYPE"
 _LONGEST_HEARTBEAT_SECONDS: Final = 3600.0
 _ONLY: Final = ""
@@ -164,9 +167,9 @@ class NearCache:
 
         def ask() -> Any:
             nonlocal asked
-            asked = True
+            asked, asked_at = True, time.monotonic()
             answer = self.client.pipeline(transaction=False).get(name).pttl(name).execute(raise_on_error=False)
-            return self._kept(key, *answer)
+            return self._kept(key, *answer, asked_at)
 
         while (value := _value_of(found := self._cache.get_or_create(key, ask))) is _OVER and not asked:
             self._cache.discard(key)
@@ -194,6 +197,7 @@ class NearCache:
         pipeline = self.client.pipeline(transaction=False)
         for at in missing:
             pipeline.get(names[at]).pttl(names[at])
+        asked_at = time.monotonic()
         answers = pipeline.execute(raise_on_error=False) if missing else []
         asked, kept = dict[bytes, Any](), dict[bytes, Any]()
         for place, at in enumerate(missing):
@@ -203,7 +207,7 @@ class NearCache:
                 continue
             asked[keys[at]] = value
             if self._may_keep(keys[at]) or isinstance(value, Exception):
-                kept[keys[at]] = self._kept(keys[at], value, left_ms)
+                kept[keys[at]] = self._kept(keys[at], value, left_ms, asked_at)
         with self._guard():
             if told == self._told and not self._is_closed:
                 store_many(self._cache, kept, None)
@@ -238,10 +242,10 @@ class NearCache:
 
         async def ask() -> Any:
             nonlocal asked
-            asked = True
+            asked, asked_at = True, time.monotonic()
             pipeline = self._asynchronous("aget").pipeline(transaction=False)
             answer = await pipeline.get(name).pttl(name).execute(raise_on_error=False)
-            return self._kept(key, *answer)
+            return self._kept(key, *answer, asked_at)
 
         while (value := _value_of(found := await self._cache.aget_or_create(key, ask))) is _OVER and not asked:
             self._cache.discard(key)
@@ -333,8 +337,10 @@ class NearCache:
         listener = self._listeners.get(name)
         return listener is not None and listener.is_tracking
 
-    def _kept(self, key: bytes, value: Any, left_ms: Any) -> Any:
+    def _kept(self, key: bytes, value: Any, left_ms: Any, asked_at: float) -> Any:
         """What is kept of an answer. left_ms: what PTTL said; -1: no expiry; -2: gone since the read.
+
+        It expires no later than at the server, however long the answer took: what is left counts from `asked_at`.
 
         In a cluster another node than the expected one may have answered, at which nobody listens. Raises what was
         answered, where that is an error.
@@ -347,7 +353,7 @@ class NearCache:
             left_ms = 0
         elif left_ms == -1 or value is None:
             return value
-        return _Expiring(value, time.monotonic() + max(0, left_ms) / 1000)
+        return _Expiring(value, asked_at + max(0, left_ms - _CLOCK_STEP_MS) / 1000)
 
     def _listen_to(self, node: Any) -> None:
         with self._lock:
