@@ -157,7 +157,8 @@ def test_time_to_live_counts_from_the_question(
 
     execute = redis.client.Pipeline.execute
     monkeypatch.setattr(redis.client.Pipeline, "execute", late)
-    monkeypatch.setattr("droppable.adapters.redis.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for module in ("redis", "_redis_expiring"):
+        monkeypatch.setattr(f"droppable.adapters.{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
     assert read() == 1
     clock[0] += 29
     assert read() == 1

@@ -30,14 +30,12 @@ import redis
 from redis.exceptions import ResponseError
 
 import droppable
+from droppable.adapters._redis_expiring import OVER, Expiring, value_of
 from droppable.adapters._redis_listener import Listener
 from droppable.adapters._shared import store_many
 
 _GONE: Final = -2
 """What PTTL says of a key that is not there."""
-_CLOCK_STEP_MS: Final = 11
-"""PTTL says whole milliseconds, and the clock of `droppable serve` is a coarse one: with 100 ticks a second it stands
-still for 10 of them."""
 _OF_ANOTHER_TYPE: Final = "WRONGTYPE"
 _LONGEST_HEARTBEAT_SECONDS: Final = 3600.0
 _ONLY: Final = ""
@@ -159,8 +157,8 @@ class NearCache:
         if not self._may_keep(key):
             self._count(misses=1)
             return self.client.get(name)
-        value = _value_of(self._cache.get(key, _OVER))
-        if value is not _OVER:
+        value = value_of(self._cache.get(key, OVER))
+        if value is not OVER:
             self._count(hits=1)
             return value
         asked = False
@@ -168,13 +166,14 @@ class NearCache:
         def ask() -> Any:
             nonlocal asked
             asked, asked_at = True, time.monotonic()
-            answer = self.client.pipeline(transaction=False).get(name).pttl(name).execute(raise_on_error=False)
-            return self._kept(key, *answer, asked_at)
+            pipeline = self.client.pipeline(transaction=False)
+            value, left_ms = pipeline.get(name).pttl(name).execute(raise_on_error=False)
+            return self._kept(key, value, left_ms, asked_at)
 
-        while (value := _value_of(found := self._cache.get_or_create(key, ask))) is _OVER and not asked:
+        while (value := value_of(found := self._cache.get_or_create(key, ask))) is OVER and not asked:
             self._cache.discard(key)
         self._count(misses=1) if asked else self._count(hits=1)
-        return found.value if value is _OVER else value
+        return found.value if value is OVER else value
 
     def mget(self, keys: str | bytes | Iterable[str | bytes], *args: str | bytes) -> list[Any]:
         """As the client's: a value or None for each name. What is not here is asked for by one request.
@@ -190,8 +189,8 @@ class NearCache:
 
     def _mget(self, names: list[Any]) -> list[Any]:
         keys = [self._encode(name) for name in names]
-        known = {key: _value_of(kept) for key, kept in self._cache.get_many(filter(self._may_keep, keys)).items()}
-        missing = [at for at, key in enumerate(keys) if known.get(key, _OVER) is _OVER]
+        known = {key: value_of(kept) for key, kept in self._cache.get_many(filter(self._may_keep, keys)).items()}
+        missing = [at for at, key in enumerate(keys) if known.get(key, OVER) is OVER]
         with self._guard():
             told = self._told
         pipeline = self.client.pipeline(transaction=False)
@@ -234,8 +233,8 @@ class NearCache:
         if not self._may_keep(key):
             self._count(misses=1)
             return await self._asynchronous("aget").get(name)
-        value = _value_of(self._cache.get(key, _OVER))
-        if value is not _OVER:
+        value = value_of(self._cache.get(key, OVER))
+        if value is not OVER:
             self._count(hits=1)
             return value
         asked = False
@@ -244,13 +243,13 @@ class NearCache:
             nonlocal asked
             asked, asked_at = True, time.monotonic()
             pipeline = self._asynchronous("aget").pipeline(transaction=False)
-            answer = await pipeline.get(name).pttl(name).execute(raise_on_error=False)
-            return self._kept(key, *answer, asked_at)
+            value, left_ms = await pipeline.get(name).pttl(name).execute(raise_on_error=False)
+            return self._kept(key, value, left_ms, asked_at)
 
-        while (value := _value_of(found := await self._cache.aget_or_create(key, ask))) is _OVER and not asked:
+        while (value := value_of(found := await self._cache.aget_or_create(key, ask))) is OVER and not asked:
             self._cache.discard(key)
         self._count(misses=1) if asked else self._count(hits=1)
-        return found.value if value is _OVER else value
+        return found.value if value is OVER else value
 
     async def aset(self, name: str | bytes, value: Any, **options: Any) -> Any:
         """As `set`, by the asynchronous client."""
@@ -353,7 +352,7 @@ class NearCache:
             left_ms = 0
         elif left_ms == -1 or value is None:
             return value
-        return _Expiring(value, asked_at + max(0, left_ms - _CLOCK_STEP_MS) / 1000)
+        return Expiring.of(value, left_ms, asked_at)
 
     def _listen_to(self, node: Any) -> None:
         with self._lock:
@@ -381,25 +380,3 @@ def _shortest(prefixes: Iterable[bytes]) -> tuple[bytes, ...]:
         if not any(prefix.startswith(other) for other in kept):
             kept.append(prefix)
     return () if kept == [b""] else tuple(kept)
-
-
-class _Expiring:
-    """What is kept of a value with an expiry: a server may tell late that it expired, or not at all."""
-
-    __slots__ = ("ends", "value")
-
-    def __init__(self, value: Any, ends: float) -> None:
-        self.value = value
-        self.ends = ends
-
-    def __reduce__(self) -> Any:
-        return _Expiring, (self.value, self.ends)
-
-
-_OVER: Final = object()
-
-
-def _value_of(kept: Any) -> Any:
-    if type(kept) is not _Expiring:
-        return kept
-    return kept.value if kept.ends > time.monotonic() else _OVER
