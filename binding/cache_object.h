@@ -13,6 +13,7 @@
 #include "cache/cache.h"
 #include "key.h"
 #include "module.h"
+#include "turn.h"
 #include "value.h"
 
 /* Why a computed result was returned and not kept. */
@@ -36,6 +37,7 @@ typedef struct {
 	bool is_disabled; /* DROPPABLE_DISABLE: what is set is accepted and counted, and not kept */
 	bool has_below; /* a lower tier, which is asked for what is not here: TieredCore._missed() */
 	_Atomic(unsigned long long) accepted;
+	struct turn turn;
 } CacheObject;
 
 /* The core's cache; NULL with an exception if there is none. */

@@ -19,7 +19,7 @@
 #include "module.h"
 #include "value.h"
 
-/* After so many changes in a row by others, it is the function itself that changes its key. */
+/* After so many changes in a row, most of them while nobody else had the turn, it is the function itself that changes its key. */
 enum { TRANSFORM_TRIES = 100 };
 
 static double seconds_of(struct cache *cache, const struct cache_about *about)
@@ -178,8 +178,9 @@ static PyObject *cache_object_incr(CacheObject *self, PyObject *const *arguments
 	PyObject *initial = slots[2] && slots[2] != Py_None ? read_int(slots[2], "initial") : Py_NewRef(Py_None);
 	key.data = key.inline_data; /* for key_free() */
 	if (delta && initial && key_encode(self->core, &key, slots[0]) == 0)
-		while ((done = add_once(self, slots[0], &key, delta, initial, &sum)) == 0)
-			;
+		do
+			done = turn_await(&self->turn, key.data, key.bytes) < 0 ? -1 : add_once(self, slots[0], &key, delta, initial, &sum);
+		while (done == 0);
 	key_free(&key);
 	Py_XDECREF(delta);
 	Py_XDECREF(initial);
@@ -261,17 +262,46 @@ static PyObject *cache_object_transform(CacheObject *self, PyObject *const *argu
 	if (!PyCallable_Check(slots[1]))
 		return PyErr_Format(PyExc_TypeError, "function must be callable with the old value; you gave %R", slots[1]);
 	struct transform of = {slots[0], slots[1], slots[2], slots[3], NULL, NULL};
-	int tries = TRANSFORM_TRIES;
+	unsigned overtaken = 0;
+	uint64_t turn = 0;
 	if (key_encode(self->core, &key, slots[0]) == 0)
 		do {
-			done = transform_once(self, &key, &of);
+			done = turn_next_try(&self->turn, key.data, key.bytes, overtaken, &turn) < 0 ? -1
+												: transform_once(self, &key, &of);
 			Py_CLEAR(of.lease); /* ends it */
-		} while (done == 0 && --tries > 0);
+		} while (done == 0 && ++overtaken < TRANSFORM_TRIES);
+	turn_give_back(&self->turn, turn);
 	key_free(&key);
 	if (done == 0)
 		PyErr_Format(PyExc_RuntimeError, "transform: %R was changed each of the %d times that function ran: does it change it itself?",
 			     slots[0], TRANSFORM_TRIES);
 	return done > 0 ? of.result : NULL;
+}
+
+/* For a change that Python code makes, of a cache with a lower tier. */
+static PyObject *cache_object_next_try(CacheObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+	uint64_t overtaken, turn;
+	struct key key;
+
+	if (count != 3)
+		return PyErr_Format(PyExc_TypeError, "_next_try() takes a key, how often it was overtaken, and its turn");
+	if (read_unsigned(arguments[1], "overtaken", UINT_MAX, &overtaken) < 0 || read_unsigned(arguments[2], "turn", UINT64_MAX, &turn) < 0)
+		return NULL;
+	const bool ready = key_encode(self->core, &key, arguments[0]) == 0 &&
+			   turn_next_try(&self->turn, key.data, key.bytes, (unsigned)overtaken, &turn) == 0;
+	key_free(&key);
+	return ready ? PyLong_FromUnsignedLongLong(turn) : NULL;
+}
+
+static PyObject *cache_object_end_turn(CacheObject *self, PyObject *turn_object)
+{
+	uint64_t turn;
+
+	if (read_unsigned(turn_object, "turn", UINT64_MAX, &turn) < 0)
+		return NULL;
+	turn_give_back(&self->turn, turn);
+	Py_RETURN_NONE;
 }
 
 /* The key is encoded once: one that is another each time would never be both found and deleted. */
@@ -333,7 +363,8 @@ PyMethodDef cache_update_methods[] = {
 	 "Puts function(value) in the place of a value, and returns it as a get would.\n\n"
 	 "function runs without a lock. If somebody set or deleted the key meanwhile, in any thread, it runs again with what\n"
 	 "is there then: it should have no effect but its result, and must not change the key itself. If it raises,\n"
-	 "nothing changes. In a child forked meanwhile it runs again, too.\n\n"
+	 "nothing changes. In a child forked meanwhile it runs again, too. After ten runs in vain, other threads' transform() and\n"
+	 "incr() of the key wait for this one, for up to five seconds.\n\n"
 	 "Args:\n"
 	 "    key: as for get().\n"
 	 "    function: called with the value, as get() gives it.\n"
@@ -342,11 +373,17 @@ PyMethodDef cache_update_methods[] = {
 	 "Raises:\n"
 	 "    KeyError: there is no such value now, and no default.\n"
 	 "    RefusedError, ValueTooLargeError, TypeError: the result cannot be stored; the old value stays.\n"
-	 "    RuntimeError: the key was changed each of a hundred times.\n"
+	 "    RuntimeError: the key was changed each of a hundred times: by function itself, or by set() and delete().\n"
 	 "    ClosedError; whatever function raises."},
 	{"pop", CORE_FAST(cache_object_pop),
 	 "pop($self, key, /, default=...)\n--\n\n"
 	 "Takes the value of key out of the cache and returns it; default, or KeyError, when it is not there."},
+	{"_next_try", (PyCFunction)(void (*)(void))cache_object_next_try, METH_FASTCALL,
+	 "_next_try($self, key, overtaken, turn, /)\n--\n\n"
+	 "Before a try to change a key, so many of which others overtook: waits while it is another change's turn. Gives this\n"
+	 "one's turn, or 0."},
+	{"_end_turn", (PyCFunction)cache_object_end_turn, METH_O,
+	 "_end_turn($self, turn, /)\n--\n\nGives back what _next_try() gave."},
 	{"_find", (PyCFunction)cache_object_find_timed, METH_O,
 	 "_find($self, key, /)\n--\n\n(value, seconds until it expires), or None at a miss."},
 	{NULL, NULL, 0, NULL},

@@ -112,7 +112,11 @@ class Tier:
 
     def stripe(self, encoded: EncodedKey) -> _Stripe:
         """That of this key."""
-        return self._stripes[hash(encoded) % _STRIPES]
+        return self._stripes[self.stripe_number(encoded)]
+
+    def stripe_number(self, encoded: EncodedKey) -> int:
+        """Its number: changes of keys that have the same one overtake each other."""
+        return hash(encoded) % _STRIPES
 
     def _is_changing(self) -> bool:
         """Whether this thread is changing some key."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from droppable._arguments import Seconds, Write, read_choice, read_factory, read_function, read_seconds
 from droppable._flight import MISSING, Flights, keeping_for
 from droppable._flight.keeping import Keeping
+from droppable._tiers.computed import STORES, WRITABLE, Computed
 from droppable._tiers.tier import WRITES, Tier
 from droppable.lowlevel import (
     ClosedError,
@@ -30,63 +31,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from droppable._stats import TierStats
-    from droppable._tiers.pending import Waiting
-    from droppable.lowlevel import Lease
 
 _TRIES: Final = 100
-_STORES: Final = 1  # flags of `_keep()`, as in binding/lease.c
-_WRITABLE: Final = 2
 
 
 def _left_seconds(expires_at: float | None) -> float:
     return math.inf if expires_at is None else max(expires_at - time.time(), 1e-9)
-
-
-class _Store:
-    """What a flight sees of the cache: what it computes is stored in both tiers, what it fetched in the cache alone."""
-
-    __slots__ = ("_cache", "_key", "_ttl", "is_fetched", "late", "left_seconds", "waits")
-
-    def __init__(self, cache: TieredCore, key: Any, ttl: Seconds | None, waits: bool) -> None:
-        self._cache = cache
-        self._key = key
-        self._ttl = ttl
-        self.waits = waits  # to be written later, because an event loop must not wait for the lower tier
-        self.late: Waiting | None = None  # what has no room to wait: for a thread
-        self.is_fetched = False
-        self.left_seconds: float | None = None
-
-    def ttl_of(self, value: object) -> Seconds | None:
-        return self.left_seconds if self.is_fetched else self._ttl
-
-    def __contains__(self, encoded: Any, /) -> bool:
-        return CoreCache.__contains__(self._cache, encoded)
-
-    def get(self, encoded: object, default: Any = None, *, copy: bool = False) -> Any:
-        return CoreCache.get(self._cache, encoded, default, copy=copy)
-
-    def discard(self, encoded: object, /) -> bool:
-        return self._cache.discard(self._key)
-
-    def _lease(self, encoded: object, /) -> Lease:
-        return self._cache._lease(encoded)
-
-    def _keep(
-        self, lease: Lease, encoded: EncodedKey, value: Any, ttl: Seconds | None, cost_seconds: float, flags: int, /
-    ) -> tuple[Any, Any, Exception | None]:
-        cache = self._cache
-        if self.is_fetched or not flags & _STORES:
-            return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
-        if self.waits:
-            still = cache._lease(encoded)  # for as long as it waits: the other one ends here
-            with cache._tier.changing(encoded, self._key):
-                if not lease.stale:
-                    self.late = cache._tier.write_later(encoded, self._key, value, cache._expires_at(ttl), still)
-                return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
-        with cache._tier.locking(encoded, self._key), cache._tier.changing(encoded, self._key):
-            if not lease.stale:
-                cache._tier.write(encoded, self._key, value, cache._expires_at(ttl))
-            return cache._keep(lease, encoded, value, ttl, cost_seconds, flags)
 
 
 class TieredCore(CoreCache):
@@ -123,7 +73,7 @@ class TieredCore(CoreCache):
         value, left_seconds = self._tier.fetch(encoded, key)
         if value is MISSING:
             return MISSING
-        flags = _STORES | _WRITABLE if copy else _STORES
+        flags = STORES | WRITABLE if copy else STORES
         return self._keep(lease, encoded, value, left_seconds, time.perf_counter() - began, flags)[0]
 
     def _locking(self, encoded: EncodedKey, key: Any) -> AbstractContextManager[object]:
@@ -249,6 +199,7 @@ class TieredCore(CoreCache):
 
     def incr(self, key: Any, delta: int = 1, initial: int | None = None) -> int:
         encoded = EncodedKey(key)
+        self._next_try(self._tier.stripe_number(encoded), 0, 0)
         with self._locking(encoded, key), self._tier.changing(encoded, key):
             present = self._get(encoded, key)
             expires_at = self._expires_at(None) if present is MISSING else self._expires_as_now(encoded, key)
@@ -269,25 +220,29 @@ class TieredCore(CoreCache):
     ) -> Any:
         encoded = EncodedKey(key)
         read_function("function", function)
-        for _ in range(_TRIES):
-            version = self._tier.version(encoded)
-            old = self._get(encoded, key, copy=True)
-            if old is MISSING and default is MISSING:
-                raise KeyError(key)
-            new = function(default if old is MISSING else old)
-            with self._locking(encoded, key):
-                if not self._tier.is_of(version, encoded):
-                    continue
-                with self._tier.changing(encoded, key):
-                    expires_at = (
-                        self._expires_at(ttl)
-                        if ttl is not None or old is MISSING
-                        else self._expires_as_now(encoded, key)
-                    )
-                    self._set(encoded, key, new, expires_at, _left_seconds(expires_at))
-                    value = CoreCache.get(self, encoded, MISSING)
-                    return new if value is MISSING else value
-        raise RuntimeError(f"transform: {key!r} was changed by others {_TRIES} times in a row; try again")
+        stripe = self._tier.stripe_number(encoded)
+        turn = 0
+        try:
+            for overtaken in range(_TRIES):
+                turn = self._next_try(stripe, overtaken, turn)
+                version = self._tier.version(encoded)
+                old = self._get(encoded, key, copy=True)
+                if old is MISSING and default is MISSING:
+                    raise KeyError(key)
+                new = function(default if old is MISSING else old)
+                with self._locking(encoded, key):
+                    if self._tier.is_of(version, encoded):
+                        return self._put(encoded, key, new, ttl, is_new=old is MISSING)
+        finally:
+            self._end_turn(turn)  # where an interrupt comes before it: it is over by itself
+        raise RuntimeError(f"transform: {key!r} was changed by others {_TRIES} times in a row")
+
+    def _put(self, encoded: EncodedKey, key: Any, new: Any, ttl: Seconds | None, is_new: bool) -> Any:
+        with self._tier.changing(encoded, key):
+            at = self._expires_at(ttl) if ttl is not None or is_new else self._expires_as_now(encoded, key)
+            self._set(encoded, key, new, at, _left_seconds(at))
+            value = CoreCache.get(self, encoded, MISSING)
+            return new if value is MISSING else value
 
     def pop(self, key: Any, /, default: Any = MISSING) -> Any:
         encoded = EncodedKey(key)
@@ -346,7 +301,7 @@ class TieredCore(CoreCache):
             return value
         read_factory(factory)
         keeping_for(ttl, copy)
-        store = _Store(self, key, ttl, waits=False)
+        store = Computed(self, key, ttl, waits=False)
 
         @functools.wraps(factory)
         def produce() -> Any:
@@ -368,7 +323,7 @@ class TieredCore(CoreCache):
 
         from droppable._flight import tasks
 
-        store = _Store(self, key, ttl, waits=True)
+        store = Computed(self, key, ttl, waits=True)
 
         @functools.wraps(factory)
         async def produce() -> Any:
