@@ -3,7 +3,8 @@
  *
  *     gcc -O2 over_drop.c -o over_drop && ./over_drop            as root: it makes a cgroup and removes it
  *
- * Three kinds of memory, one child each:  droppable         MAP_DROPPABLE, as it is meant to be used
+ * Four kinds of memory, one child each:   droppable         MAP_DROPPABLE, as it is meant to be used
+ *                                         droppable, huge   the same in huge pages, where the kernel has them
  *                                         droppable, freed  the same, each MB MADV_FREE'd after it was written
  *                                         private, freed    private anonymous memory, the same
  * live: MB of them at the end. least: the cgroup's smallest use after any MB, from when it was full. The others: what
@@ -22,6 +23,7 @@
 
 #define DROPPABLE 0x08 /* MAP_DROPPABLE, Linux 6.11 */
 #define MB ((size_t)1 << 20)
+#define HUGE_PAGE (2 * MB)
 enum { STREAM_MB = 400, LIMIT_MB = 100, PAGE = 4096, COUNTERS = 4 };
 
 static const char *const counters[COUNTERS] = {"pgscan_file ", "pgsteal_file ", "pglazyfreed ", "nr_vmscan_immediate_reclaim "};
@@ -67,17 +69,22 @@ static long usage_mb(void)
 	return bytes / MB;
 }
 
-static void stream(const char *name, int type, int mark)
+static void stream(const char *name, int type, int advice)
 {
 	long live = 0, least = LIMIT_MB;
 	if (put("cgroup.procs", getpid()) != 0)
 		err(1, "cgroup.procs");
-	char *at = mmap(NULL, STREAM_MB * MB, PROT_READ | PROT_WRITE, type | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at = mmap(NULL, STREAM_MB * MB + HUGE_PAGE, PROT_READ | PROT_WRITE, type | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
 		errx(77, "%s: this kernel has none", name);
+	at += -(size_t)at & (HUGE_PAGE - 1);
+	if (advice != MADV_FREE && madvise(at, STREAM_MB * MB, advice) != 0 && advice == MADV_HUGEPAGE) {
+		printf("%-16s this kernel has no huge pages", name);
+		exit(0);
+	}
 	for (size_t offset = 0; offset < STREAM_MB * MB; offset += MB) {
 		memset(at + offset, 1, MB);
-		if (mark && madvise(at + offset, MB, MADV_FREE) != 0)
+		if (advice == MADV_FREE && madvise(at + offset, MB, MADV_FREE) != 0)
 			err(1, "MADV_FREE");
 		long now = offset >= LIMIT_MB * MB ? usage_mb() : least;
 		least = now < least ? now : least;
@@ -88,14 +95,14 @@ static void stream(const char *name, int type, int mark)
 	exit(0);
 }
 
-static void measure(const char *name, int type, int mark)
+static void measure(const char *name, int type, int advice)
 {
 	long before[COUNTERS], after[COUNTERS];
 	int status;
 	fflush(stdout);
 	read_counters(before);
 	if (fork() == 0)
-		stream(name, type, mark);
+		stream(name, type, advice);
 	wait(&status);
 	read_counters(after);
 	for (int i = 0; i < COUNTERS && status == 0; i++)
@@ -112,8 +119,10 @@ int main(void)
 	for (int i = 0; i < COUNTERS; i++)
 		printf(" %.*s", (int)strlen(counters[i]) - 1, counters[i]);
 	printf("\n");
-	measure("droppable", DROPPABLE, 0);
-	measure("droppable, freed", DROPPABLE, 1);
-	measure("private, freed", MAP_PRIVATE, 1);
+	measure("droppable", DROPPABLE, MADV_NOHUGEPAGE);
+	measure("droppable, huge", DROPPABLE, MADV_HUGEPAGE);
+	measure("droppable, freed", DROPPABLE, MADV_FREE);
+	measure("private, freed", MAP_PRIVATE, MADV_FREE);
+	printf("\n");
 	return rmdir(group);
 }
