@@ -6,7 +6,7 @@
 Each run has a cgroup of 512 MB of its own, without swap. In it are eight workers (sync, of worker_app.py), the server
 of the cache if there is one, and a neighbour. A client outside sends 16 requests at a time. Each asks for a page of
 eight fragments of 16 KB, by Zipf's law (0.9) out of 20,000 (320 MB). A fragment that is not kept takes 5 ms to compute
-(a sleep, for a query). The requests come in three phases of as many each, and the neighbour holds 160 MB of ordinary
+(a sleep, for a query). The requests come in three phases of as many each, and the neighbour holds 256 MB of ordinary
 memory for the second one. The order of the ways is drawn anew for each round.
 
 shared       `droppable serve`, and `droppable.connect` in each worker
@@ -40,10 +40,10 @@ from measure import Goal, write, zipf
 from server_pressure import MB, PHASES, Neighbour, running
 from worker_app import fragment
 
-LIMIT_BYTES, WAVE_BYTES = 512 * MB, 160 * MB
+LIMIT_BYTES, WAVE_BYTES = 512 * MB, 256 * MB
 FRAGMENTS, FRAGMENTS_OF_A_PAGE = 20_000, 8
 WORKERS, AT_ONCE = 8, 16
-REQUESTS = 6_000
+REQUESTS = 4_000
 """Of a phase."""
 LOST = (OSError, http.client.HTTPException)
 

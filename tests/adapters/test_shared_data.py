@@ -204,5 +204,8 @@ class TestTorch:
             CachedDataset([torch.ones(3)], shared=str(server.path), name="tensors")[0]  # type: ignore[arg-type]
         _connected.pop(str(server.path))[1].close()
         own = CachedDataset([torch.ones(3)], shared=str(server.path), name="tensors", serializer=pickle)  # type: ignore[arg-type]
-        assert torch.equal(own[0], own[0])
-        assert torch.equal(pickle.loads(pickle.dumps(own))[0], torch.ones(3))
+        assert torch.equal(own[0], torch.ones(3))
+        sent = {name: value for name, value in own.__getstate__().items() if name != "_options"}  # to a spawned worker
+        other = CachedDataset.__new__(CachedDataset)
+        other.__setstate__({**pickle.loads(pickle.dumps(sent)), "_options": {"serializer": pickle}})
+        assert torch.equal(other[0], torch.ones(3))

@@ -103,9 +103,10 @@ class Listener:
                 self._read(connection)
                 self._near  # noqa: B018  # is it still there?
         finally:
-            self.is_tracking = False
+            near = self._near_reference()
+            if near is not None:
+                near._forget_all(lost=self)
             connection.disconnect()
-            self._near._forget_all()
 
     def _begin(self, connection: Any) -> None:
         connection.connect()

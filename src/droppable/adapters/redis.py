@@ -313,12 +313,14 @@ class NearCache:
         if are_told:
             self._count(invalidated=len(keys))
 
-    def _forget_all(self) -> None:
-        with self._lock:
+    def _forget_all(self, lost: Listener | None = None) -> None:
+        with self._lock:  # of `stats()` too: whoever sees there that nobody listens finds nothing that was kept
+            if lost is not None:
+                lost.is_tracking = False
             self._told += 1
-        with suppress(droppable.ClosedError):
-            self._cache.clear()
-        self._count(flushes=1)
+            with suppress(droppable.ClosedError):
+                self._cache.clear()
+            self._flushes += 1
 
     # Which keys are kept
 
@@ -359,12 +361,11 @@ class NearCache:
             if node.name not in self._listeners and not self._is_closed:
                 self._listeners[node.name] = Listener(self, node.name, self.client.get_redis_connection(node))
 
-    def _count(self, hits: int = 0, misses: int = 0, invalidated: int = 0, flushes: int = 0) -> None:
+    def _count(self, hits: int = 0, misses: int = 0, invalidated: int = 0) -> None:
         with self._guard():
             self._hits += hits
             self._misses += misses
             self._invalidated += invalidated
-            self._flushes += flushes
 
 
 def _codec(client: Any) -> tuple[Any, ...]:
