@@ -13,10 +13,10 @@
 #include "store/clock.h"
 #include "cache/small.h"
 #include "store/internal.h"
-#include "policy/room.h"
+#include "policy/headroom.h"
 #include "cache/update.h"
 #include "store/deferred.h"
-#include "policy/yield.h"
+#include "policy/reclaim.h"
 #include "os/drp_assert.h"
 #include "os/hash.h"
 #include "log/witness.h"
@@ -61,7 +61,7 @@ static unsigned choose_shards(const struct cache_config *config, uint64_t limit_
 }
 
 /*
- * Small enough that two of them are an eighth of a bound (policy/evict.c); without one, that what is on probation, a share of
+ * Small enough that two of them are an eighth of a bound (policy/evict.c); without one, that what is in the small queue, a share of
  * what a shard holds, is some segments, also if the memory limit is lowered much later. Large ones for much memory: a value
  * of more than a quarter is a mapping of its own, and there is a limit to their number.
  */
@@ -246,7 +246,7 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 							arena_stamp(found->segment->number), read_bytes) ||
 		    !witness_sample(address, value_bytes, witnesses))
 			goto out;
-		if (*room_bytes < value_bytes && !cache_room_is_fresh(cache, shard, value_bytes)) {
+		if (*room_bytes < value_bytes && !cache_headroom_is_fresh(cache, shard, value_bytes)) {
 			*room_bytes = value_bytes;
 			status = GET_ASKS_ROOM;
 			goto out;
@@ -261,9 +261,9 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	    !entry_intact(found->segment->base, found->offset, arena_stamp(found->segment->number), read_bytes))
 		goto out;
 
-	segment->spared = false;
+	segment->had_second_chance = false;
 	const size_t first = segment->kind == SEGMENT_WHOLE ? 0 : (size_t)extent.page * prim_page_size();
-	segment_note_used(segment, first, first + 1);
+	segment_note_referenced(segment, first, first + 1);
 	if (pinning) {
 		status = of ? cache_share_pin(cache, shard, of, value_bytes, pin)
 			    : cache_take_pin(cache, shard, segment, address, value_bytes, witnesses, sink, pin);
@@ -272,7 +272,7 @@ static int get_extent(struct cache *cache, struct shard *shard, struct found *fo
 	segment->users++;
 	pthread_mutex_unlock(&shard->lock);
 	if (value_bytes >= LARGE_BYTES)
-		cache_promise_room(value_bytes);
+		cache_promise_headroom(value_bytes);
 	bool intact = copy_extent(address, value_bytes, witnesses, sink, value, shard, segment);
 	if (value_bytes >= LARGE_BYTES)
 		cache_promise_kept(cache, value_bytes, true);
@@ -346,7 +346,7 @@ int cache_get(struct cache *cache, const void *key, size_t key_bytes, enum cache
 			status = copy_inline(&found, sink);
 		if (status == GET_ASKS_ROOM) {
 			pthread_mutex_unlock(&shard->lock);
-			const bool there = cache_has_room(cache, shard, room_bytes, 0);
+			const bool there = cache_has_headroom(cache, shard, room_bytes, 0);
 			pthread_mutex_lock(&shard->lock);
 			status = shard->closed ? DRP_CLOSED : there ? PIN_RETRY : DRP_MISS;
 			if (status == DRP_MISS)
@@ -380,9 +380,9 @@ out:;
 	const bool watch = (status == DRP_MISS ? shard->counts.misses[cause] : shard->hits) % WATCH_CALLS == 0;
 	shard_unlock_last(cache, shard);
 	if (watch)
-		cache_watch_room(cache);
+		cache_watch_headroom(cache);
 	if (watch || copied_pages)
-		cache_yield();
+		cache_reclaim();
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return status;
 }

@@ -11,7 +11,7 @@
 
 #include "cache/fork.h"
 #include "policy/unlock.h"
-#include "policy/room.h"
+#include "policy/headroom.h"
 #include "cache/set.h"
 #include "os/drp_assert.h"
 #include "os/hash.h"
@@ -53,8 +53,8 @@ int cache_set_begin(struct cache *cache, const void *key, size_t key_bytes, cons
 		return status;
 	/* Neither pages that are being written nor a buffer can be dropped: all of it is promised until the fill ends. */
 	fill->promised_bytes = store.extent_bytes > value_bytes ? store.extent_bytes : value_bytes;
-	cache_promise_room(fill->promised_bytes);
-	status = cache_has_room(cache, shard, store.stored_bytes + fill->promised_bytes, fill->promised_bytes) ? DRP_OK : DRP_REFUSED;
+	cache_promise_headroom(fill->promised_bytes);
+	status = cache_has_headroom(cache, shard, store.stored_bytes + fill->promised_bytes, fill->promised_bytes) ? DRP_OK : DRP_REFUSED;
 	if (status == DRP_OK)
 		status = take_memory(&store, fill);
 	if (status != DRP_OK) {

@@ -6,7 +6,7 @@
  *
  * That saves a copy and a buffer. Where the value cannot lie on pages that the caller writes, it is written to ordinary memory, and
  * the commit copies it: short values, which lie in a log of entries; and PRIM_DROPPABLE, whose pages may go while they are written.
- * Until the commit the memory cannot be dropped, and is reckoned with as such (policy/room.c): whoever waits for a slow writer
+ * Until the commit the memory cannot be dropped, and is reckoned with as such (policy/headroom.c): whoever waits for a slow writer
  * bounds how many fills are open.
  *
  * Threads: a fill is used by one at a time. It holds the cache's memory, also after cache_close().

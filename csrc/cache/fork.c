@@ -28,10 +28,10 @@
 #include "policy/unlock.h"
 #include "store/internal.h"
 #include "store/registry.h"
-#include "policy/room.h"
+#include "policy/headroom.h"
 #include "store/deferred.h"
 #include "os/drp_assert.h"
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 
 /* On the stack of a thread in a callback: what it has in use. */
 struct callback {
@@ -107,7 +107,7 @@ static void keep_mapping(struct shard *shard, struct pin *pin)
 
 static void copy_held(struct shard *shard, struct pin *pin)
 {
-	if (!is_held(pin) || pin->segment->fork_plan != FORK_COPY || !cache_room_is_known(pin->cache, shard, pin->bytes))
+	if (!is_held(pin) || pin->segment->fork_plan != FORK_COPY || !cache_headroom_is_known(pin->cache, shard, pin->bytes))
 		return;
 	pin->copy = malloc(pin->bytes);
 	if (pin->copy)
@@ -222,7 +222,7 @@ static void recount_users(struct shard *shard)
 static void clear_pinned(struct segment *segment)
 {
 	for (size_t i = segment_words(segment->kind, segment->length); i-- > 0;)
-		segment->pages[i].used = 0;
+		segment->pages[i].referenced = 0;
 }
 
 static void clear_pinned_of(struct shard *shard, struct pin *pin)
@@ -244,7 +244,7 @@ static void note_pinned(struct shard *shard, struct pin *pin)
 
 	(void)shard;
 	if (pin->state == PIN_HELD)
-		segment_note_used(segment, segment->kind == SEGMENT_WHOLE ? 0 : offset,
+		segment_note_referenced(segment, segment->kind == SEGMENT_WHOLE ? 0 : offset,
 				  segment->kind == SEGMENT_WHOLE ? 1 : offset + pin->bytes);
 }
 
@@ -255,9 +255,9 @@ static bool give_rest(struct segment *segment, int (*give)(void *address, size_t
 	bool given = true;
 
 	if (segment->kind == SEGMENT_WHOLE)
-		return segment_is_used(segment, 0) || give(segment->base, segment->length) == DRP_OK;
+		return segment_is_referenced(segment, 0) || give(segment->base, segment->length) == DRP_OK;
 	for (size_t first = 0, end; first < pages; first = end + 1) {
-		for (end = first; end < pages && !segment_is_used(segment, end);)
+		for (end = first; end < pages && !segment_is_referenced(segment, end);)
 			end++;
 		if (end > first)
 			given &= give(segment->base + first * page, (end - first) * page) == DRP_OK;
@@ -337,15 +337,15 @@ static void child_shard(struct cache *cache, struct shard *shard)
 		share_in_child(cache, shard);
 	else
 		empty_in_child(cache, shard);
-	arena_bury_zombies(&shard->arena);
-	index_bury(index_take_doomed(&shard->index));
+	arena_unmap_zombies(&shard->arena);
+	index_unmap(index_take_unmaps(&shard->index));
 }
 
 static void after_fork_in_child(void)
 {
 	deferred_unlock();
 	graves_unlock();
-	cache_room_in_child();
+	cache_headroom_in_child();
 	for (struct cache *cache = registry_first(), *next; cache; cache = next) {
 		next = cache->registry_next;
 		for (unsigned i = 0; i < cache->shard_count; i++) {

@@ -38,9 +38,9 @@ static inline int find_fresh(struct cache *cache, struct shard *shard, uint64_t 
 /* It was asked for, and is found. */
 static inline void note_found(struct cache *cache, struct shard *shard, struct found *found)
 {
-	if (cache->config.max_bytes || found->segment->part == ARENA_PROBATION)
+	if (cache->config.max_bytes || found->segment->part == ARENA_SMALL)
 		index_set_hot(&shard->index, &found->cursor);
-	segment_note_used(found->segment, found->offset, found->offset + found->entry.bytes);
+	segment_note_referenced(found->segment, found->offset, found->offset + found->entry.bytes);
 }
 
 enum { COPY_AGAIN = 3 /* the thread changed processor meanwhile */ };

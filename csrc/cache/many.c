@@ -12,8 +12,8 @@
 #include "policy/expire.h"
 #include "store/clock.h"
 #include "cache/small.h"
-#include "policy/room.h"
-#include "policy/yield.h"
+#include "policy/headroom.h"
+#include "policy/reclaim.h"
 #include "os/drp_assert.h"
 #include "os/hash.h"
 
@@ -138,8 +138,8 @@ void cache_get_many(struct cache *cache, struct cache_wanted *wanted, size_t cou
 		if (ends[i] < ends[i + 1])
 			watch |= look_up_all(cache, &cache->shards[i], wanted, order + ends[i], ends[i + 1] - ends[i]);
 	if (watch) {
-		cache_watch_room(cache);
-		cache_yield();
+		cache_watch_headroom(cache);
+		cache_reclaim();
 	}
 	expiry_pass(cache, EXPIRY_CALL_NS);
 }

@@ -28,8 +28,8 @@ bool cache_note_use(struct cache *cache, const void *key, size_t key_bytes)
 		struct segment *segment = shard_read_extent(&found, &extent) ? shard_extent_segment(shard, &extent, &address) : NULL;
 		if (segment) {
 			const size_t first = segment->kind == SEGMENT_WHOLE ? 0 : (size_t)(address - segment->base);
-			segment->spared = false;
-			segment_note_used(segment, first, first + 1);
+			segment->had_second_chance = false;
+			segment_note_referenced(segment, first, first + 1);
 		}
 	}
 	shard_unlock(shard);

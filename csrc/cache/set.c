@@ -19,13 +19,13 @@
 #include "policy/evict.h"
 #include "cache/fork.h"
 #include "policy/expire.h"
-#include "policy/probation.h"
+#include "policy/admission.h"
 #include "policy/space.h"
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 #include "store/clock.h"
 #include "cache/small.h"
-#include "policy/room.h"
-#include "policy/yield.h"
+#include "policy/headroom.h"
+#include "policy/reclaim.h"
 #include "os/drp_assert.h"
 #include "os/hash.h"
 #include "log/witness.h"
@@ -109,8 +109,8 @@ int store_take_extent(struct store *store)
 	pthread_mutex_lock(&shard->lock);
 	int status = shard->closed ? DRP_CLOSED : DRP_OK;
 	if (status == DRP_OK) {
-		probation_judge(cache, shard, length); /* before pages are taken for this one */
-		const enum arena_part part = probation_choose(shard, store->hash, store->item->cost_ns, store->value_bytes);
+		admission_step(cache, shard, length); /* before pages are taken for this one */
+		const enum arena_part part = admission_choose(shard, store->hash, store->item->cost_ns, store->value_bytes);
 		const struct segment *head = shard->arena.logs[part].extents;
 		const enum segment_kind kind = shard_extent_kind(shard, length);
 		bool urgent = kind == SEGMENT_WHOLE || !head || head->length - head->used < length;
@@ -292,10 +292,10 @@ static int append(struct store *store, uint64_t *place)
 	struct entry *entry = &store->entry;
 	/* An entry goes with its extent. */
 	const enum arena_part part = store->segment ? store->segment->part
-						    : probation_choose(shard, store->hash, entry->cost_ns, store->stored_bytes);
+						    : admission_choose(shard, store->hash, entry->cost_ns, store->stored_bytes);
 
 	if (!store->segment && shard->arena.memory_is_short)
-		probation_judge(cache, shard, store->stored_bytes);
+		admission_step(cache, shard, store->stored_bytes);
 	if (entry->flags & ENTRY_VERSION)
 		entry->version = atomic_fetch_add_explicit(&cache->last_version, 1, memory_order_relaxed) + 1;
 	const unsigned life = entry->flags & ENTRY_TTL ? expiry_life(cache, entry->expires_ns) : 0;
@@ -330,7 +330,7 @@ static uint64_t name_of(const struct shard *shard, uint64_t place)
 void shard_settle_append(struct cache *cache, struct shard *shard, uint64_t newest_place)
 {
 	if (shard->opened_bytes > 0)
-		probation_look(cache, shard);
+		admission_look(cache, shard);
 	if (shard->marks_due)
 		shard_mark(shard, false);
 	shard_evict(cache, shard, newest_place);
@@ -379,7 +379,7 @@ int store_enter(struct store *store, struct cache_update *update, int status)
 	const bool watch = segment || shard->counts.sets % WATCH_CALLS == 0;
 	shard_unlock_last(cache, shard);
 	if (watch)
-		cache_yield();
+		cache_reclaim();
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return status;
 }
@@ -424,8 +424,8 @@ int cache_update(struct cache *cache, const void *key, size_t key_bytes, const s
 
 	const size_t promised_bytes = store.extent_bytes >= LARGE_BYTES ? store.extent_bytes : 0;
 	if (promised_bytes)
-		cache_promise_room(promised_bytes);
-	status = cache_has_room(cache, store.shard, store.stored_bytes + store.extent_bytes, promised_bytes) ? DRP_OK : DRP_REFUSED;
+		cache_promise_headroom(promised_bytes);
+	status = cache_has_headroom(cache, store.shard, store.stored_bytes + store.extent_bytes, promised_bytes) ? DRP_OK : DRP_REFUSED;
 	if (status == DRP_OK && on_pages) {
 		status = write_extent(&store, witnesses);
 		parts[2] = (struct drp_part){&store.extent, sizeof(store.extent)};

@@ -53,7 +53,7 @@ static inline bool small_find(const struct segment *segment, uint64_t place, con
 
 	/* A slot may lead elsewhere than it did: its page of the index may have been begun anew since. */
 	return arena_place_number(place) == segment->number && segment->kind == SEGMENT_ENTRIES &&
-	       !segment_is_gone(segment, offset) &&
+	       !segment_is_dropped(segment, offset) &&
 	       entry_small_open(segment->base, segment->used, offset, arena_stamp(segment->number), entry) &&
 	       entry->key_bytes == key_bytes && is_same_key(entry->key, key, key_bytes);
 }
@@ -86,9 +86,9 @@ static inline __attribute__((always_inline)) int small_get(struct cache *cache, 
 	if (!entry_small_intact(segment->base, offset, stamp) || prim_cpu() != cpu)
 		return SMALL_OTHER;
 	/* As note_found() does; all of a small entry is in one page. */
-	if (cache->config.max_bytes || segment->part == ARENA_PROBATION)
+	if (cache->config.max_bytes || segment->part == ARENA_SMALL)
 		index_home_set_hot(&shard->index, hash, slot);
-	segment_note_used(segment, offset, offset + 1);
+	segment_note_referenced(segment, offset, offset + 1);
 	shard->hits++;
 	cost_note_hit(shard, entry.cost_ns);
 	return DRP_OK;

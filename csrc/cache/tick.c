@@ -3,15 +3,15 @@
 
 #include "policy/expire.h"
 #include "store/internal.h"
-#include "policy/room.h"
-#include "policy/yield.h"
+#include "policy/headroom.h"
+#include "policy/reclaim.h"
 
 enum { CALM_NS = 100000000, FULL_NS = 10000000, WAVE_NS = 1000000 };
 
 uint64_t cache_tick(struct cache *cache)
 {
-	cache_watch_room(cache);
-	const uint64_t wait_ns = cache_yield_once();
+	cache_watch_headroom(cache);
+	const uint64_t wait_ns = cache_reclaim_once();
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return wait_ns >= CALM_NS / 2 ? CALM_NS : wait_ns >= WAVE_NS ? FULL_NS : WAVE_NS;
 }

@@ -14,12 +14,12 @@
 #include "cache/update.h"
 
 #include "policy/expire.h"
-#include "policy/probation.h"
+#include "policy/admission.h"
 #include "store/clock.h"
 #include "cache/fresh.h"
 #include "store/move.h"
-#include "policy/room.h"
-#include "policy/yield.h"
+#include "policy/headroom.h"
+#include "policy/reclaim.h"
 #include "os/hash.h"
 #include "cache/set.h"
 #include "policy/space.h"
@@ -51,9 +51,9 @@ static int move(struct cache *cache, struct shard *shard, struct found *found, c
 	const int status = shard_move_entry_as(cache, shard, part, found, entry, NULL);
 	if (status != DRP_OK)
 		return status;
-	if (cache->config.max_bytes || part == ARENA_PROBATION)
+	if (cache->config.max_bytes || part == ARENA_SMALL)
 		index_set_hot(&shard->index, &found->cursor); /* it was used */
-	probation_judge(cache, shard, stored_bytes);
+	admission_step(cache, shard, stored_bytes);
 	shard_settle_append(cache, shard, found->cursor.place);
 	return DRP_OK;
 }
@@ -81,9 +81,9 @@ int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t
 		status = stored_bytes > cache->config.segment_bytes ? DRP_TOO_LARGE : DRP_OK;
 		if (status != DRP_OK)
 			break;
-		if (room_bytes < stored_bytes && !cache_room_is_fresh(cache, shard, stored_bytes)) {
+		if (room_bytes < stored_bytes && !cache_headroom_is_fresh(cache, shard, stored_bytes)) {
 			pthread_mutex_unlock(&shard->lock);
-			const bool there = cache_has_room(cache, shard, stored_bytes, 0);
+			const bool there = cache_has_headroom(cache, shard, stored_bytes, 0);
 			pthread_mutex_lock(&shard->lock);
 			room_bytes = stored_bytes;
 			if (there)
@@ -108,7 +108,7 @@ int cache_touch(struct cache *cache, const void *key, size_t key_bytes, uint64_t
 	shard->counts.refused += status == DRP_REFUSED;
 	shard_unlock_last(cache, shard);
 	if (made_space)
-		cache_yield();
+		cache_reclaim();
 	expiry_pass(cache, EXPIRY_CALL_NS);
 	return status;
 }

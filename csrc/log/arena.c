@@ -12,7 +12,7 @@
 
 enum {
 	FIRST_TABLE_SIZE = 16,
-	BURY_STEP_BYTES = 16 << 20, /* given back at once: 2 ms */
+	UNMAP_STEP_BYTES = 16 << 20, /* given back at once: 2 ms */
 	NAMED_EXPIRED = 1, /* all that was in it had expired */
 	NAMED_ROUND = 2,   /* times 1 + the round in which it was retired */
 	KEPT_MAX = 1, /* segments of a kind kept with their pages while memory is short */
@@ -129,22 +129,22 @@ static void doom(struct arena *arena, struct segment *segment)
 {
 	note_emptied(arena, segment);
 	arena->mapped_bytes -= segment->length;
-	segment->newer = arena->doomed;
-	arena->doomed = segment;
+	segment->newer = arena->to_unmap;
+	arena->to_unmap = segment;
 }
 
-struct segment *arena_take_doomed(struct arena *arena)
+struct segment *arena_take_unmaps(struct arena *arena)
 {
-	struct segment *doomed = arena->doomed;
-	if (doomed) /* no write where nothing changes: each look-up comes by */
-		arena->doomed = NULL;
-	return doomed;
+	struct segment *to_unmap = arena->to_unmap;
+	if (to_unmap) /* no write where nothing changes: each look-up comes by */
+		arena->to_unmap = NULL;
+	return to_unmap;
 }
 
 /* Large mappings are emptied in steps first: whoever maps memory waits while one ends, with as many pages as it has. */
-static void bury(struct segment *segment)
+static void unmap(struct segment *segment)
 {
-	for (size_t at = 0, step = BURY_STEP_BYTES; segment->length > step && at < segment->used; at += step) {
+	for (size_t at = 0, step = UNMAP_STEP_BYTES; segment->length > step && at < segment->used; at += step) {
 		const size_t left = segment->length - at;
 		/* What is not given back here goes with the mapping. */
 		prim_best_effort(prim_purge(segment->base + at, left < step ? left : step));
@@ -153,21 +153,21 @@ static void bury(struct segment *segment)
 	free(segment);
 }
 
-size_t arena_doomed_bytes(const struct segment *doomed)
+size_t arena_unmap_bytes(const struct segment *to_unmap)
 {
 	size_t bytes = 0;
 
-	for (; doomed; doomed = doomed->newer)
-		bytes += doomed->length;
+	for (; to_unmap; to_unmap = to_unmap->newer)
+		bytes += to_unmap->length;
 	return bytes;
 }
 
-void arena_bury(struct segment *doomed)
+void arena_unmap(struct segment *to_unmap)
 {
-	while (doomed) {
-		struct segment *next = doomed->newer;
-		bury(doomed);
-		doomed = next;
+	while (to_unmap) {
+		struct segment *next = to_unmap->newer;
+		unmap(to_unmap);
+		to_unmap = next;
 	}
 }
 
@@ -507,7 +507,7 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 		return DRP_NO_MEMORY;
 	const size_t map_bytes = kind == SEGMENT_WHOLE ? whole_length(length) : arena->segment_bytes;
 	/* While memory is short the main log takes fresh pages: they stand last in the reclaim order. */
-	if (part == ARENA_PROBATION || !arena->memory_is_short)
+	if (part == ARENA_SMALL || !arena->memory_is_short)
 		segment = take_kept(arena, kind, map_bytes);
 	if (kind != SEGMENT_WHOLE && !segment && (arena->free || arena->mapped_bytes >= arena->span_limit_bytes))
 		segment = take_free(arena);
@@ -520,10 +520,10 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 	}
 	segment->kind = (uint8_t)kind;
 	move_to(segment, kind == SEGMENT_WHOLE ? SEGMENT_SEALED : SEGMENT_OPEN);
-	segment->used = segment->marked = segment->swept = segment->live_bytes = segment->live_count = 0;
-	segment->users = segment->deferred = segment->extents = segment->judged_extents = 0;
+	segment->used = segment->marked = segment->cleaned = segment->live_bytes = segment->live_count = 0;
+	segment->users = segment->deferred = segment->extents = segment->examined_extents = 0;
 	segment->resident_pages = segment->purged_pages = segment->seen_in_round = 0;
-	segment->spared = false;
+	segment->had_second_chance = false;
 	memset(segment->pages, 0, segment_words(kind, map_bytes) * sizeof(segment->pages[0]));
 	segment->part = (uint8_t)part;
 	segment->life = (uint8_t)life;
@@ -546,7 +546,7 @@ int arena_open(struct arena *arena, enum arena_part part, unsigned life, enum se
 	by_age_append(arena, segment);
 	if (kind == SEGMENT_EXTENTS)
 		arena_note_appended(arena, segment, arena_directory_bytes(segment->length));
-	segment->judged = segment->used;
+	segment->examined = segment->used;
 	*out = segment;
 	return DRP_OK;
 }
@@ -555,7 +555,7 @@ static bool is_worth_keeping(const struct arena *arena, const struct segment *se
 {
 	if (segment->dirty || segment->unwiped)
 		return false;
-	return !arena->memory_is_short || (segment->part == ARENA_PROBATION && arena->kept_count[segment->kind] < KEPT_MAX);
+	return !arena->memory_is_short || (segment->part == ARENA_SMALL && arena->kept_count[segment->kind] < KEPT_MAX);
 }
 
 /* Of one kind there are more with their pages than will be wanted soon: what many values left behind. */
@@ -635,7 +635,7 @@ void arena_release(struct arena *arena, struct segment *segment)
 		dispose_zombie(arena, segment);
 }
 
-void arena_bury_zombies(struct arena *arena)
+void arena_unmap_zombies(struct arena *arena)
 {
 	for (struct segment *segment = arena->zombies, *next; segment; segment = next) {
 		next = segment->newer;

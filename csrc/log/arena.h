@@ -2,7 +2,7 @@
  * arena.h - address space in segments: two logs, each of which appends at its heads and gives segments back.
  *
  *   main        oldest [segment 7] [segment 9] ... [segment 31: head of entries] [segment 30: head of extents] newest
- *   probation   oldest [segment 28] [segment 29] ... [segment 32: head of entries]                             newest
+ *   small queue oldest [segment 28] [segment 29] ... [segment 32: head of entries]                             newest
  *                                                     ^ used: appended so far; marked: given to the kernel so far
  *
  * A segment has a serial that is never given again, so what names a segment by it finds that one or nothing. The slots of
@@ -30,7 +30,7 @@
 #include "os/prim.h"
 #include "log/segment.h"
 
-enum arena_part { ARENA_MAIN, ARENA_PROBATION, ARENA_PARTS };
+enum arena_part { ARENA_MAIN, ARENA_SMALL, ARENA_PARTS };
 enum { ARENA_LIVES = 6 }; /* heads of entries in each log, for entries that live about as long: policy/expire.c */
 
 struct arena_log {
@@ -43,7 +43,7 @@ struct arena {
 	enum prim_backing backing;
 	unsigned map_flags;
 	bool closed; /* arena_destroy() was called: what still has users is unmapped by the last of them */
-	bool emptying; /* what is retired goes to the doomed ones, pages and all */
+	bool emptying; /* what is retired goes to the list to_unmap, pages and all */
 	size_t segment_bytes;
 	uint64_t mapped_bytes;     /* address space held: open, sealed and free segments */
 	uint64_t span_limit_bytes; /* above it, the caller makes room before it opens another segment */
@@ -59,14 +59,14 @@ struct arena {
 	struct segment *free;   /* without pages */
 	struct segment *kept[SEGMENT_KINDS]; /* with their pages, which are cheaper to write again than new ones; newest first */
 	unsigned kept_count[SEGMENT_KINDS];
-	bool memory_is_short; /* set by the caller: what the main log retires gives its pages back (policy/probation.h) */
+	bool memory_is_short; /* set by the caller: what the main log retires gives its pages back (policy/admission.h) */
 	struct board_shard *board; /* readers in other processes are told of segments there; NULL: there are none */
-	struct segment *doomed, *zombies; /* to be unmapped by arena_bury(), outside the lock; retired, and still in use */
+	struct segment *to_unmap, *zombies; /* to be unmapped by arena_unmap(), outside the lock; retired, and still in use */
 };
 
 /* segment_bytes: a power of two, from one page to ARENA_SEGMENT_MAX. Maps nothing yet. */
 int arena_init(struct arena *arena, enum prim_backing backing, unsigned map_flags, size_t segment_bytes);
-/* Between these two what is retired is not kept but waits to be unmapped, then all that was kept does: by arena_bury(). */
+/* Between these two what is retired is not kept but waits to be unmapped, then all that was kept does: by arena_unmap(). */
 void arena_begin_emptying(struct arena *arena);
 void arena_end_emptying(struct arena *arena);
 /* Takes everything out of use for good; zombies wait for their last arena_release(). No number leads anywhere after. */
@@ -117,7 +117,7 @@ bool arena_has_number(const struct arena *arena);
 /* One user less; the last one of a zombie gives its memory back. */
 void arena_release(struct arena *arena, struct segment *segment);
 /* Gives the memory of zombies back whose users are gone without a release. */
-void arena_bury_zombies(struct arena *arena);
+void arena_unmap_zombies(struct arena *arena);
 /* Makes the segment the newest of a log; a head stays in its own. */
 void arena_renew(struct arena *arena, enum arena_part part, struct segment *segment);
 /* Goes through all segments in use: the first after NULL, NULL after the last. */
@@ -135,10 +135,10 @@ void arena_note_purged(struct arena *arena, struct segment *segment, size_t page
 void arena_note_written(struct arena *arena, struct segment *segment, size_t pages);
 /* Gives the pages of a dead segment back that were kept to be written again: how many bytes; 0: there is none. */
 size_t arena_purge_kept(struct arena *arena);
-/* Takes the list of segments that wait to be unmapped; arena_bury() unmaps them and needs no lock. */
-struct segment *arena_take_doomed(struct arena *arena);
-void arena_bury(struct segment *doomed);
-size_t arena_doomed_bytes(const struct segment *doomed);
+/* Takes the list of segments that wait to be unmapped; arena_unmap() unmaps them and needs no lock. */
+struct segment *arena_take_unmaps(struct arena *arena);
+void arena_unmap(struct segment *to_unmap);
+size_t arena_unmap_bytes(const struct segment *to_unmap);
 
 /*
  * Marks what was appended to a segment of entries since the last time, with part_pages also the page that is being

@@ -3,35 +3,35 @@
  *
  *   base |=== marked ===|--- appended, dirty ---|        | length
  *                                               ^ used
- *   used        1 0 0 1 1 ...   which pages of it were asked for lately
- *   gone        0 1 0 0 0 ...   of ENTRIES: which were found dropped; they are never written again
+ *   referenced  1 0 0 1 1 ...   which pages of it were referenced lately
+ *   dropped     0 1 0 0 0 ...   of ENTRIES: which were found dropped; they are never written again
  *
  * What follows says who moves what, along which arrow; tests/test_states.c goes along each.
  *
- * A segment (state). A WHOLE is born SEALED. A doomed one is in the list of that name, whatever its state.
+ * A segment (state). A WHOLE is born SEALED. Its unmapping may be deferred in any state: then it is in the list to_unmap.
  *
  *   map_segment() --> OPEN --arena_seal(): full, or to be emptied--> SEALED
  *                      ^ '---------.                                   |
  *         arena_open() |           v  shard_retire(): nothing in it lives, or what lives is given up
  *                     FREE <--no users-- arena_retire() --users > 0--> ZOMBIE
  *                      |  '<-----------arena_release(): the last user-----'
- *                      '--arena_trim(), arena_end_emptying()--> doomed --arena_bury(), without the lock--> unmapped
+ *                      '--arena_trim(), arena_end_emptying()--> to_unmap --arena_unmap(), without the lock--> unmapped
  *
- *   One that may not be used again (dirty, unwiped), or a WHOLE too many, is doomed in the place of FREE.
+ *   One that may not be used again (dirty, unwiped), or a WHOLE too many, goes to to_unmap instead of FREE.
  *
  * An extent: the pages of one value, in EXTENTS and WHOLE. No field says its state; each place below is one.
  *
  *   shard_take_extent() --> written; its writer is a user of the segment --witness_write(): marked--> LIVE
  *   LIVE    --cache_take_pin(): made dirty--> pinned (pins.h) --unpin_give_back(): marked--> LIVE
  *   LIVE    --the kernel takes a page--> dropped; found by a reader's witnesses, or by policy/census.c
- *   any     --shard_free_extent(): its entry left--> DEAD: a free place (rewrite_keep(), rewrite_note_absent()), or nothing
- *   DEAD    --rewrite_take()--> written, for another value; --shard_retire()--> gone with its segment
+ *   any     --shard_free_extent(): its entry left--> DEAD: a free place (reuse_keep(), reuse_note_absent()), or nothing
+ *   DEAD    --reuse_take()--> written, for another value; --shard_retire()--> gone with its segment
  *
  * An entry, in ENTRIES. A slot of the index names it from the second arrow on.
  *
  *   shard_append() --> appended --index_insert(), shard_replace()--> LIVE --shard_move_entry()--> LIVE in another segment
  *   LIVE    --shard_forget(), shard_replace(): counted by cause--> dead bytes, until the segment is retired
- *   LIVE    --the kernel takes its page--> dropped; found by shard_find(), or by shard_let_go() once the page is noted as gone
+ *   LIVE    --the kernel takes its page--> dropped; found by shard_find(), or by shard_is_stale() once the page is noted as dropped
  *   LIVE    --shard_retire() of its segment--> orphan: its slot leads nowhere, and is cleared by who comes by
  *   LIVE    --the page of the index goes--> nothing leads to it: end_round() counts it off its segment
  *
@@ -58,17 +58,17 @@ struct segment {
 	size_t marked;     /* bytes already marked droppable; page aligned */
 	size_t live_bytes; /* of entries or extents not yet known to be dead */
 	size_t live_count;
-	size_t swept;      /* ENTRIES: how far the sweep came that empties it */
-	size_t judged;     /* on probation: how far that went, of any kind; see policy/probation.c */
-	uint64_t filled_at; /* on probation: bytes appended to that log when it was last appended to */
-	uint32_t judged_extents;
+	size_t cleaned;    /* ENTRIES: how far the cleaner came that empties it */
+	size_t examined;   /* in the small queue: how far that went, of any kind; see policy/admission.c */
+	uint64_t filled_at; /* in the small queue: bytes appended to that log when it was last appended to */
+	uint32_t examined_extents;
 	uint32_t resident_pages; /* when last counted; of a sealed segment */
 	uint32_t purged_pages;   /* given back while it was open */
 	uint32_t held_pages;     /* that may be resident: written and not given back; those that the kernel took among them */
 	uint32_t touched_pages;  /* from its start, some of which were given back since */
 	uint32_t seen_in_round; /* slots that name it, of the pages of the index that this round came by */
 	uint32_t audited;  /* the caller's: round in which its live counts were last put right */
-	bool spared;       /* WHOLE: was given a second chance by the sweep and not used since */
+	bool had_second_chance; /* WHOLE: was given a second chance by the cleaner and not used since */
 	uint64_t hash;     /* WHOLE: of its key */
 	uint64_t expires_first_ns, expires_last_ns; /* ENTRIES: of what expires in it; last 0: nothing does */
 	uint64_t serial;   /* which of all segments of its arena this is, from 1; never given again. 0: it is in no use */
@@ -86,8 +86,8 @@ struct segment {
 	bool left_behind;  /* in a forked child: other threads of the parent were in it */
 	/* A bit a page, of WHOLE the first alone; side by side, for a look-up asks for both. */
 	struct segment_pages {
-		uint64_t used; /* asked for since policy/yield.c came by */
-		uint64_t gone; /* found dropped */
+		uint64_t referenced; /* since policy/reclaim.c came by */
+		uint64_t dropped; /* found dropped */
 	} pages[];
 };
 
@@ -116,31 +116,31 @@ static inline size_t segment_words(enum segment_kind kind, size_t length)
 	return kind == SEGMENT_WHOLE ? 1 : (length / prim_page_size() + 63) / 64;
 }
 
-/* Notes that the bytes from one offset to another were asked for. Writes only where that is news. */
-static inline void segment_note_used(struct segment *segment, size_t from, size_t to)
+/* Notes that the bytes from one offset to another were referenced. Writes only where that is news. */
+static inline void segment_note_referenced(struct segment *segment, size_t from, size_t to)
 {
 	const size_t page = prim_page_size();
 
 	for (size_t i = from / page; i <= (to - 1) / page; i++)
-		if (!(segment->pages[i / 64].used >> (i % 64) & 1))
-			segment->pages[i / 64].used |= UINT64_C(1) << (i % 64);
+		if (!(segment->pages[i / 64].referenced >> (i % 64) & 1))
+			segment->pages[i / 64].referenced |= UINT64_C(1) << (i % 64);
 }
 
-static inline bool segment_is_used(const struct segment *segment, size_t page)
+static inline bool segment_is_referenced(const struct segment *segment, size_t page)
 {
-	return segment->pages[page / 64].used >> (page % 64) & 1;
+	return segment->pages[page / 64].referenced >> (page % 64) & 1;
 }
 
-static inline void segment_note_gone(struct segment *segment, size_t page)
+static inline void segment_note_dropped(struct segment *segment, size_t page)
 {
-	segment->pages[page / 64].gone |= UINT64_C(1) << (page % 64);
+	segment->pages[page / 64].dropped |= UINT64_C(1) << (page % 64);
 }
 
 /* ENTRIES: was the page found dropped that the byte at offset lies in? */
-static inline bool segment_is_gone(const struct segment *segment, size_t offset)
+static inline bool segment_is_dropped(const struct segment *segment, size_t offset)
 {
 	const size_t page = offset / prim_page_size();
-	return segment->pages[page / 64].gone >> (page % 64) & 1;
+	return segment->pages[page / 64].dropped >> (page % 64) & 1;
 }
 
 #endif

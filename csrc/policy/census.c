@@ -11,9 +11,9 @@
 #include <string.h>
 
 #include "store/internal.h"
-#include "policy/probation.h"
+#include "policy/admission.h"
 #include "store/move.h"
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 
 /* Forgets the value whose first page that is, unless what is gone of it was zeros anyhow. True: it did. */
 static bool forget_if_lost(struct cache *cache, struct shard *shard, uint64_t hash, uint64_t serial, uint32_t page)
@@ -38,7 +38,7 @@ static void forget_if_cheap(struct cache *cache, struct shard *shard, uint64_t h
 	struct found found;
 
 	if (shard_find_by_extent(shard, hash, serial, page, &found, &extent) &&
-	    probation_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
+	    admission_is_cheap(shard, found.entry.cost_ns, (size_t)extent.value_bytes))
 		shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED, PAGES_REUSED);
 }
 
@@ -54,7 +54,7 @@ static size_t count_absent(const unsigned char *states, size_t from, size_t to)
 static void look_at_values(struct cache *cache, struct shard *shard, struct segment *segment,
 			   const unsigned char *states, size_t pages)
 {
-	const bool costs = segment->part == ARENA_MAIN && shard->arena.memory_is_short && shard->probation.cost > 0;
+	const bool costs = segment->part == ARENA_MAIN && shard->arena.memory_is_short && shard->admission.cost > 0;
 	const uint64_t serial = segment->serial;
 	const uint32_t stamp = arena_stamp(segment->number), count = segment->extents;
 	const struct arena_extent *directory = arena_directory(segment);
@@ -96,7 +96,7 @@ static void note_gone(struct segment *segment, const unsigned char *states, size
 {
 	for (size_t i = 0; i < pages; i++)
 		if (states[i] != PRIM_RESIDENT)
-			segment_note_gone(segment, i);
+			segment_note_dropped(segment, i);
 }
 
 /*
@@ -123,7 +123,7 @@ void shard_count_pages(struct cache *cache, struct shard *shard, struct segment 
 	if (prim_census(segment->base, pages * page, states, &census) != DRP_OK)
 		goto out;
 	if (census.resident_pages < counted)
-		probation_note_dropped(shard, (counted - census.resident_pages) * page);
+		admission_note_dropped(shard, (counted - census.resident_pages) * page);
 	arena_count(&shard->arena, segment, census.resident_pages);
 	if (census.resident_pages == 0) {
 		shard_retire(cache, shard, segment);
@@ -131,9 +131,9 @@ void shard_count_pages(struct cache *cache, struct shard *shard, struct segment 
 		look_at_values(cache, shard, segment, states, pages);
 	} else {
 		note_gone(segment, states, pages);
-		if (shard_entries_are_dear(shard)) {
+		if (shard_is_extent_backed(shard)) {
 			keep_young(segment, states, pages);
-			shard_note_thin(shard, segment);
+			shard_note_sparse(shard, segment);
 		}
 	}
 out:

@@ -7,7 +7,7 @@
  *   bound     held - reserve <= max_bytes + CONSTANT_PAGES,   reserve <= an eighth of max_bytes, or two least segments
  *
  * What goes first: what expired; what is dead beyond the reserve; then, if the emptiest segment of entries is half dead,
- * what lives in it is brought together; else the oldest entries leave, but for those used since the last sweep, which get a
+ * what lives in it is brought together; else the oldest entries leave, but for those used since the last cleaning, which get a
  * second chance at the head of the log (CLOCK, on the hot bit of the index). So dead bytes of what was replaced or deleted
  * take no room from what lives for long, and memory that is to be written again soon is not given back before.
  *
@@ -19,11 +19,11 @@
 #include "store/move.h"
 #include "policy/unpin.h"
 #include "policy/evict.h"
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 
 enum {
 	RESERVE_SHARE = 8,
-	THIN_SHARE = 2,
+	SPARSE_SHARE = 2,
 	LEAST_SEGMENT_PAGES = 8,
 	ROUNDS_MOST = 2,
 	AUDITS_AT_ONCE = 8,
@@ -51,7 +51,7 @@ static uint64_t reserve_bytes(const struct shard *shard)
 	const uint64_t page = prim_page_size();
 	const struct segment *segment = arena_find(&shard->arena, shard->evicting_serial);
 	const struct arena_log *log = &shard->arena.logs[ARENA_MAIN];
-	uint64_t bytes = rewrite_dead_pages(&shard->rewrite) * page + (segment ? segment->swept : 0);
+	uint64_t bytes = reuse_free_pages(&shard->reuse) * page + (segment ? segment->cleaned : 0);
 
 	for (int kind = 0; kind < SEGMENT_WHOLE; kind++)
 		if (shard->arena.kept[kind])
@@ -85,7 +85,7 @@ static bool give_dead(struct cache *cache, struct shard *shard)
 	if (arena->kept_count[SEGMENT_ENTRIES] > 1 || arena->kept_count[SEGMENT_EXTENTS] > 1 ||
 	    (reserve_bytes(shard) > reserve_most(cache) && arena->kept_count[SEGMENT_ENTRIES] > 0))
 		return arena_purge_kept(arena) > 0;
-	return reserve_bytes(shard) > reserve_most(cache) && rewrite_give_back(shard);
+	return reserve_bytes(shard) > reserve_most(cache) && reuse_give_back(shard);
 }
 
 bool shard_is_over(struct cache *cache, struct shard *shard)
@@ -97,10 +97,10 @@ bool shard_is_over(struct cache *cache, struct shard *shard)
 }
 
 /*
- * The segment of entries to be emptied next. *thin: little of it lives. NULL: there are no entries, or the heads are all there
+ * The segment of entries to be emptied next. *sparse: little of it lives. NULL: there are no entries, or the heads are all there
  * is for the third time in a row.
  */
-static struct segment *choose(struct shard *shard, bool *thin, unsigned *rounds)
+static struct segment *choose(struct shard *shard, bool *sparse, unsigned *rounds)
 {
 	struct segment *oldest = NULL, *emptiest = NULL, *head = NULL;
 
@@ -116,8 +116,8 @@ static struct segment *choose(struct shard *shard, bool *thin, unsigned *rounds)
 		if (!emptiest || segment->used - segment->live_bytes > emptiest->used - emptiest->live_bytes)
 			emptiest = segment;
 	}
-	*thin = emptiest && emptiest->live_bytes < emptiest->used / THIN_SHARE;
-	if (*thin)
+	*sparse = emptiest && emptiest->live_bytes < emptiest->used / SPARSE_SHARE;
+	if (*sparse)
 		return emptiest;
 	if (!oldest && head && (*rounds)++ < ROUNDS_MOST) {
 		arena_seal(&shard->arena, head);
@@ -132,12 +132,12 @@ static bool evict_some(struct cache *cache, struct shard *shard, unsigned *round
 	struct segment *segment = arena_find(&shard->arena, shard->evicting_serial);
 
 	if (!segment) {
-		segment = choose(shard, &shard->evicting_thin, rounds);
+		segment = choose(shard, &shard->evicting_sparse, rounds);
 		if (!segment)
 			return false;
 		shard->evicting_serial = segment->serial;
 	}
-	shard_sweep_entries(cache, shard, segment, shard->evicting_thin ? SWEEP_TIDY : SWEEP_EVICT);
+	shard_clean_entries(cache, shard, segment, shard->evicting_sparse ? CLEAN_COMPACT : CLEAN_EVICT);
 	return true;
 }
 

@@ -20,7 +20,7 @@
 #include "store/clock.h"
 #include "store/internal.h"
 #include "store/move.h"
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 
 enum {
 	LOOK_NS = 100000000,
@@ -86,11 +86,11 @@ static void go_through(struct cache *cache, struct shard *shard, struct segment 
 
 	if (expiry->serial != segment->serial) {
 		expiry->serial = segment->serial;
-		expiry->swept = 0;
+		expiry->cleaned = 0;
 		expiry->first_ns = UINT64_MAX;
 		expiry->last_ns = 0;
 	}
-	const bool done = shard_sweep_expired(cache, shard, segment, &expiry->swept);
+	const bool done = shard_clean_expired(cache, shard, segment, &expiry->cleaned);
 	if (lives_on)
 		expiry->rest_until_ns = now_ns + REST_FACTOR * (prim_now_ns() - began_ns);
 	if (!done)

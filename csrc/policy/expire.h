@@ -12,7 +12,7 @@
 
 #include "store/internal.h"
 
-/* Under the lock. The sweep came by an entry that lives. */
+/* Under the lock. The cleaner came by an entry that lives. */
 void expiry_note_live(struct shard *shard, uint64_t expires_ns);
 /* Under the lock. Some of what expired leaves. False: there is nothing to be done now. */
 bool expiry_step(struct cache *cache, struct shard *shard, uint64_t now_ns);

@@ -1,5 +1,5 @@
 /*
- * policy/space.c - see policy/space.h. shard_make_space() is in policy/sweep.c, whose work it is.
+ * policy/space.c - see policy/space.h. shard_make_space() is in policy/cleaner.c, whose work it is.
  */
 #include "policy/space.h"
 
@@ -57,6 +57,6 @@ bool shard_gain_space(struct cache *cache, struct shard *shard, enum segment_kin
 			return false;
 	}
 	shard_make_space(cache, shard, kind, length, true);
-	arena_bury(arena_take_doomed(arena)); /* under the lock for once: the address space is needed now */
+	arena_unmap(arena_take_unmaps(arena)); /* under the lock for once: the address space is needed now */
 	return true;
 }

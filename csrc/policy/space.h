@@ -13,7 +13,7 @@
 
 #include "store/internal.h"
 
-/* If the span is used up: sweeps towards a segment or address space; a step, or, if urgent, as far as it takes. */
+/* If the span is used up: cleans towards a segment or address space; a step, or, if urgent, as far as it takes. */
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent);
 
 /* Is there span for a segment, by the limit that was last looked at? Then shard_make_space() has nothing to do that is not urgent. */

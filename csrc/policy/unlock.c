@@ -2,7 +2,7 @@
  * policy/unlock.c - what is done as a shard's lock is given up, or right after: segments are unmapped, pins given back, pages of
  * the index marked. None of it is done under the lock, for other threads would wait.
  *
- *   retired --arena_take_doomed()--> graves --arena_bury()--> unmapped
+ *   retired --arena_take_unmaps()--> graves --arena_unmap()--> unmapped
  *
  * Callers: the files of the cache; cache/fork.c, which holds the graves' lock over a fork.
  */
@@ -43,14 +43,14 @@ void graves_unlock(void)
 }
 
 /* Under the lock of the shard that they were in. */
-static void carry_out(struct segment *doomed)
+static void carry_out(struct segment *to_unmap)
 {
-	struct segment *last = doomed;
+	struct segment *last = to_unmap;
 
 	while (last->newer)
 		last = last->newer;
 	last->newer = atomic_load_explicit(&graves.first, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&graves.first, &last->newer, doomed, memory_order_release,
+	while (!atomic_compare_exchange_weak_explicit(&graves.first, &last->newer, to_unmap, memory_order_release,
 						      memory_order_relaxed))
 		;
 }
@@ -66,7 +66,7 @@ void graves_close(void)
 			;
 		if (segment) {
 			segment->newer = NULL;
-			arena_bury(segment);
+			arena_unmap(segment);
 		}
 		graves_unlock();
 	}
@@ -84,20 +84,20 @@ static void close_waiting(const struct drp_waits *waits)
 /* cache: whose waits are asked if WAIT_BYTES or more are unmapped; NULL: they are not. */
 __attribute__((noinline)) static void unlock_and_do(struct shard *shard, struct cache *cache)
 {
-	struct segment *doomed = arena_take_doomed(&shard->arena);
+	struct segment *to_unmap = arena_take_unmaps(&shard->arena);
 	struct pin *leaving = shard->pins.leaving;
-	const struct drp_waits *waits = cache && doomed && arena_doomed_bytes(doomed) >= WAIT_BYTES ? cache->config.waits : NULL;
+	const struct drp_waits *waits = cache && to_unmap && arena_unmap_bytes(to_unmap) >= WAIT_BYTES ? cache->config.waits : NULL;
 	struct iovec dirty[SHARD_DIRTY_MOST];
 	size_t count = 0;
 
 	if (shard->index.dirty_pages >= shard->dirty_pages_most)
 		count = index_take_dirty(&shard->index, dirty, SHARD_DIRTY_MOST);
-	if (doomed)
-		carry_out(doomed);
+	if (to_unmap)
+		carry_out(to_unmap);
 	if (leaving)
 		shard->pins.leaving = NULL;
 	pthread_mutex_unlock(&shard->lock);
-	if (doomed)
+	if (to_unmap)
 		waits ? close_waiting(waits) : graves_close();
 	if (leaving)
 		unpin_give_back(leaving);
@@ -111,7 +111,7 @@ __attribute__((noinline)) static void unlock_and_do(struct shard *shard, struct 
 /* Mostly there is nothing to do. */
 static inline void unlock(struct shard *shard, struct cache *cache)
 {
-	if (shard->arena.doomed || shard->pins.leaving || shard->index.dirty_pages >= shard->dirty_pages_most)
+	if (shard->arena.to_unmap || shard->pins.leaving || shard->index.dirty_pages >= shard->dirty_pages_most)
 		unlock_and_do(shard, cache);
 	else
 		pthread_mutex_unlock(&shard->lock);
@@ -132,9 +132,9 @@ void shard_unlock_emptied(struct shard *shard)
 	shard_unlock(shard);
 	graves_lock();
 	pthread_mutex_lock(&shard->lock);
-	const struct index_chunks doomed = index_take_doomed(&shard->index);
+	const struct index_chunks to_unmap = index_take_unmaps(&shard->index);
 	pthread_mutex_unlock(&shard->lock);
-	index_bury(doomed);
+	index_unmap(to_unmap);
 	graves_unlock();
 }
 

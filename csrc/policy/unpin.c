@@ -2,7 +2,7 @@
  * policy/unpin.c - see policy/unpin.h for the picture.
  *
  * How much may be deferred, over all caches of the process: a share of the memory limit, 4 to 64 MiB, and at most a sixteenth of
- * the room that is left (policy/room.c). The room is read again by the calls that come along: inserts, and gets now and
+ * the room that is left (policy/headroom.c). The room is read again by the calls that come along: inserts, and gets now and
  * then. Each reading sets the bound anew and sends the hand round once, so a pin that is not used between two readings
  * goes; the less room there is, the shorter they are apart. An insert that finds no room takes everything first.
  *
@@ -109,7 +109,7 @@ static bool finish_pin(struct shard *shard, struct pin *pin, bool marked)
 		if (!purged && !marked && prim_mark(pin->address, pin->bytes) != DRP_OK)
 			segment->dirty = true;
 		if (purged && pin->forgotten && segment->kind == SEGMENT_EXTENTS && segment->state != SEGMENT_ZOMBIE)
-			rewrite_note_absent(shard, segment, (size_t)(pin->address - segment->base) / prim_page_size(),
+			reuse_note_absent(shard, segment, (size_t)(pin->address - segment->base) / prim_page_size(),
 					  pin->bytes / prim_page_size());
 	}
 	pin_end(shard, pin);
@@ -203,7 +203,7 @@ static size_t cut(uint64_t bytes, size_t pins, bool all)
 	return given_back;
 }
 
-void unpin_set_room(uint64_t limit_bytes, int64_t room_bytes)
+void unpin_set_headroom(uint64_t limit_bytes, int64_t room_bytes)
 {
 	uint64_t bound = limit_bytes / LIMIT_SHARE;
 

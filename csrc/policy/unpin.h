@@ -37,7 +37,7 @@ void unpin_leave(struct shard *shard, struct segment *segment);
 void unpin_give_back(struct pin *pins);
 
 /* The room was read: how much may be deferred from now on. What was not used since the last time is to go, by and by. */
-void unpin_set_room(uint64_t limit_bytes, int64_t room_bytes);
+void unpin_set_headroom(uint64_t limit_bytes, int64_t room_bytes);
 /* Without a lock: gives back what is too much, all of that; and some of what was not used. */
 void unpin_trim(void);
 /* Without a lock: gives back everything. False: nothing was deferred. */

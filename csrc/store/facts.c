@@ -14,17 +14,17 @@ enum {
 
 #define FIRST_LIFE_NS (UINT64_C(1) << 32) /* 4.3 seconds */
 
-void probation_note_dropped(struct shard *shard, size_t bytes)
+void admission_note_dropped(struct shard *shard, size_t bytes)
 {
-	shard->probation.credit_bytes += bytes * CREDIT_FACTOR;
+	shard->admission.budget_bytes += bytes * BUDGET_FACTOR;
 }
 
-void probation_note_appended(struct shard *shard, struct segment *segment, size_t bytes)
+void admission_note_appended(struct shard *shard, struct segment *segment, size_t bytes)
 {
-	if (segment->part != ARENA_PROBATION)
+	if (segment->part != ARENA_SMALL)
 		return;
-	shard->probation.appended_bytes += bytes;
-	segment->filled_at = shard->probation.appended_bytes;
+	shard->admission.appended_bytes += bytes;
+	segment->filled_at = shard->admission.appended_bytes;
 }
 
 unsigned expiry_life(struct cache *cache, uint64_t expires_ns)

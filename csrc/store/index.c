@@ -138,13 +138,13 @@ void index_note_lost(struct index *index, uint32_t page_number)
 }
 
 /* True if the entry of a slot is gone for sure: it is counted off, and the slot may be used. */
-static bool let_go(struct index *index, uint32_t page_number, uint64_t slot, bool scrub)
+static bool clear_if_stale(struct index *index, uint32_t page_number, uint64_t slot, bool scrub)
 {
-	if (!index->let_go || !index_has_entry(slot))
+	if (!index->is_stale || !index_has_entry(slot))
 		return false;
 	if (!names_entry(slot))
 		return true;
-	const enum index_fate fate = index->let_go(index->context, slot & INDEX_PLACE_MASK, scrub);
+	const enum index_fate fate = index->is_stale(index->context, slot & INDEX_PLACE_MASK, scrub);
 	if (fate == INDEX_STAYS)
 		return false;
 	DRP_ASSERT(index->live[page_number] > 0);
@@ -241,7 +241,7 @@ void index_destroy(struct index *index)
 {
 	for (size_t i = 0; i < index->chunk_count; i++)
 		end_chunk(index->chunks[i]);
-	DRP_ASSERT(!index->doomed.list);
+	DRP_ASSERT(!index->to_unmap.list);
 	free(index->chunks);
 	free(index->states);
 	free(index->live);
@@ -263,7 +263,7 @@ static uint64_t *free_slot(struct index *index, uint32_t number, uint64_t hash, 
 				return &bucket[i];
 		}
 		for (unsigned i = 0; i < INDEX_BUCKET_SLOTS; i++)
-			if (let_go(index, number, index_load(&bucket[i]), false)) {
+			if (clear_if_stale(index, number, index_load(&bucket[i]), false)) {
 				/* Cleared whatever comes next: it is counted off. */
 				put(index, number, &bucket[i], INDEX_TOMBSTONE);
 				return &bucket[i];
@@ -345,7 +345,7 @@ static int split(struct index *index, uint64_t hash)
 				continue;
 			}
 			/* Seen for the scrubber's round: a page that is used again may lie where it came by already. */
-			if (!index_has_entry(slot) || let_go(index, number, slot, true))
+			if (!index_has_entry(slot) || clear_if_stale(index, number, slot, true))
 				continue;
 			size_t home = (i / INDEX_BUCKET_SLOTS - distance) & (buckets - 1);
 			const unsigned half = slot >> (63 - depth) & 1;
@@ -632,20 +632,20 @@ void index_release(struct index *index)
 static void doom_chunks(struct index *index)
 {
 	/* Not while somebody is about to touch pages; nor where there is no memory for a list: they wait for new entries. */
-	if (index->chunk_count == 1 || index->doomed.list || atomic_load_explicit(&index->users, memory_order_acquire) > 0)
+	if (index->chunk_count == 1 || index->to_unmap.list || atomic_load_explicit(&index->users, memory_order_acquire) > 0)
 		return;
 	uint64_t **first = malloc(sizeof(*first));
 	if (!first)
 		return;
 	*first = index->chunks[0];
-	index->doomed = (struct index_chunks){index->chunks, index->chunk_count};
+	index->to_unmap = (struct index_chunks){index->chunks, index->chunk_count};
 	index->chunks = first;
 	index->chunk_count = 1;
 }
 
-void index_let_go(struct index *index, struct index_cursor *cursor)
+void index_clear_stale(struct index *index, struct index_cursor *cursor)
 {
-	if (let_go(index, cursor->page_number, index_load(cursor->slot), false))
+	if (clear_if_stale(index, cursor->page_number, index_load(cursor->slot), false))
 		(void)change(index, cursor, INDEX_TOMBSTONE);
 }
 
@@ -678,19 +678,19 @@ void index_clear(struct index *index)
 	tell_directory(index, 0, 0);
 }
 
-struct index_chunks index_take_doomed(struct index *index)
+struct index_chunks index_take_unmaps(struct index *index)
 {
-	const struct index_chunks doomed = index->doomed;
+	const struct index_chunks to_unmap = index->to_unmap;
 
-	index->doomed = (struct index_chunks){0};
-	return doomed;
+	index->to_unmap = (struct index_chunks){0};
+	return to_unmap;
 }
 
-void index_bury(struct index_chunks doomed)
+void index_unmap(struct index_chunks to_unmap)
 {
-	for (size_t i = 1; i < doomed.count; i++) /* the first is in use */
-		end_chunk(doomed.list[i]);
-	free(doomed.list);
+	for (size_t i = 1; i < to_unmap.count; i++) /* the first is in use */
+		end_chunk(to_unmap.list[i]);
+	free(to_unmap.list);
 }
 
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes)
@@ -708,7 +708,7 @@ void index_scrub(struct index *index, size_t page_number)
 	if (!index_has_page(index, number))
 		return;
 	for (size_t i = 1; i < index_slots_per_page(); i++)
-		if (let_go(index, number, index_load(&page[i]), true)) {
+		if (clear_if_stale(index, number, index_load(&page[i]), true)) {
 			note_dirty(index, number);
 			put(index, number, &page[i], INDEX_TOMBSTONE);
 		}

@@ -60,9 +60,9 @@ struct index {
 	struct index_chunks {
 		uint64_t **list;
 		size_t count;
-	} doomed;                /* to be unmapped by index_bury(), outside the lock */
+	} to_unmap;                /* to be unmapped by index_unmap(), outside the lock */
 	/* Is the entry at this place gone for sure? If so its slot is cleared now. scrub: a round comes by, slot after slot. */
-	enum index_fate (*let_go)(void *context, uint64_t place, bool scrub);
+	enum index_fate (*is_stale)(void *context, uint64_t place, bool scrub);
 	void *context;
 	struct board_shard *board; /* readers in other processes are told there; NULL: there are none */
 };
@@ -102,19 +102,19 @@ int index_insert(struct index *index, uint64_t hash, uint64_t place, uint64_t *d
 bool index_replace(struct index *index, struct index_cursor *cursor, uint64_t place);
 bool index_erase(struct index *index, struct index_cursor *cursor);
 /* Clears its slot, if the entry is gone for sure. */
-void index_let_go(struct index *index, struct index_cursor *cursor);
+void index_clear_stale(struct index *index, struct index_cursor *cursor);
 
 /* The hot bit: set on use, read and cleared by the policy. */
 void index_set_hot(struct index *index, struct index_cursor *cursor);
 bool index_is_hot(const struct index_cursor *cursor);
 
 /*
- * Forgets everything, and is as small as it was at first. What index_take_doomed() takes then is unmapped by index_bury(),
+ * Forgets everything, and is as small as it was at first. What index_take_unmaps() takes then is unmapped by index_unmap(),
  * which needs no lock.
  */
 void index_clear(struct index *index);
-struct index_chunks index_take_doomed(struct index *index);
-void index_bury(struct index_chunks doomed);
+struct index_chunks index_take_unmaps(struct index *index);
+void index_unmap(struct index_chunks to_unmap);
 
 /* Where chunk number lies, for drops on order. */
 void index_chunk(const struct index *index, size_t number, void **address, size_t *bytes);

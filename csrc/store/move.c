@@ -108,7 +108,7 @@ bool shard_find_by_extent(struct shard *shard, uint64_t hash, uint64_t serial, u
 		found->cursor = cursor;
 		found->segment = segment;
 		found->offset = arena_place_offset(cursor.place);
-		if (segment_is_gone(segment, found->offset) || !shard_open_entry(found) || !(found->entry.flags & ENTRY_EXTENT))
+		if (segment_is_dropped(segment, found->offset) || !shard_open_entry(found) || !(found->entry.flags & ENTRY_EXTENT))
 			continue;
 		/* Its key need not be compared: no other entry has this extent. */
 		entry_copy(&found->reader, NULL, found->entry.key_bytes + found->entry.meta_bytes);

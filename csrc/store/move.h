@@ -4,7 +4,7 @@
  *   segment to be emptied  [entry]--its key, hashed--> index --leads here?--> live: copied to a head, or forgotten
  *   directory of extents   [hash, page]-------------> index --entry, its extent is here?--> the same
  *
- * Callers: policy/sweep.c, policy/census.c, policy/probation.c, policy/tidy.c, cache/touch.c. All of it under the shard's lock.
+ * Callers: policy/cleaner.c, policy/census.c, policy/admission.c, policy/compact.c, cache/touch.c. All of it under the shard's lock.
  */
 #ifndef DRP_CACHE_MOVE_H
 #define DRP_CACHE_MOVE_H

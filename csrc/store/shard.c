@@ -25,7 +25,7 @@
 
 enum {
 	APPEND_RETRIES = 3,
-	ENTRIES_DEAR_FACTOR = 8,
+	EXTENT_BACKED_FACTOR = 8,
 	SPENT_BYTES = 32 * 1024,
 	MARK_SHARE = 4, /* of a segment is appended between two marks: each interrupts the other processors */
 	UNMARKED_BATCHES = 2, /* of those at most */
@@ -44,14 +44,14 @@ static void count_one_off(struct shard *shard, struct segment *segment)
 		shard->emptied = true;
 }
 
-enum index_fate shard_let_go(void *context, uint64_t place, bool scrub)
+enum index_fate shard_is_stale(void *context, uint64_t place, bool scrub)
 {
 	struct shard *shard = context;
 	struct segment *segment = arena_segment(&shard->arena, arena_place_number(place));
 
 	if (!segment || segment->kind != SEGMENT_ENTRIES)
 		return INDEX_ORPHAN;
-	if (!segment_is_gone(segment, arena_place_offset(place))) {
+	if (!segment_is_dropped(segment, arena_place_offset(place))) {
 		segment->seen_in_round += scrub;
 		return INDEX_STAYS;
 	}
@@ -132,7 +132,7 @@ int shard_init(struct cache *cache, struct shard *shard)
 		shard->dirty_pages_most = SHARD_DIRTY_LEAST;
 	if (shard->dirty_pages_most > SHARD_DIRTY_MOST)
 		shard->dirty_pages_most = SHARD_DIRTY_MOST;
-	shard->index.let_go = shard_let_go;
+	shard->index.is_stale = shard_is_stale;
 	shard->index.context = shard;
 	atomic_init(&shard->expiry.due_ns, UINT64_MAX);
 	init_lock(&shard->lock);
@@ -147,7 +147,7 @@ err_arena:
 void shard_destroy(struct shard *shard)
 {
 	arena_destroy(&shard->arena);
-	arena_bury(arena_take_doomed(&shard->arena));
+	arena_unmap(arena_take_unmaps(&shard->arena));
 	arena_free(&shard->arena);
 	index_destroy(&shard->index);
 	pins_destroy(&shard->pins);
@@ -207,7 +207,7 @@ static void retire(struct cache *cache, struct shard *shard, struct segment *seg
 	}
 	segment->live_count = 0;
 	if (segment->kind == SEGMENT_EXTENTS)
-		rewrite_leave(shard, segment->serial);
+		reuse_leave(shard, segment->serial);
 	if (segment->deferred > 0)
 		deferred_retire(shard, segment);
 	arena_retire(&shard->arena, segment);
@@ -238,7 +238,7 @@ void shard_empty(struct cache *cache, struct shard *shard)
 		shard_retire(cache, shard, segment);
 	}
 	arena_end_emptying(&shard->arena);
-	shard->rewrite = (struct rewrite){0};
+	shard->reuse = (struct reuse){0};
 	shard->scrubbed_page = 0;
 	cache_account(cache, shard);
 }
@@ -277,10 +277,10 @@ void shard_free_extent(struct cache *cache, struct shard *shard, const struct en
 	}
 	const bool to_give = !pin && segment->kind == SEGMENT_EXTENTS && (was_deferred || fate != PAGES_LEFT);
 	const bool may_stay = to_give && fate == PAGES_REUSED && why != LEAVE_DROPPED;
-	if (!may_stay || !rewrite_keep(shard, segment, extent->page, bytes / page)) {
+	if (!may_stay || !reuse_keep(shard, segment, extent->page, bytes / page)) {
 		const bool is_purged = to_give && prim_purge(address, bytes) == DRP_OK;
 		if (is_purged && fate == PAGES_REUSED)
-			rewrite_note_absent(shard, segment, extent->page, bytes / page);
+			reuse_note_absent(shard, segment, extent->page, bytes / page);
 		else if (to_give && !is_purged && was_deferred && prim_mark(address, bytes) != DRP_OK) /* others were marked long ago */
 			segment->dirty = true;
 		arena_note_purged(&shard->arena, segment, bytes / page);
@@ -419,7 +419,7 @@ void shard_evict_place(struct cache *cache, struct shard *shard, uint64_t place)
 	count_left(shard, LEAVE_EVICTED);
 	if (!found.segment)
 		return; /* nor did it lead anywhere */
-	if (!segment_is_gone(found.segment, found.offset) && shard_open_entry(&found)) {
+	if (!segment_is_dropped(found.segment, found.offset) && shard_open_entry(&found)) {
 		stored_bytes = found_end(&found) - found.offset;
 		entry_copy(&found.reader, NULL, found.entry.key_bytes + found.entry.meta_bytes);
 		if ((found.entry.flags & ENTRY_EXTENT) && shard_read_extent(&found, &extent))
@@ -440,7 +440,7 @@ void shard_forget(struct cache *cache, struct shard *shard, struct index_cursor 
 			shard_free_extent(cache, shard, &extent, why, fate);
 	}
 	if (why == LEAVE_DROPPED)
-		probation_note_dropped(shard, stored_bytes + (size_t)extent.value_bytes);
+		admission_note_dropped(shard, stored_bytes + (size_t)extent.value_bytes);
 	shard_leave(cache, shard, cursor, stored_bytes, why);
 }
 
@@ -457,7 +457,7 @@ static inline __attribute__((always_inline)) int find(struct cache *cache, struc
 		if (!segment || segment->kind != SEGMENT_ENTRIES) {
 			const bool evicted = cursor->place == PLACE_EVICTED;
 			if (!evicted) /* its segment was retired with it */
-				index_let_go(&shard->index, cursor);
+				index_clear_stale(&shard->index, cursor);
 			if (cause == MISS_ABSENT)
 				cause = evicted ? MISS_EVICTED : arena_expired(&shard->arena, number) ? MISS_EXPIRED : MISS_DROPPED;
 			continue;
@@ -465,7 +465,7 @@ static inline __attribute__((always_inline)) int find(struct cache *cache, struc
 		found->segment = segment;
 		found->offset = arena_place_offset(cursor->place);
 		__builtin_prefetch(segment->base + found->offset + 64); /* what stands behind the head */
-		bool there = !segment_is_gone(segment, found->offset) && /* read, it would be a page of zeros */
+		bool there = !segment_is_dropped(segment, found->offset) && /* read, it would be a page of zeros */
 			     shard_open_entry(found);
 		if (there && found->entry.key_bytes == key_bytes && entry_match(&found->reader, key, key_bytes))
 			return -1;
@@ -497,7 +497,7 @@ int shard_find_from(struct cache *cache, struct shard *shard, uint64_t hash, uin
 	found->segment = segment;
 	found->offset = arena_place_offset(cursor->place);
 	if (arena_place_number(cursor->place) == segment->number && segment->kind == SEGMENT_ENTRIES &&
-	    !segment_is_gone(segment, found->offset) && shard_open_entry(found) && found->entry.key_bytes == key_bytes &&
+	    !segment_is_dropped(segment, found->offset) && shard_open_entry(found) && found->entry.key_bytes == key_bytes &&
 	    entry_match(&found->reader, key, key_bytes))
 		return -1;
 	cursor->next--; /* the search begins with that very slot */
@@ -554,7 +554,7 @@ static int mark_entries(struct shard *shard, struct segment *head, bool all)
 	if (head->marked == marked && !all)
 		return status;
 	/* Few entries stand for many pages here: they must outlive them, or those pages are there for nobody. */
-	if (*extent_bytes > ENTRIES_DEAR_FACTOR * unmarked)
+	if (*extent_bytes > EXTENT_BACKED_FACTOR * unmarked)
 		prim_touch(head->base + marked, unmarked);
 	*extent_bytes = 0;
 	return status;
@@ -596,12 +596,12 @@ static int open_segment(struct cache *cache, struct shard *shard, enum arena_par
 }
 
 /*
- * Entries that stand for many pages each leave probation long before they fill a segment. Their dead bytes would fill pages
+ * Entries that stand for many pages each leave the small queue long before they fill a segment. Their dead bytes would fill pages
  * that are kept resident, so that the head is sealed early.
  */
 static bool is_spent(const struct segment *head)
 {
-	return head->part == ARENA_PROBATION && head->used >= SPENT_BYTES && head->live_bytes < head->used / 4;
+	return head->part == ARENA_SMALL && head->used >= SPENT_BYTES && head->live_bytes < head->used / 4;
 }
 
 int shard_append(struct cache *cache, struct shard *shard, enum arena_part part, const struct entry *entry,
@@ -625,7 +625,7 @@ int shard_append(struct cache *cache, struct shard *shard, enum arena_part part,
 		}
 		unsigned cpu = in_order ? prim_cpu() : 0;
 		entry_write(head->base, start, arena_stamp(head->number), entry, parts, part_count);
-		probation_note_appended(shard, head, end - head->used);
+		admission_note_appended(shard, head, end - head->used);
 		arena_note_appended(&shard->arena, head, end);
 		note_appended(shard, head);
 		if (in_order &&
@@ -658,7 +658,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 			return status;
 		segment->hash = hash;
 		offset = 0;
-	} else if (part == ARENA_MAIN && rewrite_take(shard, hash, length / page, &segment, &first, resident)) {
+	} else if (part == ARENA_MAIN && reuse_take(shard, hash, length / page, &segment, &first, resident)) {
 		goto taken;
 	} else {
 		if (!segment || segment->used + length > segment->length) {
@@ -670,7 +670,7 @@ int shard_take_extent(struct cache *cache, struct shard *shard, enum arena_part 
 		arena_directory(segment)[segment->extents++] = (struct arena_extent){
 			.hash = hash, .page = (uint32_t)(offset / page), .stamp = arena_stamp(segment->number)};
 	}
-	probation_note_appended(shard, segment, offset + length - segment->used);
+	admission_note_appended(shard, segment, offset + length - segment->used);
 	arena_note_appended(&shard->arena, segment, offset + length);
 	*resident = segment->reused;
 	first = offset / page;
@@ -700,6 +700,6 @@ void shard_mark(struct shard *shard, bool all)
 	for (struct segment *segment = arena_next(&shard->arena, NULL); segment; segment = arena_next(&shard->arena, segment))
 		if (segment->marked < segment->used && segment->state == SEGMENT_SEALED)
 			prim_best_effort(arena_mark(segment, true)); /* it failed when it was sealed: now, or the next time */
-	rewrite_mark(shard);
+	reuse_mark(shard);
 	prim_best_effort(index_mark(&shard->index)); /* those pages count as dirty still */
 }

@@ -19,7 +19,7 @@ struct shard;
 int shard_init(struct cache *cache, struct shard *shard);
 void shard_destroy(struct shard *shard);
 void shard_unlock(struct shard *shard); /* and what is better done without the lock: unmaps, marks, gives pins back */
-enum index_fate shard_let_go(void *shard, uint64_t place, bool scrub); /* for struct index */
+enum index_fate shard_is_stale(void *shard, uint64_t place, bool scrub); /* for struct index */
 /* shard_unlock() at the end of a caller's own call, which holds no other lock: if much is unmapped, as config.waits has it. */
 void shard_unlock_last(struct cache *cache, struct shard *shard);
 
@@ -28,9 +28,9 @@ void shard_unlock_last(struct cache *cache, struct shard *shard);
 enum leave { LEAVE_DELETED, LEAVE_REPLACED, LEAVE_EXPIRED, LEAVE_EVICTED, LEAVE_DROPPED };
 /* What becomes of the pages that it had of its own, in a segment of many values. */
 enum pages_fate {
-	PAGES_REUSED,   /* another value is written there (store/rewrite.h); until then they stay, or are given back */
+	PAGES_REUSED,   /* another value is written there (store/reuse.h); until then they stay, or are given back */
 	PAGES_RETIRED,  /* given back: address space is short, and their segment is being emptied for it */
-	PAGES_LEFT,     /* they stay as they are: their segment is being judged, and goes whole or is written again */
+	PAGES_LEFT,     /* they stay as they are: their segment is being examined, and goes whole or is written again */
 };
 /*
  * Forgets the entry that cursor stands on and gives its extent back. found may be NULL when its head is gone. The slot of

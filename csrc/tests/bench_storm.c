@@ -20,7 +20,7 @@
 #include <time.h>
 
 #include "cache/cache.h"
-#include "policy/yield.h"
+#include "policy/reclaim.h"
 
 enum { READERS = 2, KEYS = 1 << 14, MOST_WORDS = 2500, BATCH = 1024, READS_A_DROP = 32 * BATCH };
 

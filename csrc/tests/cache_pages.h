@@ -29,8 +29,8 @@ static inline bool counted_in_segment(const struct shard *shard, const struct se
 		       at < segment->base + segment->used;
 	if (segment->kind != SEGMENT_EXTENTS || !page_in(at, segment->base, arena_directory_bytes(segment->length)))
 		return false;
-	for (unsigned i = 0; i < shard->rewrite.directory_count; i++)
-		if (shard->rewrite.directories[i] == segment->serial)
+	for (unsigned i = 0; i < shard->reuse.directory_count; i++)
+		if (shard->reuse.directories[i] == segment->serial)
 			return true;
 	return segment->state == SEGMENT_OPEN || segment->marked == 0;
 }

@@ -45,7 +45,7 @@ static inline void count_entry(struct shard *shard, struct counted *list, size_t
 	REQUIRE(counted != NULL);
 	CHECK(found.segment->kind == SEGMENT_ENTRIES && found.offset < found.segment->used);
 	counted->count++;
-	if (segment_is_gone(found.segment, found.offset) || !shard_open_entry(&found))
+	if (segment_is_dropped(found.segment, found.offset) || !shard_open_entry(&found))
 		return;
 	counted->bytes += found_end(&found) - found.offset;
 	entry_copy(&found.reader, NULL, found.entry.key_bytes + found.entry.meta_bytes);

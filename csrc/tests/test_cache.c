@@ -14,7 +14,7 @@
 
 #include "cache_client.h"
 #include "store/internal.h"
-#include "policy/yield.h"
+#include "policy/reclaim.h"
 #include "policy/unpin.h"
 #include "check.h"
 
@@ -201,7 +201,7 @@ static void expires(void)
 	free(sink.value);
 }
 
-/* One thread, small segments, a small span or a bound: everything is swept, moved, evicted many times over. */
+/* One thread, small segments, a small span or a bound: everything is cleaned, moved, evicted many times over. */
 static void keeps_to_its_model(enum prim_backing backing, uint64_t max_bytes, uint64_t span_bytes)
 {
 	SKIP_UNLESS_OFFERED(backing);

@@ -8,7 +8,7 @@
 #include "store/move.h"
 #include "cache_on_fake.h"
 #include "cache/update.h"
-#include "policy/yield.h"
+#include "policy/reclaim.h"
 #include "check.h"
 #include "check_counts.h"
 #include "os/hash.h"
@@ -263,7 +263,7 @@ static void the_index_is_lost_as_an_entry_moves(enum prim_backing backing, size_
 		pthread_mutex_lock(&shard->lock);
 		REQUIRE(shard_find(cache, shard, hash_bytes(cache->secret, &key, sizeof(key)), &key, sizeof(key), &found) < 0);
 		arena_seal(&shard->arena, shard->arena.logs[ARENA_MAIN].entries[0]); /* so that it opens another segment, */
-		shard->probation.scrub_owed = UINT64_MAX / 2; /* and goes round the index before */
+		shard->admission.scrub_debt = UINT64_MAX / 2; /* and goes round the index before */
 		fake_drop_at_step(step, 0); /* the page of the index is the first that was mapped */
 		CHECK(shard_move_entry(cache, shard, ARENA_MAIN, &found, NULL));
 		is_over = fake_steps() < step;

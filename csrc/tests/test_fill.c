@@ -11,7 +11,7 @@
 #include "cache_client.h"
 #include "store/internal.h"
 #include "cache_on_fake.h"
-#include "policy/room.h"
+#include "policy/headroom.h"
 #include "check.h"
 #include "check_counts.h"
 #include "lease_client.h"
@@ -73,7 +73,7 @@ static void nothing_is_promised(struct cache *cache, uint64_t room_bytes)
 {
 	fake_headroom(100 << 20, (100 << 20) - room_bytes, 0);
 	atomic_store(&cache->room_until_ns, 0);
-	CHECK(cache_has_room(cache, &cache->shards[0], room_bytes - (3 << 20), 0));
+	CHECK(cache_has_headroom(cache, &cache->shards[0], room_bytes - (3 << 20), 0));
 	fake_headroom(UINT64_MAX, 0, 0);
 	atomic_store(&cache->room_until_ns, 0);
 }

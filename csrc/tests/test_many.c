@@ -234,9 +234,9 @@ static void a_look_up_notes_the_use(void)
 	CHECK(index_next(&shard->index, &cursor) && !index_is_hot(&cursor));
 	struct segment *segment = arena_segment(&shard->arena, arena_place_number(cursor.place));
 	const size_t page = arena_place_offset(cursor.place) / PAGE;
-	segment->pages[0].used = 0;
+	segment->pages[0].referenced = 0;
 	CHECK_EQ(look_up(cache, 1, false, DRP_MISS), 1);
-	CHECK(index_is_hot(&cursor) && segment_is_used(segment, page));
+	CHECK(index_is_hot(&cursor) && segment_is_referenced(segment, page));
 	fake_cache_end(cache);
 }
 

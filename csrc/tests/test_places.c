@@ -80,7 +80,7 @@ static void values_fill_what_was_dropped(enum prim_backing backing, size_t bytes
 			(void)get(cache, key - draw((unsigned)count));
 		check_counts(cache);
 	}
-	/* Ten times as much came in the meantime. What is on probation comes on top, and a head of each kind. */
+	/* Ten times as much came in the meantime. What is in the small queue comes on top, and a head of each kind. */
 	CHECK(cache->shards[0].arena.mapped_bytes <= before_bytes * 3 / 2 + 6 * SEGMENT);
 	CHECK(used_bytes(cache, SEGMENT_ENTRIES) <= 4 * SEGMENT);
 	fake_cache_end(cache);
@@ -118,9 +118,9 @@ static void slots_of_dropped_entries_are_used_again(void)
 
 /*
  * Entries of values on pages fill a segment slowly. When it is sealed at last, the values that came while it was filled do not
- * wait for it to grow old: no more is on probation than is to be.
+ * wait for it to grow old: no more is in the small queue than is to be.
  */
-static void probation_keeps_its_share(void)
+static void the_small_queue_keeps_its_share(void)
 {
 	enum { COUNT = 6000, BYTES = PAGE };
 	struct cache *cache = make(PRIM_LAZYFREE);
@@ -133,18 +133,18 @@ static void probation_keeps_its_share(void)
 	drop_some(cache, SEGMENT_EXTENTS, 20);
 	for (; key < 8 * COUNT; key++) {
 		set(cache, key, BYTES);
-		(void)get(cache, key - draw(COUNT / 2)); /* or new values would not be on probation */
+		(void)get(cache, key - draw(COUNT / 2)); /* or new values would not be in the small queue */
 		if (key % 64 == 0)
 			drop_some(cache, SEGMENT_EXTENTS, 500); /* and none would have to leave */
 		size_t bytes = 0;
-		for (struct segment *s = shard->arena.logs[ARENA_PROBATION].oldest; s; s = s->newer)
+		for (struct segment *s = shard->arena.logs[ARENA_SMALL].oldest; s; s = s->newer)
 			bytes += s->kind == SEGMENT_EXTENTS ? s->used : 0;
 		if (bytes > most_bytes)
 			most_bytes = bytes;
 	}
 	CHECK(shard->arena.memory_is_short);
 	CHECK(most_bytes > SEGMENT);
-	printf("# at most %zu KiB on probation, of %zu KiB\n", most_bytes >> 10, shard->arena.resident_pages * PAGE >> 10);
+	printf("# at most %zu KiB in the small queue, of %zu KiB\n", most_bytes >> 10, shard->arena.resident_pages * PAGE >> 10);
 	CHECK(most_bytes <= (size_t)COUNT * BYTES / 14 + 5 * SEGMENT);
 	fake_cache_end(cache);
 }
@@ -156,7 +156,7 @@ int main(void)
 	RUN(values_fill_what_was_dropped, PRIM_LAZYFREE, 5 * PAGE, 300);
 	RUN(values_fill_what_was_dropped, PRIM_DROPPABLE, 5 * PAGE, 300);
 	RUN(slots_of_dropped_entries_are_used_again, );
-	RUN(probation_keeps_its_share, );
+	RUN(the_small_queue_keeps_its_share, );
 	free(sink.value);
 	return check_done();
 }

@@ -2,13 +2,13 @@
  * test_recovery.c - what memory pressure changed in a cache, and that nothing of it is left when it is over, on prim_fake.
  *
  *   the fake tells of a group with a limit of 100 MB: short of memory (nothing is free), or with half of it free
- *   FREE --drops are found while it is short--> SHORT --bytes come in while it is free--> FREE      (policy/probation.h)
+ *   FREE --drops are found while it is short--> SHORT --bytes come in while it is free--> FREE      (policy/admission.h)
  */
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 #include "cache/cache.h"
 
 #include "cache_client.h"
-#include "policy/probation.h"
+#include "policy/admission.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "cache_on_fake.h"
@@ -114,7 +114,7 @@ static void what_is_used_stays(enum prim_backing backing, size_t bytes)
 		set(cache, key, bytes);
 	CHECK_EQ(cache_drop(cache, 0.5, 1, &drop), DRP_OK);
 	CHECK(drop.dropped_pages > 0);
-	/* The look at the segments that are opened finds the drops, and from then on what is new is on probation. */
+	/* The look at the segments that are opened finds the drops, and from then on what is new is in the small queue. */
 	for (uint64_t key = 0; key < USED; key++)
 		set(cache, key + USED_KEYS, bytes);
 	for (uint64_t key = old; key < 2 * old; key++) {
@@ -174,7 +174,7 @@ static void drops_found_while_memory_is_free_change_nothing(enum prim_backing ba
 		(void)get(cache, k);
 	key = bring_in(cache, key, bytes);
 	CHECK(!is_short(cache));
-	CHECK(!shard->arena.logs[ARENA_PROBATION].newest);
+	CHECK(!shard->arena.logs[ARENA_SMALL].newest);
 	CHECK_EQ(evicted(cache), 0);
 	fake_cache_end(cache);
 }
@@ -191,23 +191,23 @@ static void begins_and_ends_with_the_pressure(enum prim_backing backing, size_t 
 	for (int wave = 0; wave < 3; wave++) {
 		key = lose_pages(cache, key, bytes, key);
 		CHECK(is_short(cache));
-		CHECK(shard->probation.credit_bytes > 0);
+		CHECK(shard->admission.budget_bytes > 0);
 		for (uint64_t k = 0; k < key; k++)
 			(void)get(cache, k);
-		key = bring_in(cache, key, bytes); /* some on probation */
-		CHECK(shard->arena.logs[ARENA_PROBATION].newest != NULL);
+		key = bring_in(cache, key, bytes); /* some in the small queue */
+		CHECK(shard->arena.logs[ARENA_SMALL].newest != NULL);
 
 		memory_gets_free();
 		const uint64_t before = evicted(cache);
-		const struct probation *probation = &shard->probation;
+		const struct admission *admission = &shard->admission;
 		set(cache, key++, bytes);
-		CHECK_EQ(probation->credit_bytes, 0);
-		probation_note_dropped(shard, 100 * PAGE); /* found late */
+		CHECK_EQ(admission->budget_bytes, 0);
+		admission_note_dropped(shard, 100 * PAGE); /* found late */
 		key = bring_in(cache, key, bytes);
 		CHECK(!is_short(cache));
 		CHECK_EQ(evicted(cache), before);
-		CHECK(probation->credit_bytes == 0 && probation->owed_bytes == 0 && probation->free_bytes == 0);
-		CHECK_EQ(probation_choose(shard, 7, 0, bytes), ARENA_MAIN);
+		CHECK(admission->budget_bytes == 0 && admission->debt_bytes == 0 && admission->free_bytes == 0);
+		CHECK_EQ(admission_choose(shard, 7, 0, bytes), ARENA_MAIN);
 		memory_gets_short();
 	}
 	fake_cache_end(cache);
@@ -230,14 +230,14 @@ static void usage_that_swings_changes_little(enum prim_backing backing)
 		const uint64_t before = evicted(cache);
 		for (int i = 0; i < 2; i++) {
 			const bool was_short = is_short(cache);
-			probation_note_dropped(&cache->shards[0], PAGE);
+			admission_note_dropped(&cache->shards[0], PAGE);
 			set(cache, key++, BYTES);
 			changes += is_short(cache) != was_short;
 		}
 		CHECK_EQ(evicted(cache), before);
 		memory_gets_short();
 		const bool was_short = is_short(cache);
-		probation_note_dropped(&cache->shards[0], PAGE);
+		admission_note_dropped(&cache->shards[0], PAGE);
 		set(cache, key++, BYTES);
 		changes += is_short(cache) != was_short;
 	}
@@ -278,7 +278,7 @@ static void a_lost_place_is_not_resident(enum prim_backing backing, enum finder 
 	enum { BYTES = 3 * PAGE, COUNT = 60 };
 	struct cache *cache = make(backing);
 	struct shard *shard = &cache->shards[0];
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 	size_t page;
 
 	memory_gets_free();
@@ -286,9 +286,9 @@ static void a_lost_place_is_not_resident(enum prim_backing backing, enum finder 
 		set(cache, key, BYTES);
 	CHECK_EQ(cache_settle(cache), DRP_OK);
 	set(cache, 3, BYTES);
-	CHECK_EQ(rewrite->resident_count, 1);
+	CHECK_EQ(reuse->resident_count, 1);
 	set(cache, COUNT, BYTES); /* takes that place */
-	CHECK_EQ(rewrite->resident_count, 0);
+	CHECK_EQ(reuse->resident_count, 0);
 	struct segment *segment = place_of(cache, 1, &page);
 	fake_drop_at(segment->base + (page + 1) * PAGE);
 	if (finder == BY_GET)
@@ -298,10 +298,10 @@ static void a_lost_place_is_not_resident(enum prim_backing backing, enum finder 
 	else
 		shard_count_pages(cache, shard, segment);
 	if (finder == BY_REPLACING) {
-		CHECK(lists(rewrite->resident, rewrite->resident_count, segment, page));
+		CHECK(lists(reuse->resident, reuse->resident_count, segment, page));
 	} else {
-		CHECK_EQ(rewrite->resident_count, 0);
-		CHECK(lists(rewrite->absent, rewrite->absent_count, segment, page));
+		CHECK_EQ(reuse->resident_count, 0);
+		CHECK(lists(reuse->absent, reuse->absent_count, segment, page));
 		for (size_t i = 0; i < 3; i++) {
 			unsigned char state;
 			struct prim_census census;
@@ -310,8 +310,8 @@ static void a_lost_place_is_not_resident(enum prim_backing backing, enum finder 
 		}
 	}
 	set(cache, 100, BYTES); /* and is used again in any case */
-	CHECK(!lists(rewrite->resident, rewrite->resident_count, segment, page));
-	CHECK(!lists(rewrite->absent, rewrite->absent_count, segment, page));
+	CHECK(!lists(reuse->resident, reuse->resident_count, segment, page));
+	CHECK(!lists(reuse->absent, reuse->absent_count, segment, page));
 	CHECK(get(cache, 100));
 	fake_cache_end(cache);
 }
@@ -321,41 +321,41 @@ static void dead_pages_go_back_while_memory_is_short(void)
 {
 	enum { BYTES = 3 * PAGE };
 	struct cache *cache = make(PRIM_LAZYFREE);
-	struct rewrite *rewrite = &cache->shards[0].rewrite;
+	struct reuse *reuse = &cache->shards[0].reuse;
 	uint64_t key, left, there = 0, serials[64];
 
 	memory_gets_free();
 	key = fill(cache, BYTES);
 	for (uint64_t dead = 0; dead < 60; dead += 2) /* or whole segments would be dead */
 		CHECK_EQ(cache_delete(cache, &dead, sizeof(dead), 0), DRP_OK);
-	left = rewrite->resident_count;
+	left = reuse->resident_count;
 	REQUIRE(left > 8 && left <= 64);
 	for (uint64_t i = 0; i < left; i++)
-		serials[i] = rewrite->resident[i].segment;
+		serials[i] = reuse->resident[i].segment;
 	memory_gets_short();
 	key = lose_pages(cache, key, 2 * BYTES, key);
 	CHECK(is_short(cache));
 	for (int i = 0; i < 40; i++)
 		set(cache, key++, 2 * BYTES);
-	CHECK_EQ(rewrite->resident_count, 0);
+	CHECK_EQ(reuse->resident_count, 0);
 	for (uint64_t i = 0; i < left; i++) /* the others' segments came to hold nothing, and their places went with them */
 		there += arena_find(&cache->shards[0].arena, serials[i]) != NULL;
 	CHECK(there > 8);
-	CHECK(rewrite->absent_count >= there);
+	CHECK(reuse->absent_count >= there);
 	memory_gets_free();
 	key = bring_in(cache, key, BYTES);
 	CHECK(!is_short(cache));
 	for (uint64_t dead = key - 4; dead < key; dead++)
 		CHECK_EQ(cache_delete(cache, &dead, sizeof(dead), 0), DRP_OK);
-	CHECK(rewrite->resident_count > 0);
+	CHECK(reuse->resident_count > 0);
 	fake_cache_end(cache);
 }
 
 /*
- * A segment on probation that was judged in part stays so while memory is free. What dies there leaves no place to write:
- * a value there would go unseen when the judging goes on, and be counted for ever.
+ * A segment in the small queue that was examined in part stays so while memory is free. What dies there leaves no place to write:
+ * a value there would go unseen when the examining goes on, and be counted for ever.
  */
-static void nothing_is_written_where_judging_is_to_go_on(void)
+static void nothing_is_written_where_examining_is_to_go_on(void)
 {
 	enum { BYTES = 2 * PAGE };
 	struct cache *cache = make(PRIM_LAZYFREE);
@@ -373,12 +373,12 @@ static void nothing_is_written_where_judging_is_to_go_on(void)
 				CHECK(get(cache, key));
 			key++;
 			if (i % 16 == 0)
-				probation_note_dropped(shard, PAGE);
+				admission_note_dropped(shard, PAGE);
 		}
 		memory_gets_free();
 		key = bring_in(cache, key, BYTES);
 		CHECK(!is_short(cache));
-		for (struct segment *s = shard->arena.logs[ARENA_PROBATION].oldest; s; s = s->newer)
+		for (struct segment *s = shard->arena.logs[ARENA_SMALL].oldest; s; s = s->newer)
 			if (s->kind == SEGMENT_EXTENTS)
 				for (uint32_t i = 0; i < s->extents; i += 2) {
 					struct found found;
@@ -391,8 +391,8 @@ static void nothing_is_written_where_judging_is_to_go_on(void)
 						goto next; /* that was its last */
 				}
 next:
-		for (unsigned i = 0; i < shard->rewrite.resident_count; i++)
-			CHECK_EQ(arena_find(&shard->arena, shard->rewrite.resident[i].segment)->part, ARENA_MAIN);
+		for (unsigned i = 0; i < shard->reuse.resident_count; i++)
+			CHECK_EQ(arena_find(&shard->arena, shard->reuse.resident[i].segment)->part, ARENA_MAIN);
 		for (int i = 0; i < 100; i++)
 			set(cache, key++, BYTES);
 		memory_gets_short();
@@ -453,7 +453,7 @@ int main(void)
 	RUN(a_lost_place_is_not_resident, PRIM_LAZYFREE, BY_REPLACING);
 	RUN(dead_pages_go_back_while_memory_is_short, );
 	RUN(pins_rest_again_without_an_insert, );
-	RUN(nothing_is_written_where_judging_is_to_go_on, );
+	RUN(nothing_is_written_where_examining_is_to_go_on, );
 	free(sink.value);
 	return check_done();
 }

@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 #include "cache_client.h"
 #include "cache/fill.h"
 #include "store/internal.h"
@@ -194,7 +194,7 @@ static void a_whole_is_born_sealed(void)
 	end();
 }
 
-static void a_whole_too_many_is_doomed(void)
+static void a_whole_too_many_is_unmapped(void)
 {
 	unsigned char *address;
 	struct segment *wholes[KEPT_WHOLES + 1];
@@ -207,31 +207,31 @@ static void a_whole_too_many_is_doomed(void)
 	const size_t mappings = fake_mappings();
 	for (uint64_t key = 0; key <= KEPT_WHOLES; key++)
 		shard_retire(cache, shard, wholes[key]);
-	CHECK(arena->doomed == wholes[0]); /* the one that was kept first */
+	CHECK(arena->to_unmap == wholes[0]); /* the one that was kept first */
 	for (int i = 1; i <= KEPT_WHOLES; i++)
 		CHECK(is_free(wholes[i]));
-	arena_bury(arena_take_doomed(arena));
+	arena_unmap(arena_take_unmaps(arena));
 	CHECK_EQ(fake_mappings(), mappings - 1);
 	end();
 }
 
-static void what_may_not_be_used_again_is_doomed(bool is_unwiped)
+static void what_may_not_be_used_again_is_unmapped(bool is_unwiped)
 {
 	begin();
 	struct segment *segment = open_head();
 	*(is_unwiped ? &segment->unwiped : &segment->dirty) = true;
 	const size_t mappings = fake_mappings();
 	shard_retire(cache, shard, segment);
-	CHECK(arena->doomed == segment);
+	CHECK(arena->to_unmap == segment);
 	CHECK_EQ(segment->state, SEGMENT_OPEN); /* whatever it was */
 	CHECK_EQ(arena->mapped_bytes, 0);
-	arena_bury(arena_take_doomed(arena));
+	arena_unmap(arena_take_unmaps(arena));
 	CHECK_EQ(fake_mappings(), mappings - 1);
 	end();
 }
 
 /* Its dead bytes would stay where nobody could take them. */
-static void what_cannot_be_marked_is_doomed(void)
+static void what_cannot_be_marked_is_unmapped(void)
 {
 	begin();
 	struct segment *segment = open_head();
@@ -241,9 +241,9 @@ static void what_cannot_be_marked_is_doomed(void)
 	shard_retire(cache, shard, segment);
 	CHECK_EQ(fake_calls(), 1);
 	fake_fail_call(0);
-	CHECK(arena->doomed == segment);
+	CHECK(arena->to_unmap == segment);
 	CHECK_EQ(arena->held_pages, 0);
-	arena_bury(arena_take_doomed(arena));
+	arena_unmap(arena_take_unmaps(arena));
 	end();
 }
 
@@ -255,15 +255,15 @@ static void free_ones_are_trimmed(void)
 	CHECK(is_free(segment));
 	const size_t mappings = fake_mappings();
 	CHECK(arena_trim(arena));
-	CHECK(arena->doomed == segment);
+	CHECK(arena->to_unmap == segment);
 	CHECK(!arena_trim(arena));
 	CHECK_EQ(fake_mappings(), mappings);
-	arena_bury(arena_take_doomed(arena));
+	arena_unmap(arena_take_unmaps(arena));
 	CHECK_EQ(fake_mappings(), mappings - 1);
 	end();
 }
 
-static void what_is_free_at_the_end_of_emptying_is_doomed(void)
+static void what_is_free_at_the_end_of_emptying_is_unmapped(void)
 {
 	begin();
 	struct segment *before = open_head();
@@ -276,13 +276,13 @@ static void what_is_free_at_the_end_of_emptying_is_doomed(void)
 	shard_retire(cache, shard, entries);
 	arena_begin_emptying(arena);
 	shard_retire(cache, shard, extents);
-	CHECK(arena->doomed == extents); /* at once */
+	CHECK(arena->to_unmap == extents); /* at once */
 	CHECK(is_free(entries));
 	arena_end_emptying(arena);
-	CHECK(is_in(arena->doomed, entries) && is_in(arena->doomed, extents));
+	CHECK(is_in(arena->to_unmap, entries) && is_in(arena->to_unmap, extents));
 	CHECK(!arena->free && !arena->kept[SEGMENT_ENTRIES] && !arena->kept[SEGMENT_EXTENTS]);
 	CHECK_EQ(arena->mapped_bytes, 0);
-	arena_bury(arena_take_doomed(arena));
+	arena_unmap(arena_take_unmaps(arena));
 	end();
 }
 
@@ -366,15 +366,15 @@ static void a_value_loses_a_page(bool to_the_census)
 	CHECK(!find(KEY, &found));
 	CHECK(get(cache, OTHER));
 	CHECK_EQ(segment->live_count, 1);
-	CHECK_EQ(shard->rewrite.resident_count, 0);
-	REQUIRE(shard->rewrite.absent_count == 1); /* all of it was given back */
-	CHECK_EQ(shard->rewrite.absent[0].pages, VALUE / PAGE);
+	CHECK_EQ(shard->reuse.resident_count, 0);
+	REQUIRE(shard->reuse.absent_count == 1); /* all of it was given back */
+	CHECK_EQ(shard->reuse.absent[0].pages, VALUE / PAGE);
 	/* The place is written again, for another value. */
 	unsigned char *again;
 	set_value(KEY + 100, VALUE);
 	CHECK(find_value(KEY + 100, &again) == segment);
 	CHECK(again == address);
-	CHECK_EQ(shard->rewrite.absent_count, 0);
+	CHECK_EQ(shard->reuse.absent_count, 0);
 	end();
 }
 
@@ -388,18 +388,18 @@ static void a_dead_place_is_written_again_or_goes_with_its_segment(bool goes)
 	struct segment *segment = find_value(KEY, &address);
 	delete_key(KEY);
 	CHECK_EQ(segment->live_count, 1);
-	REQUIRE(shard->rewrite.resident_count == 1 && shard->rewrite.absent_count == 0);
-	CHECK_EQ(shard->rewrite.resident[0].segment, segment->serial);
-	CHECK_EQ(shard->rewrite.resident[0].page, (address - segment->base) / PAGE);
+	REQUIRE(shard->reuse.resident_count == 1 && shard->reuse.absent_count == 0);
+	CHECK_EQ(shard->reuse.resident[0].segment, segment->serial);
+	CHECK_EQ(shard->reuse.resident[0].page, (address - segment->base) / PAGE);
 	if (goes) {
 		shard_retire(cache, shard, segment);
-		CHECK_EQ(shard->rewrite.resident_count, 0);
+		CHECK_EQ(shard->reuse.resident_count, 0);
 		CHECK(is_free(segment));
 	} else {
 		set_value(KEY + 100, VALUE);
 		CHECK(find_value(KEY + 100, &again) == segment);
 		CHECK(again == address);
-		CHECK_EQ(shard->rewrite.resident_count, 0);
+		CHECK_EQ(shard->reuse.resident_count, 0);
 		CHECK_EQ(segment->live_count, 2);
 	}
 	end();
@@ -419,7 +419,7 @@ static void a_value_leaves_nothing_where_space_is_made(void)
 	shard_forget(cache, shard, &found.cursor, &found, LEAVE_EVICTED, PAGES_RETIRED);
 	CHECK_EQ(shard->counts.evicted, 1);
 	CHECK(!find(KEY, &found));
-	CHECK_EQ(shard->rewrite.resident_count + shard->rewrite.absent_count, 0);
+	CHECK_EQ(shard->reuse.resident_count + shard->reuse.absent_count, 0);
 	end();
 }
 
@@ -519,11 +519,11 @@ static void an_entry_loses_its_page(void)
 	CHECK_EQ(shard->counts.dropped, 1);
 	CHECK_EQ(segment->live_count, count - 1);
 	shard_count_pages(cache, shard, segment); /* the page is noted as gone */
-	CHECK(segment_is_gone(segment, 0));
+	CHECK(segment_is_dropped(segment, 0));
 	CHECK_EQ(segment->live_count, count - 1);
 	const uint64_t lost = shard->index.lost_entries;
 	for (size_t page = 0; page < shard->index.page_count; page++)
-		shard_scrub(shard); /* shard_let_go() */
+		shard_scrub(shard); /* shard_is_stale() */
 	CHECK(segment->live_count < count - 1 && segment->live_count > 0);
 	CHECK_EQ(shard->index.lost_entries - lost, count - 1 - segment->live_count);
 	CHECK(!find(OTHER, &found));
@@ -586,12 +586,12 @@ int main(void)
 	RUN(nothing_in_it_lives);
 	RUN(with_users_it_is_a_zombie);
 	RUN(a_whole_is_born_sealed);
-	RUN(a_whole_too_many_is_doomed);
-	RUN(what_may_not_be_used_again_is_doomed, false);
-	RUN(what_may_not_be_used_again_is_doomed, true);
-	RUN(what_cannot_be_marked_is_doomed);
+	RUN(a_whole_too_many_is_unmapped);
+	RUN(what_may_not_be_used_again_is_unmapped, false);
+	RUN(what_may_not_be_used_again_is_unmapped, true);
+	RUN(what_cannot_be_marked_is_unmapped);
 	RUN(free_ones_are_trimmed);
-	RUN(what_is_free_at_the_end_of_emptying_is_doomed);
+	RUN(what_is_free_at_the_end_of_emptying_is_unmapped);
 	RUN(a_value_is_written_by_a_user_and_lives_once_it_is_marked);
 	RUN(a_value_is_pinned_and_given_back);
 	RUN(a_value_loses_a_page, false);

@@ -3,7 +3,7 @@
     first, last   | mark  rest |     the value's two pages; both words of both are its number. At first it is 1
     ordinary memory: which value the key's entry leads to, users of the segment, pages that are free to be written
 
-One key. Its value is 1, on pages `first` and `last`; a store writes 2 there after 1 was deleted (store/rewrite.c).
+One key. Its value is 1, on pages `first` and `last`; a store writes 2 there after 1 was deleted (store/reuse.c).
 Readers copy without the lock, as users of the segment.
 
 What is claimed: a look-up returns the value that the key had at one moment while the lock was held for it, whole,
@@ -30,7 +30,7 @@ BUGS = {
     "no acquire fence": "witness_intact(): no fence between the copy and the look at the witnesses",
     "reader ignores a move": "copy_extent(): the reader does not look whether it changed processor",
     "prim_cpu is no barrier": "prim_cpu(): accesses are moved across it",
-    "written under a reader": "rewrite_take(): places in segments that have users are written",
+    "written under a reader": "reuse_take(): places in segments that have users are written",
 }
 
 

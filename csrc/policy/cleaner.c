@@ -1,17 +1,17 @@
 /*
- * policy/sweep.c - segments are emptied, for five reasons that share one walk:
+ * policy/cleaner.c - segments are emptied, for five reasons that share one walk:
  *
  *   evict    max_bytes is exceeded: policy/evict.c
  *   clean    the span of address space is used up: the oldest segment is to be reused. Whatever the kernel left in it is
- *            what it holds to be in use. A segment that is mostly there is spared and becomes the newest; of others, what
- *            is there is copied forward. Both on credit, earned with each segment that is gained: when everything is
+ *            what it holds to be in use. A segment that is mostly there gets a second chance and becomes the newest; of others, what
+ *            is there is relocated. Both have a budget, earned with each segment that is gained: when everything is
  *            in use and there is nothing to gain, the oldest entries are evicted
  *
- *   oldest [ gone ][ swept so far | to be looked at ... ] [ ... ] ... [ head ]
- *                                  next entry ---- copied forward ------^
+ *   oldest [ gone ][ cleaned so far | to be looked at ... ] [ ... ] ... [ head ]
+ *                                  next entry ---- relocated -----------^
  *
- *   judge    the probation of what lies in it is over: policy/probation.c
- *   tidy     few of its entries live: policy/tidy.c
+ *   admit    what lies in it has waited in the small queue for long enough: policy/admission.c
+ *   compact  few of its entries live: policy/compact.c
  *   expired  some of its entries expired, and those alone leave: policy/expire.c
  *
  * A step is bounded, so that no insert pays for a whole segment while there is still room at the head.
@@ -21,7 +21,7 @@
 
 #include "store/clock.h"
 #include "policy/expire.h"
-#include "policy/probation.h"
+#include "policy/admission.h"
 #include "store/internal.h"
 #include "store/move.h"
 #include "policy/unpin.h"
@@ -29,48 +29,48 @@
 #include "log/witness.h"
 #include "policy/evict.h"
 #include "policy/space.h"
-#include "policy/sweep.h"
+#include "policy/cleaner.h"
 #include "store/deferred.h"
 
 enum {
 	STEP_PAGES = 16,
 	STEP_ENTRIES = 256,
-	SPARE_CREDIT = 2,     /* segments spared for one gained, */
-	SPARE_CREDIT_MAX = 64,
-	/* and half a segment copied forward: up to a quarter of a segment may stay unused at its end, the rest is progress */
-	COPY_CREDIT_SHARE = 2,
-	COPY_CREDIT_MAX = 2, /* segments */
+	SECOND_CHANCES = 2,     /* second chances for one segment gained, */
+	SECOND_CHANCES_MAX = 64,
+	/* and half a segment relocated: up to a quarter of a segment may stay unused at its end, the rest is progress */
+	COPY_BUDGET_SHARE = 2,
+	COPY_BUDGET_MAX = 2, /* segments */
 	VICTIMS_TO_CHOOSE_FROM = 16,
 };
 
-static void sweep_entry(struct cache *cache, struct shard *shard, struct found *found, enum sweep_reason reason)
+static void clean_entry(struct cache *cache, struct shard *shard, struct found *found, enum clean_reason reason)
 {
 	const struct entry *entry = &found->entry;
 	const size_t bytes = found_end(found) - found->offset;
 	const bool newest = found->cursor.place == shard->newest_place;
 	enum arena_part to = ARENA_MAIN;
 	enum leave why = LEAVE_EVICTED;
-	const enum pages_fate fate = reason == SWEEP_CLEAN ? PAGES_RETIRED : reason == SWEEP_JUDGE ? PAGES_LEFT : PAGES_REUSED;
+	const enum pages_fate fate = reason == CLEAN_REUSE ? PAGES_RETIRED : reason == CLEAN_ADMIT ? PAGES_LEFT : PAGES_REUSED;
 	bool keep;
 
 	if ((entry->flags & ENTRY_TTL) && entry->expires_ns <= cache_now_ns(cache)) {
 		keep = false;
 		why = LEAVE_EXPIRED;
-	} else if (reason == SWEEP_EXPIRED) {
+	} else if (reason == CLEAN_EXPIRED) {
 		expiry_note_live(shard, entry->expires_ns);
 		return;
-	} else if (reason == SWEEP_EVICT) {
+	} else if (reason == CLEAN_EVICT) {
 		keep = index_is_hot(&found->cursor) || newest;
-	} else if (reason == SWEEP_JUDGE) {
-		keep = probation_passed(cache, shard, found, bytes, &to);
-	} else if (reason == SWEEP_TIDY) {
+	} else if (reason == CLEAN_ADMIT) {
+		keep = admission_promotes(cache, shard, found, bytes, &to);
+	} else if (reason == CLEAN_COMPACT) {
 		keep = true;
 	} else {
-		keep = bytes <= shard->copy_credit_bytes;
+		keep = bytes <= shard->copy_budget_bytes;
 	}
 	if (keep && shard_move_entry(cache, shard, to, found, NULL)) {
-		if (reason == SWEEP_CLEAN)
-			shard->copy_credit_bytes -= bytes;
+		if (reason == CLEAN_REUSE)
+			shard->copy_budget_bytes -= bytes;
 		if (newest)
 			shard->newest_place = found->cursor.place;
 		return;
@@ -83,10 +83,10 @@ static void sweep_entry(struct cache *cache, struct shard *shard, struct found *
  * One step through a segment of entries; stops early when that is enough for max_bytes. True: it came to the end, and the
  * segment is there.
  */
-static bool step(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept,
-		 enum sweep_reason reason)
+static bool step(struct cache *cache, struct shard *shard, struct segment *segment, size_t *cleaned,
+		 enum clean_reason reason)
 {
-	const size_t page = prim_page_size(), first = *swept & ~(page - 1);
+	const size_t page = prim_page_size(), first = *cleaned & ~(page - 1);
 	const uint64_t serial = segment->serial;
 	unsigned char states[STEP_PAGES + 1];
 	size_t step = STEP_PAGES * page, start, entries = 0;
@@ -99,38 +99,38 @@ static bool step(struct cache *cache, struct shard *shard, struct segment *segme
 	if (prim_census(segment->base + first, step, states, &census) != DRP_OK)
 		memset(states, PRIM_RESIDENT, sizeof(states));
 	size_t end = first + step < segment->used ? first + step : segment->used;
-	while (*swept < end && entries++ < STEP_ENTRIES) {
-		if (states[(*swept - first) / page] != PRIM_RESIDENT) {
+	while (*cleaned < end && entries++ < STEP_ENTRIES) {
+		if (states[(*cleaned - first) / page] != PRIM_RESIDENT) {
 			shard->audit_due += AUDIT_DUE;
-			*swept = (*swept & ~(page - 1)) + page;
+			*cleaned = (*cleaned & ~(page - 1)) + page;
 			continue;
 		}
-		if (!entry_next(segment->base, swept, end, arena_stamp(segment->number), &start))
+		if (!entry_next(segment->base, cleaned, end, arena_stamp(segment->number), &start))
 			break;
 		if (!shard_find_live(cache, shard, segment, start, &found))
 			continue;
-		sweep_entry(cache, shard, &found, reason);
+		clean_entry(cache, shard, &found, reason);
 		if (arena_find(&shard->arena, serial) != segment)
 			return false; /* that was its last live entry */
 		if (segment->serial == shard->evicting_serial && !shard_is_over(cache, shard))
-			return *swept >= segment->used;
+			return *cleaned >= segment->used;
 	}
-	return *swept >= segment->used;
+	return *cleaned >= segment->used;
 }
 
-void shard_sweep_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum sweep_reason reason)
+void shard_clean_entries(struct cache *cache, struct shard *shard, struct segment *segment, enum clean_reason reason)
 {
-	if (!step(cache, shard, segment, &segment->swept, reason))
+	if (!step(cache, shard, segment, &segment->cleaned, reason))
 		return;
 	if (segment->state == SEGMENT_SEALED)
 		shard_retire(cache, shard, segment);
 	else
-		segment->swept = 0;
+		segment->cleaned = 0;
 }
 
-bool shard_sweep_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *swept)
+bool shard_clean_expired(struct cache *cache, struct shard *shard, struct segment *segment, size_t *cleaned)
 {
-	return step(cache, shard, segment, swept, SWEEP_EXPIRED);
+	return step(cache, shard, segment, cleaned, CLEAN_EXPIRED);
 }
 
 static void clean_extents(struct cache *cache, struct shard *shard, struct segment *segment)
@@ -148,9 +148,9 @@ static void clean_extents(struct cache *cache, struct shard *shard, struct segme
 			continue;
 		/* Counted in pages: values of little more than one take nearly twice what they hold, and nothing would be gained. */
 		const size_t bytes = witness_count((size_t)extent.value_bytes) * prim_page_size();
-		if (bytes <= shard->copy_credit_bytes &&
+		if (bytes <= shard->copy_budget_bytes &&
 		    shard_move_extent(cache, shard, segment, &found, &extent, listed.hash, PAGES_RETIRED))
-			shard->copy_credit_bytes -= bytes;
+			shard->copy_budget_bytes -= bytes;
 		else
 			shard_forget_extent(cache, shard, &found, &extent, LEAVE_EVICTED, PAGES_RETIRED);
 	}
@@ -168,9 +168,9 @@ static void clean_whole(struct cache *cache, struct shard *shard, struct segment
 
 	bool live = shard_find_by_extent(shard, segment->hash, serial, 0, &found, &extent);
 	bool resident = live && range_is_resident(segment->base, (size_t)extent.value_bytes);
-	if (resident && !segment->spared && shard->spare_credit > 0) {
-		segment->spared = true;
-		shard->spare_credit--;
+	if (resident && !segment->had_second_chance && shard->second_chances > 0) {
+		segment->had_second_chance = true;
+		shard->second_chances--;
 		arena_renew(&shard->arena, ARENA_MAIN, segment);
 		return;
 	}
@@ -190,7 +190,7 @@ static struct segment *victim_of(struct arena *arena)
 	     segment = arena_next(arena, segment)) {
 		if (segment->state != SEGMENT_SEALED || segment->users > segment->deferred)
 			continue;
-		if (segment->swept > 0)
+		if (segment->cleaned > 0)
 			return segment; /* begun: to be finished */
 		if (!emptiest || segment->resident_pages < emptiest->resident_pages)
 			emptiest = segment;
@@ -199,34 +199,34 @@ static struct segment *victim_of(struct arena *arena)
 	return emptiest;
 }
 
-/* A segment of many values that nearly all are there, before its sweep begins: copying them would gain nothing. */
-static bool spare(struct shard *shard, struct segment *segment)
+/* A segment of many values that nearly all are there, before it is cleaned: copying them would gain nothing. */
+static bool give_second_chance(struct shard *shard, struct segment *segment)
 {
 	const size_t page = prim_page_size(), used = (segment->used + page - 1) & ~(page - 1);
 	struct prim_census census;
 
-	if (segment->kind == SEGMENT_WHOLE || segment->swept > 0 || shard->spare_credit == 0 ||
+	if (segment->kind == SEGMENT_WHOLE || segment->cleaned > 0 || shard->second_chances == 0 ||
 	    prim_census(segment->base, used, NULL, &census) != DRP_OK ||
 	    census.resident_pages * 4 < census.pages * 3)
 		return false;
-	shard->spare_credit--;
+	shard->second_chances--;
 	arena_renew(&shard->arena, ARENA_MAIN, segment);
 	return true;
 }
 
-/* A sweep that begins earns the credit for what it will gain. */
-static void earn_credit(struct shard *shard, const struct segment *segment)
+/* Cleaning that begins earns the budget for what it will gain. */
+static void earn_budget(struct shard *shard, const struct segment *segment)
 {
-	const size_t most = COPY_CREDIT_MAX * shard->arena.segment_bytes;
+	const size_t most = COPY_BUDGET_MAX * shard->arena.segment_bytes;
 
-	if (segment->swept > 0)
+	if (segment->cleaned > 0)
 		return;
-	shard->copy_credit_bytes += segment->length / COPY_CREDIT_SHARE;
-	if (shard->copy_credit_bytes > most)
-		shard->copy_credit_bytes = most;
-	shard->spare_credit += SPARE_CREDIT;
-	if (shard->spare_credit > SPARE_CREDIT_MAX)
-		shard->spare_credit = SPARE_CREDIT_MAX;
+	shard->copy_budget_bytes += segment->length / COPY_BUDGET_SHARE;
+	if (shard->copy_budget_bytes > most)
+		shard->copy_budget_bytes = most;
+	shard->second_chances += SECOND_CHANCES;
+	if (shard->second_chances > SECOND_CHANCES_MAX)
+		shard->second_chances = SECOND_CHANCES_MAX;
 }
 
 void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kind kind, size_t length, bool urgent)
@@ -249,14 +249,14 @@ void shard_make_space(struct cache *cache, struct shard *shard, enum segment_kin
 		victim = victim_of(arena);
 		if (!victim)
 			break;
-		if (spare(shard, victim))
+		if (give_second_chance(shard, victim))
 			continue;
-		if (victim->kind != SEGMENT_WHOLE) /* a large value that rests is spared or goes, and may be a lot to mark */
+		if (victim->kind != SEGMENT_WHOLE) /* a large value that rests gets a second chance or goes, and may be a lot to mark */
 			unpin_leave(shard, victim);
-		earn_credit(shard, victim);
+		earn_budget(shard, victim);
 		switch (victim->kind) {
 		case SEGMENT_ENTRIES:
-			shard_sweep_entries(cache, shard, victim, SWEEP_CLEAN);
+			shard_clean_entries(cache, shard, victim, CLEAN_REUSE);
 			break;
 		case SEGMENT_EXTENTS:
 			clean_extents(cache, shard, victim);

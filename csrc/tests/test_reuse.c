@@ -1,5 +1,5 @@
 /*
- * test_rewrite.c - pages of dead values are written again, on prim_fake: which, when, and never under a reader.
+ * test_reuse.c - pages of dead values are written again, on prim_fake: which, when, and never under a reader.
  */
 #include "cache/cache.h"
 

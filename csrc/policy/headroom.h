@@ -1,10 +1,10 @@
 /*
- * policy/room.h - may a call allocate, and how much? policy/room.c has the reckoning.
+ * policy/headroom.h - may a call allocate, and how much? policy/headroom.c has the reckoning.
  *
  * Callers: the files of the cache.
  */
-#ifndef DRP_CACHE_ROOM_H
-#define DRP_CACHE_ROOM_H
+#ifndef DRP_POLICY_HEADROOM_H
+#define DRP_POLICY_HEADROOM_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,21 +24,21 @@ struct shard;
  * shards; promised: of those bytes, to this caller. The second goes by what was last read, the third by that too, and says no
  * where it is out of date.
  */
-bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes);
-bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes);
-bool cache_room_is_fresh(struct cache *cache, struct shard *shard, size_t bytes);
+bool cache_has_headroom(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes);
+bool cache_headroom_is_known(struct cache *cache, struct shard *shard, size_t bytes);
+bool cache_headroom_is_fresh(struct cache *cache, struct shard *shard, size_t bytes);
 /* Around an allocation that takes long, from before room is asked for: others do not count on the same room. */
-void cache_promise_room(size_t bytes);
+void cache_promise_headroom(size_t bytes);
 void cache_promise_kept(struct cache *cache, size_t bytes, bool used);
 /* The same for a value that was stored and marked. */
 void cache_promise_stored(struct cache *cache, size_t bytes);
 /* After a fork, in the child: the threads that were promised something are not there. */
-void cache_room_in_child(void);
+void cache_headroom_in_child(void);
 
 /* The limit that a reading tells; if not all of it could be read, the last known one, or the least that is plausible. */
 uint64_t cache_limit_bytes(const struct prim_headroom *headroom);
 
 /* For calls that do not insert: keeps deferred unpins (policy/unpin.h) in bounds. */
-void cache_watch_room(struct cache *cache);
+void cache_watch_headroom(struct cache *cache);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * policy/room.c - no call of the cache is the allocation that meets the OOM killer.
+ * policy/headroom.c - no call of the cache is the allocation that meets the OOM killer.
  *
  * While anything can be dropped, an allocation near the limit drops it and succeeds. When nothing is left, the next page
  * of anybody calls the OOM killer. So an insert asks for room first: what the limit leaves, plus what reclaim can take
@@ -22,7 +22,7 @@
  * if that is less; more is given little by little, up to BEGIN_BYTES. A value on pages of its own asks for a step of it, for what
  * was written of it is clean but for that.
  */
-#include "policy/room.h"
+#include "policy/headroom.h"
 
 #include "store/internal.h"
 #include "policy/unpin.h"
@@ -211,7 +211,7 @@ static void read_room(struct cache *cache, uint64_t now_ns)
 	}
 	atomic_store_explicit(&cache->memory_is_free, headroom.limit_bytes != UINT64_MAX && headroom.is_free,
 			      memory_order_relaxed);
-	unpin_set_room(limit_bytes, room);
+	unpin_set_headroom(limit_bytes, room);
 	uint64_t valid_ns = room < 0 ? 0 : (uint64_t)room / BYTES_PER_NS;
 	if (valid_ns < SHORTEST_NS)
 		valid_ns = SHORTEST_NS;
@@ -234,7 +234,7 @@ static bool is_out_of_date(struct cache *cache, uint64_t *now_ns)
 	return *now_ns >= until_ns;
 }
 
-void cache_watch_room(struct cache *cache)
+void cache_watch_headroom(struct cache *cache)
 {
 	uint64_t now_ns;
 
@@ -317,22 +317,22 @@ static __attribute__((noinline)) bool has_room_now(struct cache *cache, struct s
 	return has_room(cache, shard, bytes, promised_bytes);
 }
 
-bool cache_room_is_known(struct cache *cache, struct shard *shard, size_t bytes)
+bool cache_headroom_is_known(struct cache *cache, struct shard *shard, size_t bytes)
 {
 	use_room(cache, shard, (int64_t)bytes);
 	return room_left(cache) >= (int64_t)bytes;
 }
 
-bool cache_room_is_fresh(struct cache *cache, struct shard *shard, size_t bytes)
+bool cache_headroom_is_fresh(struct cache *cache, struct shard *shard, size_t bytes)
 {
 	uint64_t now_ns;
 
 	return !is_out_of_date(cache, &now_ns) &&
 	       atomic_load_explicit(&cache->room_to_use_bytes, memory_order_relaxed) >= (int64_t)bytes &&
-	       cache_room_is_known(cache, shard, bytes);
+	       cache_headroom_is_known(cache, shard, bytes);
 }
 
-bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
+bool cache_has_headroom(struct cache *cache, struct shard *shard, size_t bytes, size_t promised_bytes)
 {
 	bool there = has_room(cache, shard, bytes, promised_bytes);
 
@@ -346,7 +346,7 @@ bool cache_has_room(struct cache *cache, struct shard *shard, size_t bytes, size
 	return there;
 }
 
-void cache_promise_room(size_t bytes)
+void cache_promise_headroom(size_t bytes)
 {
 	atomic_fetch_add_explicit(&process.promised_bytes, (int64_t)bytes, memory_order_relaxed);
 }
@@ -368,7 +368,7 @@ void cache_promise_stored(struct cache *cache, size_t bytes)
 	cache_promise_kept(cache, bytes, !is_unread);
 }
 
-void cache_room_in_child(void)
+void cache_headroom_in_child(void)
 {
 	atomic_store_explicit(&process.promised_bytes, 0, memory_order_relaxed);
 }

@@ -1,5 +1,5 @@
 /*
- * store/rewrite.c - places of dead values are written again.
+ * store/reuse.c - places of dead values are written again.
  *
  *   a value of the main log died --memory is free, 31 others at most--> resident: its pages stay, marked --.
  *        |                                                                 |                              '--> the next value
@@ -17,13 +17,13 @@
  * has asked for them.
  *
  * The place lies in its segment's directory still, under the new value's hash from then on. A segment that is retired takes
- * its places along. On probation no place is written again: part of its segment may have been judged already, and a value
+ * its places along. In the small queue no place is written again: part of its segment may have been examined already, and a value
  * there would go with the segment, unseen.
  *
  * A reader that copies a value without the lock is a user of its segment, and sees pages that nobody writes: a segment that
  * has users is passed over.
  */
-#include "store/rewrite.h"
+#include "store/reuse.h"
 
 #include <string.h>
 
@@ -50,56 +50,56 @@ static struct arena_extent *find_listed(struct segment *segment, size_t page)
 	return NULL;
 }
 
-bool rewrite_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages)
+bool reuse_keep(struct shard *shard, struct segment *segment, size_t page, size_t pages)
 {
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 
-	if (shard->arena.memory_is_short || segment->part != ARENA_MAIN || rewrite->resident_count == REWRITE_RESIDENT)
+	if (shard->arena.memory_is_short || segment->part != ARENA_MAIN || reuse->resident_count == REUSE_RESIDENT)
 		return false;
-	rewrite->resident[rewrite->resident_count++] =
+	reuse->resident[reuse->resident_count++] =
 		(struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
-	segment->pages[page / 64].used &= ~(UINT64_C(1) << (page % 64));
+	segment->pages[page / 64].referenced &= ~(UINT64_C(1) << (page % 64));
 	return true;
 }
 
-size_t rewrite_dead_pages(const struct rewrite *rewrite)
+size_t reuse_free_pages(const struct reuse *reuse)
 {
 	size_t pages = 0;
 
-	for (unsigned i = 0; i < rewrite->resident_count; i++)
-		pages += rewrite->resident[i].pages;
+	for (unsigned i = 0; i < reuse->resident_count; i++)
+		pages += reuse->resident[i].pages;
 	return pages;
 }
 
-void rewrite_note_absent(struct shard *shard, const struct segment *segment, size_t page, size_t pages)
+void reuse_note_absent(struct shard *shard, const struct segment *segment, size_t page, size_t pages)
 {
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 
 	if (segment->part != ARENA_MAIN)
 		return;
-	if (rewrite->absent_count == REWRITE_ABSENT) { /* forgets the older half: of sizes that nobody asks for */
-		rewrite->absent_count /= 2;
-		memmove(rewrite->absent, rewrite->absent + rewrite->absent_count,
-			rewrite->absent_count * sizeof(*rewrite->absent));
+	if (reuse->absent_count == REUSE_ABSENT) { /* forgets the older half: of sizes that nobody asks for */
+		reuse->absent_count /= 2;
+		memmove(reuse->absent, reuse->absent + reuse->absent_count,
+			reuse->absent_count * sizeof(*reuse->absent));
 	}
-	rewrite->absent[rewrite->absent_count++] = (struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
+	reuse->absent[reuse->absent_count++] = (struct free_extent){segment->serial, (uint32_t)page, (uint32_t)pages};
 }
 
-bool rewrite_give_back(struct shard *shard)
+bool reuse_give_back(struct shard *shard)
 {
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 	const size_t page = prim_page_size();
 
-	if (rewrite->resident_count == 0)
+	if (reuse->resident_count == 0)
 		return false;
-	const struct free_extent dead = rewrite->resident[--rewrite->resident_count];
+	const struct free_extent dead = reuse->resident[--reuse->resident_count];
 	struct segment *segment = arena_find(&shard->arena, dead.segment);
 	DRP_ASSERT(segment && segment->part == ARENA_MAIN);
 	if (prim_purge(segment->base + dead.page * page, dead.pages * page) != DRP_OK)
 		return true; /* they are marked: the kernel takes them; the place is found again when its segment is retired */
 	arena_note_purged(&shard->arena, segment, dead.pages);
 	arena_note_given_back(&shard->arena, segment, dead.pages);
-	rewrite_note_absent(shard, segment, dead.page, dead.pages);
+	reuse_note_absent(shard, segment, dead.page, dead.pages);
 	return true;
 }
 
@@ -113,19 +113,19 @@ static void leave(struct free_extent *list, unsigned *count, uint64_t serial)
 	*count = kept;
 }
 
-void rewrite_leave(struct shard *shard, uint64_t serial)
+void reuse_leave(struct shard *shard, uint64_t serial)
 {
-	leave(shard->rewrite.resident, &shard->rewrite.resident_count, serial);
-	leave(shard->rewrite.absent, &shard->rewrite.absent_count, serial);
+	leave(shard->reuse.resident, &shard->reuse.resident_count, serial);
+	leave(shard->reuse.absent, &shard->reuse.absent_count, serial);
 }
 
-void rewrite_mark(struct shard *shard)
+void reuse_mark(struct shard *shard)
 {
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 	unsigned kept = 0;
 
-	for (unsigned i = 0; i < rewrite->directory_count; i++) {
-		const uint64_t serial = rewrite->directories[i];
+	for (unsigned i = 0; i < reuse->directory_count; i++) {
+		const uint64_t serial = reuse->directories[i];
 		struct segment *segment = arena_find(&shard->arena, serial);
 		if (!segment)
 			continue;
@@ -133,26 +133,26 @@ void rewrite_mark(struct shard *shard)
 		if (prim_mark(segment->base, bytes) == DRP_OK)
 			prim_touch(segment->base, bytes);
 		else
-			rewrite->directories[kept++] = serial; /* not droppable yet: with the next ones */
+			reuse->directories[kept++] = serial; /* not droppable yet: with the next ones */
 	}
-	rewrite->directory_count = kept;
+	reuse->directory_count = kept;
 }
 
 static void note_written(struct shard *shard, const struct segment *segment)
 {
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 
 	if (segment->state == SEGMENT_OPEN) /* is marked when it is sealed */
 		return;
-	for (unsigned i = 0; i < rewrite->directory_count; i++)
-		if (rewrite->directories[i] == segment->serial)
+	for (unsigned i = 0; i < reuse->directory_count; i++)
+		if (reuse->directories[i] == segment->serial)
 			return;
-	if (rewrite->directory_count == REWRITE_DIRECTORIES)
-		rewrite_mark(shard);
-	if (rewrite->directory_count == REWRITE_DIRECTORIES) /* none could be marked: the oldest stays as it is, some pages */
-		memmove(rewrite->directories, rewrite->directories + 1,
-			--rewrite->directory_count * sizeof(rewrite->directories[0]));
-	rewrite->directories[rewrite->directory_count++] = segment->serial;
+	if (reuse->directory_count == REUSE_DIRECTORIES)
+		reuse_mark(shard);
+	if (reuse->directory_count == REUSE_DIRECTORIES) /* none could be marked: the oldest stays as it is, some pages */
+		memmove(reuse->directories, reuse->directories + 1,
+			--reuse->directory_count * sizeof(reuse->directories[0]));
+	reuse->directories[reuse->directory_count++] = segment->serial;
 }
 
 /* The newest place of a list that has as many pages and may be written, off the list. NULL: there is none. */
@@ -177,15 +177,15 @@ static struct arena_extent *take(struct shard *shard, struct free_extent *list, 
 	return NULL;
 }
 
-bool rewrite_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **out, size_t *page, bool *resident)
+bool reuse_take(struct shard *shard, uint64_t hash, size_t pages, struct segment **out, size_t *page, bool *resident)
 {
-	struct rewrite *rewrite = &shard->rewrite;
+	struct reuse *reuse = &shard->reuse;
 	struct arena_extent *listed;
 
-	listed = take(shard, rewrite->resident, &rewrite->resident_count, pages, out);
+	listed = take(shard, reuse->resident, &reuse->resident_count, pages, out);
 	*resident = listed != NULL;
 	if (!listed)
-		listed = take(shard, rewrite->absent, &rewrite->absent_count, pages, out);
+		listed = take(shard, reuse->absent, &reuse->absent_count, pages, out);
 	if (!listed)
 		return false;
 	listed->hash = hash;

@@ -1,5 +1,5 @@
 /*
- * policy/yield.c - memory is given back before it is asked for, while others take it fast. See policy/yield.h for the calls.
+ * policy/reclaim.c - memory is given back before it is asked for, while others take it fast. See policy/reclaim.h for the calls.
  *
  *   usage  |##### ordinary memory ##### -> |........ caches ........|  limit       calm: nothing is free, and need not be
  *          |##### ordinary memory ######### ->|..... caches ..|free |              a wave: what comes next is free already
@@ -18,8 +18,8 @@
  *
  * One state for the process, as its memory is one; under the registry's lock, which is only tried here.
  */
-#include "policy/sweep.h"
-#include "policy/yield.h"
+#include "policy/cleaner.h"
+#include "policy/reclaim.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -73,12 +73,12 @@ static size_t purge_unused(struct segment *segment, size_t first, size_t end, co
 }
 
 /* Pages of entries: each for itself. */
-static size_t yield_entries(struct segment *segment, const unsigned char *states, size_t pages)
+static size_t reclaim_entries(struct segment *segment, const unsigned char *states, size_t pages)
 {
 	size_t given = 0, first = 0;
 
 	for (size_t i = 0; i <= pages; i++) {
-		if (i < pages && !segment_is_used(segment, i))
+		if (i < pages && !segment_is_referenced(segment, i))
 			continue;
 		if (i > first)
 			given += purge_unused(segment, first, i, states);
@@ -88,7 +88,7 @@ static size_t yield_entries(struct segment *segment, const unsigned char *states
 }
 
 /* Values of some pages each, behind their directory: all of one, or nothing. */
-static size_t yield_extents(struct segment *segment, const unsigned char *states, size_t pages)
+static size_t reclaim_extents(struct segment *segment, const unsigned char *states, size_t pages)
 {
 	const struct arena_extent *directory = arena_directory(segment);
 	const size_t page = prim_page_size();
@@ -98,7 +98,7 @@ static size_t yield_extents(struct segment *segment, const unsigned char *states
 	for (uint32_t i = 0; i < segment->extents; i++) {
 		const bool told = states[i * sizeof(*directory) / page] == PRIM_RESIDENT && directory[i].stamp == stamp &&
 				  directory[i].page < pages;
-		const bool goes = told && !segment_is_used(segment, directory[i].page);
+		const bool goes = told && !segment_is_referenced(segment, directory[i].page);
 		if (goes && first == SIZE_MAX)
 			first = directory[i].page;
 		if (told && !goes && first != SIZE_MAX && first < directory[i].page) {
@@ -112,7 +112,7 @@ static size_t yield_extents(struct segment *segment, const unsigned char *states
 }
 
 /* Looks at one segment that nobody uses; the bytes that it gave. */
-static size_t yield_segment(struct shard *shard, struct segment *segment)
+static size_t reclaim_segment(struct shard *shard, struct segment *segment)
 {
 	const size_t page = prim_page_size();
 	size_t pages = (segment->used + page - 1) / page, given = 0;
@@ -123,23 +123,23 @@ static size_t yield_segment(struct shard *shard, struct segment *segment)
 		pages = STEP_BYTES / page;
 
 	/* Few entries that stand for many pages: they must outlive them. */
-	if (segment->kind == SEGMENT_ENTRIES && shard_entries_are_dear(shard))
+	if (segment->kind == SEGMENT_ENTRIES && shard_is_extent_backed(shard))
 		return 0;
 	unsigned char *states = malloc(pages);
 	if (!states || prim_census(segment->base, pages * page, states, &census) != DRP_OK)
 		goto out;
 	if (census.resident_pages > 0) {
 		if (segment->kind == SEGMENT_ENTRIES)
-			given = yield_entries(segment, states, pages);
+			given = reclaim_entries(segment, states, pages);
 		else if (segment->kind == SEGMENT_EXTENTS)
-			given = yield_extents(segment, states, pages);
-		else if (!segment_is_used(segment, 0))
+			given = reclaim_extents(segment, states, pages);
+		else if (!segment_is_referenced(segment, 0))
 			given = purge_unused(segment, 0, pages, states);
 	}
 	for (size_t i = segment_words(segment->kind, segment->length); i-- > 0;)
-		segment->pages[i].used = 0;
+		segment->pages[i].referenced = 0;
 	if (given > 0) {
-		probation_note_dropped(shard, given * page);
+		admission_note_dropped(shard, given * page);
 		arena_note_purged(&shard->arena, segment, given);
 		shard->counts.yielded_bytes += given * page;
 	}
@@ -149,9 +149,9 @@ out:
 }
 
 /* What is dead first; then from where the hand of this shard stands. */
-static size_t yield_shard(struct shard *shard)
+static size_t reclaim_shard(struct shard *shard)
 {
-	struct segment *segment = arena_find(&shard->arena, shard->yield_serial);
+	struct segment *segment = arena_find(&shard->arena, shard->reclaim_serial);
 	size_t given = 0, dead;
 
 	while (given < LOCKED_BYTES && (dead = arena_purge_kept(&shard->arena)) > 0)
@@ -163,10 +163,10 @@ static size_t yield_shard(struct shard *shard)
 			break;
 		struct segment *next = arena_next(&shard->arena, segment);
 		if (segment->state == SEGMENT_SEALED && segment->users == 0)
-			given += yield_segment(shard, segment);
+			given += reclaim_segment(shard, segment);
 		segment = next;
 	}
-	shard->yield_serial = segment ? segment->serial : 0;
+	shard->reclaim_serial = segment ? segment->serial : 0;
 	return given;
 }
 
@@ -194,7 +194,7 @@ static uint64_t give(struct cache *first, uint64_t wanted_bytes, uint64_t now_ns
 		if (pthread_mutex_trylock(&shard->lock) != 0)
 			continue;
 		if (!shard->closed)
-			given += yield_shard(shard);
+			given += reclaim_shard(shard);
 		shard_unlock(shard);
 	}
 	return given;
@@ -317,7 +317,7 @@ static uint64_t look(struct cache *first, uint64_t now_ns)
 	return yield.bytes_per_ms > 0 ? WAVE_LOOK_NS : CALM_LOOK_NS; /* who loses pages to page cache need not look that often */
 }
 
-void cache_yield(void)
+void cache_reclaim(void)
 {
 	const uint64_t now_ns = prim_now_ns();
 	struct cache *first;
@@ -328,9 +328,9 @@ void cache_yield(void)
 	registry_unlock();
 }
 
-uint64_t cache_yield_once(void)
+uint64_t cache_reclaim_once(void)
 {
-	cache_yield();
+	cache_reclaim();
 	const uint64_t now_ns = prim_now_ns(), next_ns = atomic_load_explicit(&yield.next_look_ns, memory_order_relaxed);
 
 	return next_ns > now_ns ? next_ns - now_ns : 0;

@@ -1,5 +1,5 @@
 /*
- * test_yield.c - memory is given back while others take it fast, on prim_fake: when, how much, and of what.
+ * test_reclaim.c - memory is given back while others take it fast, on prim_fake: when, how much, and of what.
  *
  * The fake's group is told to the cache: its limit is used up; then pages of this process go (told by prim_resident()),
  * and ordinary memory grows (told by what is reclaimable no more). The fake drops nothing by itself: what is missing
@@ -9,7 +9,7 @@
 
 #include "cache_client.h"
 #include "cache_on_fake.h"
-#include "policy/yield.h"
+#include "policy/reclaim.h"
 #include "check.h"
 #include "prim_fake.h"
 
@@ -64,7 +64,7 @@ static struct cache *in_a_full_group(size_t bytes, uint64_t values)
 	tell(40 * MB, 60 * MB);
 	for (int i = 0; i < 2; i++) { /* reads the limit, then how much is resident */
 		pass(150);
-		cache_yield();
+		cache_reclaim();
 	}
 	for (uint64_t key = 0; key < USED; key++)
 		CHECK_EQ(get(cache, key), DRP_OK);
@@ -77,10 +77,10 @@ static void wave(uint64_t bytes)
 {
 	tell(40 * MB, 58 * MB);
 	pass(2);
-	cache_yield();
+	cache_reclaim();
 	tell(40 * MB + bytes, 56 * MB);
 	pass(4);
-	cache_yield();
+	cache_reclaim();
 }
 
 static void a_wave_takes_what_was_not_asked_for(void)
@@ -124,7 +124,7 @@ static void asked_for_once_is_not_asked_for_ever(void)
 	for (int i = 0; i < 2; i++) { /* it goes on: the hand comes round, nobody asked again */
 		tell(50 * MB + 6u * (unsigned)i * MB, 50 * MB);
 		pass(3);
-		cache_yield();
+		cache_reclaim();
 	}
 	CHECK(yielded(cache) >= once + BYTES);
 	unsigned there = 0;
@@ -141,7 +141,7 @@ static void page_cache_is_no_wave(void)
 	for (uint64_t left = 58; left > 40; left -= 2) { /* our pages go, ordinary memory does not grow */
 		tell(40 * MB, left * MB);
 		pass(2);
-		cache_yield();
+		cache_reclaim();
 	}
 	CHECK_EQ(yielded(cache), 0);
 	fake_cache_end(cache);
@@ -154,7 +154,7 @@ static void slow_growth_is_left_to_reclaim(void)
 	for (uint64_t i = 0; i < 50; i++) { /* 60 MB a second */
 		tell(40 * MB + i * MB / 4, 60 * MB - i * MB / 4);
 		pass(4);
-		cache_yield();
+		cache_reclaim();
 	}
 	CHECK_EQ(yielded(cache), 0);
 	fake_cache_end(cache);
@@ -166,11 +166,11 @@ static void free_memory_is_not_added_to(void)
 
 	tell(40 * MB, 58 * MB);
 	pass(2);
-	cache_yield();
+	cache_reclaim();
 	fake_headroom(100 * MB, 88 * MB, 46 * MB); /* grown by 2 MB; 12 MB are free, more than 4 ms take */
 	fake_group(46 * MB);
 	pass(1);
-	cache_yield();
+	cache_reclaim();
 	CHECK_EQ(yielded(cache), 0);
 	fake_cache_end(cache);
 }
@@ -185,11 +185,11 @@ static void a_wave_ends_with_its_group(void)
 	CHECK(before > 0);
 	fake_headroom(100 * MB, 100 * MB, 60 * MB); /* of no group */
 	pass(150);
-	cache_yield();
+	cache_reclaim();
 	tell(50 * MB, 50 * MB); /* a full group again, in which nothing grows */
 	for (int i = 0; i < 5; i++) {
 		pass(150);
-		cache_yield();
+		cache_reclaim();
 	}
 	CHECK_EQ(yielded(cache), before);
 	fake_cache_end(cache);

@@ -1,5 +1,5 @@
 /*
- * test_room.c - no call takes memory that is not there, on prim_fake: values that were dropped, limits that are used up or
+ * test_cache_headroom.c - no call takes memory that is not there, on prim_fake: values that were dropped, limits that are used up or
  * cannot be read, address space that ends.
  *
  * The fake tells what headroom a test says, whatever is mapped; what is inserted does not change it.

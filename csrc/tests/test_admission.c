@@ -1,11 +1,11 @@
 /*
- * test_probation.c - nothing leaves while memory is free, on the kernel that runs. What leaves while it is short: test_recovery.c.
+ * test_admission.c - nothing leaves while memory is free, on the kernel that runs. What leaves while it is short: test_recovery.c.
  */
 #include <stdlib.h>
 
 #include "cache/cache.h"
 #include "cache_client.h"
-#include "policy/probation.h"
+#include "policy/admission.h"
 #include "store/internal.h"
 #include "check.h"
 
@@ -53,7 +53,7 @@ static void nothing_looks_dropped_that_was_not_there(void)
 	for (uint64_t i = 0; i < 400; i++)
 		CHECK_EQ(client_set(cache, i % 100, i, 100000, false, SET_ALWAYS), DRP_OK);
 	CHECK(!cache->shards[0].arena.memory_is_short);
-	CHECK_EQ(cache->shards[0].probation.credit_bytes, 0);
+	CHECK_EQ(cache->shards[0].admission.budget_bytes, 0);
 	cache_close(cache);
 	cache_unref(cache);
 }
@@ -95,27 +95,27 @@ static void drops_while_memory_is_free_change_nothing(enum prim_backing backing,
 		SKIP("this machine's memory is not free");
 }
 
-/* Costs are compared for each KiB. The main log's mean follows what is dear; where costs are not told they decide nothing. */
+/* Costs are compared for each KiB. The main log's mean follows what is costly; where costs are not told they decide nothing. */
 static void while_memory_is_short_costs_decide(void)
 {
-	enum { USUAL_NS = 1000, DEAR_NS = 1000000, KIB = 1024, ANY_HASH = 12345 };
+	enum { USUAL_NS = 1000, COSTLY_NS = 1000000, KIB = 1024, ANY_HASH = 12345 };
 	struct cache *cache = make(PRIM_LAZYFREE);
 	struct shard *shard = &cache->shards[0];
-	struct probation *probation = &shard->probation;
+	struct admission *admission = &shard->admission;
 
-	probation->judged_cost = USUAL_NS;
-	CHECK_EQ(probation_choose(shard, ANY_HASH, USUAL_NS, KIB), ARENA_MAIN);
+	admission->examined_cost = USUAL_NS;
+	CHECK_EQ(admission_choose(shard, ANY_HASH, USUAL_NS, KIB), ARENA_MAIN);
 	shard->arena.memory_is_short = true;
-	CHECK_EQ(probation_choose(shard, ANY_HASH, 0, KIB), ARENA_PROBATION);
-	CHECK_EQ(probation_choose(shard, ANY_HASH, USUAL_NS, KIB), ARENA_PROBATION);
-	CHECK_EQ(probation->cost, 0);
-	CHECK_EQ(probation_choose(shard, ANY_HASH, DEAR_NS, KIB), ARENA_MAIN);
-	CHECK_EQ(probation->cost, DEAR_NS);
-	CHECK_EQ(probation_choose(shard, ANY_HASH, DEAR_NS, KIB * KIB), ARENA_PROBATION);
-	CHECK(probation_is_cheap(shard, USUAL_NS, KIB));
-	CHECK(probation_is_cheap(shard, DEAR_NS, KIB * KIB));
-	CHECK(!probation_is_cheap(shard, DEAR_NS, KIB));
-	CHECK(!probation_is_cheap(shard, 0, KIB));
+	CHECK_EQ(admission_choose(shard, ANY_HASH, 0, KIB), ARENA_SMALL);
+	CHECK_EQ(admission_choose(shard, ANY_HASH, USUAL_NS, KIB), ARENA_SMALL);
+	CHECK_EQ(admission->cost, 0);
+	CHECK_EQ(admission_choose(shard, ANY_HASH, COSTLY_NS, KIB), ARENA_MAIN);
+	CHECK_EQ(admission->cost, COSTLY_NS);
+	CHECK_EQ(admission_choose(shard, ANY_HASH, COSTLY_NS, KIB * KIB), ARENA_SMALL);
+	CHECK(admission_is_cheap(shard, USUAL_NS, KIB));
+	CHECK(admission_is_cheap(shard, COSTLY_NS, KIB * KIB));
+	CHECK(!admission_is_cheap(shard, COSTLY_NS, KIB));
+	CHECK(!admission_is_cheap(shard, 0, KIB));
 	shard->arena.memory_is_short = false;
 	cache_close(cache);
 	cache_unref(cache);
