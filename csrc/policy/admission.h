@@ -11,7 +11,7 @@
  *
  *                              FREE                                 SHORT
  *   a new value goes to        the main log                         the small queue, unless its key is known to be in use
- *   what is in the small queue       stays                                is evicted or promoted, within the budget
+ *   what is in that queue      stays                                is evicted or promoted, within the budget
  *   a dead value's pages       stay, and are written again          go back to the kernel
  *   a retired segment          keeps its pages                      gives them back, but for one of each kind in the small queue
  *   entries of sparse segments stay where they are                  are brought together (policy/compact.c)

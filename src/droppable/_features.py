@@ -173,7 +173,7 @@ def _memory() -> tuple[Feature, ...]:
 
     version, limit = controller_version(), current()
     without_cgroup = f"no cgroup is tighter than the machine, which has {limit.limit_bytes} bytes"
-    # A cache goes by the last limit that it could read, or the least, and by what it has itself (csrc/policy/headroom.c).
+    # A cache goes by the last limit that it could read, or the least, and by what it has (csrc/policy/headroom.c).
     unread = f"there may be a tighter one, and caches stay small: {limit.unread}" if limit.unread else ""
     return (
         Feature("cgroup", True, f"v{version}") if version else
