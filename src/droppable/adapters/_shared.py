@@ -13,11 +13,9 @@ absent afterwards: an older value would look like the new one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import droppable
-
-AnyCache: TypeAlias = droppable.Cache[Any, Any] | droppable.SharedCache | droppable.SharedNamespace
 
 
 def cache_of(library: str, name: str, options: Mapping[str, Any]) -> droppable.Cache[Any, Any]:
@@ -54,12 +52,9 @@ def connected(path: str, options: Mapping[str, Any]) -> droppable.SharedCache:
     return cache
 
 
-def part_of(path: str, library: str, name: str, options: Mapping[str, Any]) -> droppable.SharedNamespace:
-    """The part of the cache of the server at this path that has this name, in all processes. Raises as `connected`."""
-    return connected(path, options).namespace((library, name))
-
-
-def store(cache: AnyCache, key: object, value: object, ttl: float | None) -> bool:
+def store(
+    cache: droppable.Cache[Any, Any] | droppable.SharedCache, key: object, value: object, ttl: float | None
+) -> bool:
     """Stores value, for ttl seconds. False: it was not stored, and key is absent.
 
     Raises:
@@ -72,7 +67,9 @@ def store(cache: AnyCache, key: object, value: object, ttl: float | None) -> boo
         return False
 
 
-def store_many(cache: AnyCache, items: Mapping[Any, Any], ttl: float | None) -> list[Any]:
+def store_many(
+    cache: droppable.Cache[Any, Any] | droppable.SharedCache, items: Mapping[Any, Any], ttl: float | None
+) -> list[Any]:
     """Stores values, for ttl seconds: the keys of those that were not stored; they are absent.
 
     Raises:

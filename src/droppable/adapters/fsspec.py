@@ -7,19 +7,13 @@ fsspec's own caches are one for each open file, and end with it. Here two opens 
 
     (file system, path, size, version) + block number  ->  the block, in droppable.named("fsspec:NAME")
 
-or, with cache_options={"shared": "/run/droppable.sock"}, in the cache of `droppable serve`, where all processes of the
-host find it. A file system is named by what it was made with there, and here by the object that fsspec gave this
-process.
-
 fsspec hands a cache nothing but a function that fetches bytes. That function is a method of the open file, and the file
 tells the rest. Where it is any other function, the blocks are of this cache alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import uuid
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -27,7 +21,7 @@ from typing import Any, ClassVar
 from fsspec.caching import BaseCache, register_cache
 
 import droppable
-from droppable.adapters._shared import cache_of, part_of, store
+from droppable.adapters._shared import cache_of, store
 
 _VERSIONS = (
     "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "Content-MD5", "Digest", "mtime", "updated",
@@ -45,36 +39,24 @@ class DroppableBlockCache(BaseCache):
     (HTTP without ETag and Last-Modified) cannot tell a file that was replaced by one of the same size: call
     `cache.clear()` then.
 
-    Threads: any; neighbouring blocks that are missing are fetched by one call. Fork: a child fetches its own, but with
-    `shared`.
+    Threads: any; neighbouring blocks that are missing are fetched by one call. Fork: a child fetches its own.
 
     Args:
         blocksize, fetcher, size: given by fsspec.
         name: files opened with one name share one cache; it goes into cache_options.
-        shared: the path of a server's socket (`droppable serve`): all processes of the host share what any of them
-            fetched. Only files that tell a version are shared, of file systems that can be written down as JSON. A
-            block must not be larger than the server's --max-value, which is 1 MB, and fsspec's blocks are 5 MB: give
-            block_size, or the server more. Whoever can connect to the server can read the blocks, and replace them.
-        options: what `droppable.Cache` takes, as max_bytes="1G"; with `shared`, what `droppable.connect` takes.
+        options: what `droppable.Cache` takes, as max_bytes="1G"; into cache_options too.
     """
 
     name: ClassVar[str] = "droppable"
 
-    def __init__(
-        self, blocksize: int, fetcher: Any, size: int, name: str = "", shared: str | None = None, **options: Any
-    ) -> None:
+    def __init__(self, blocksize: int, fetcher: Any, size: int, name: str = "", **options: Any) -> None:
         super().__init__(blocksize, fetcher, size)
         self.nblocks = -(-size // blocksize)
-        self._cache: droppable.Cache[Any, bytes] | droppable.SharedNamespace
-        if shared is None:
-            self._cache = cache_of("fsspec", name, options)
-            self._file = (_identity(fetcher, size), blocksize)
-        else:
-            self._cache = part_of(shared, "fsspec", name, options)
-            self._file = (_identity_for_all(fetcher, size), blocksize)
+        self._cache = cache_of("fsspec", name, options)
+        self._file = (_identity(fetcher, size), blocksize)
 
     @property
-    def cache(self) -> droppable.Cache[Any, bytes] | droppable.SharedNamespace:
+    def cache(self) -> droppable.Cache[Any, bytes]:
         """The cache behind it: for `stats()`, and for tests that drop what is in it."""
         return self._cache
 
@@ -88,8 +70,7 @@ class DroppableBlockCache(BaseCache):
         return blocks[start - first * self.blocksize : stop - first * self.blocksize]
 
     def _blocks(self, first: int, end: int) -> Iterator[bytes]:
-        kept = self._cache.get_many((self._file, number) for number in range(first, end))
-        found = {key: block for key, block in kept.items() if self._is_block(key[1], block)}
+        found = self._cache.get_many((self._file, number) for number in range(first, end))
         self.hit_count += len(found)
         self.miss_count += end - first - len(found)
         for is_there, numbers in itertools.groupby(range(first, end), lambda number: (self._file, number) in found):
@@ -103,18 +84,12 @@ class DroppableBlockCache(BaseCache):
         self.total_requested_bytes += stop - start
         if len(numbers) == 1:
             block: bytes = self._cache.get_or_create((self._file, numbers[0]), lambda: self._read(start, stop))
-            if self._is_block(numbers[0], block):
-                return block
+            return block
         fetched = self._read(start, stop)
         for place, number in enumerate(numbers):
             block = fetched[place * self.blocksize : (place + 1) * self.blocksize]
             store(self._cache, (self._file, number), block, None)
         return fetched
-
-    def _is_block(self, number: int, block: object) -> bool:
-        """Whoever can connect to a server that all share may have stored anything."""
-        start = number * self.blocksize
-        return isinstance(block, bytes) and len(block) == min(start + self.blocksize, self.size) - start
 
     def _read(self, start: int, stop: int) -> bytes:
         fetched = bytes(self.fetcher(start, stop))
@@ -127,38 +102,16 @@ class DroppableBlockCache(BaseCache):
 
 def _identity(fetcher: Any, size: int) -> Hashable:
     """What the file is, for all who open it; a number that no other cache has where that is not known."""
-    filesystem, path, version = _opened(fetcher)
-    token = getattr(filesystem, "_fs_token", None)
-    return next(_alone) if token is None or path is None else (str(token), path, size, version)
-
-
-def _identity_for_all(fetcher: Any, size: int) -> Hashable:
-    """The same in all processes; where that is not known, what no other process has.
-
-    The token of fsspec has the process' number in it. Passwords do not count, and what else the file system was made
-    with is a digest, for whoever can connect can read keys.
-    """
-    filesystem, path, version = _opened(fetcher)
-    try:
-        if path is None or not version:
-            raise ValueError
-        made_with = filesystem.to_json(include_password=False)
-    except Exception:  # options that are objects of this process
-        return uuid.uuid4().bytes
-    return hashlib.sha256(made_with.encode()).digest(), path, size, version
-
-
-def _opened(fetcher: Any) -> tuple[Any, str | None, tuple[str, ...]]:
-    """The file system and the path of an open file, and which version of the file it is; None, None where unknown."""
     file = getattr(fetcher, "__self__", None)
     filesystem, path = getattr(file, "fs", None), getattr(file, "path", None)
-    if filesystem is None or not isinstance(path, str):
-        return None, None, ()
+    token = getattr(filesystem, "_fs_token", None)
+    if token is None or not isinstance(path, str):
+        return next(_alone)
     version = _version(getattr(file, "details", None))
     if not version:
         with suppress(Exception):  # it cannot say: as if it told no version
-            version = _version(filesystem.info(path))
-    return filesystem, path, version
+            version = _version(filesystem.info(path))  # type: ignore[union-attr]
+    return str(token), path, size, version
 
 
 def _version(details: Any) -> tuple[str, ...]:
