@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.server import Server
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WAIT_SECONDS = 60
 PAGE = "<h1>index</h1>" * 1000
@@ -130,3 +132,20 @@ def test_one_cache_for_all_workers(tmp_path: Path) -> None:
                 assert json.loads(get(path, "/page/index"))["page"] == "<h1>index</h1>"
         finally:
             server.terminate()
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["each its own", "--preload"])
+def test_workers_read_one_cache(options: tuple[str, ...], server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "web"  # not where the server's socket is
+    folder.mkdir()
+    with gunicorn_of("connected_flask_app", folder, *options, CACHE=str(server.path)) as path:
+        first = get(path, "/page/index")
+        workers: set[str] = set()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while len(workers) < 2:  # which of them answers, nobody knows
+            assert time.monotonic() < deadline
+            workers.add(get(path, "/worker"))
+            assert get(path, "/page/index") == first
+        assert first.split()[-1] in workers
+        server.kill()
+        assert get(path, "/page/index").startswith("<h1>index</h1>")

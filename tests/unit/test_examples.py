@@ -12,7 +12,12 @@ TOP = Path(__file__).parents[2]
 EXAMPLES = sorted((TOP / "examples").glob("*.py"))
 PROGRAMS = [path for path in EXAMPLES if not path.stem.endswith("_app")]  # those run in tests/adapters/test_web_apps.py
 MOST_LINES = 40
-NEEDS = {"arrays": ("numpy", "pandas"), "monitored": ("prometheus_client",), "shared_django": ("django",)}
+NEEDS = {
+    "arrays": ("numpy", "pandas"),
+    "monitored": ("prometheus_client",),
+    "shared_django": ("django",),
+    "shared_loader": ("numpy",),
+}
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

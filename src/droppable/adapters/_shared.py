@@ -12,6 +12,7 @@ absent afterwards: an older value would look like the new one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,11 +31,11 @@ def cache_of(library: str, name: str, options: Mapping[str, Any]) -> droppable.C
     return droppable.named(f"{library}:{name}", **options)
 
 
-_connected: Final[dict[str, tuple[dict[str, Any], droppable.SharedCache]]] = {}
-"""By path: the options that it was connected with, and the cache."""
+_connected: Final[dict[tuple[str, str], tuple[dict[str, Any], droppable.SharedCache]]] = {}
+"""By library and path: the options that it was connected with, and the cache."""
 
 
-def connected(path: str, options: Mapping[str, Any]) -> droppable.SharedCache:
+def connected(library: str, path: str | os.PathLike[str], options: Mapping[str, Any]) -> droppable.SharedCache:
     """The cache of the server at this path that all of a library's objects in this process share.
 
     Raises:
@@ -42,11 +43,13 @@ def connected(path: str, options: Mapping[str, Any]) -> droppable.SharedCache:
         ValueError: an option is out of range, or not what the path was connected with before.
         PermissionError: see `droppable.connect`.
     """
-    if path not in _connected:
+    path = os.fspath(path)
+    where = library, path
+    if where not in _connected:
         made = droppable.connect(path, **options)
-        if _connected.setdefault(path, (dict(options), made))[1] is not made:
+        if _connected.setdefault(where, (dict(options), made))[1] is not made:
             made.close()  # another thread was first. No lock: a child that is forked might find it locked
-    given, cache = _connected[path]
+    given, cache = _connected[where]
     if given != options:
         raise ValueError(f"the path {path!r} was connected with {given!r} before; you gave {dict(options)!r}")
     return cache

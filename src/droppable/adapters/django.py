@@ -245,7 +245,7 @@ class SharedDroppableCache(_Backend):
         if not name:
             raise ImproperlyConfigured("LOCATION of a shared droppable cache must be the path of the server's socket")
         try:
-            self._cache: droppable.SharedCache = connected(str(name), _options_of(params))
+            self._cache: droppable.SharedCache = connected("django", str(name), _options_of(params))
         except (TypeError, ValueError) as error:
             raise ImproperlyConfigured(f"OPTIONS of the droppable cache at LOCATION {name!r}: {error}") from error
 
