@@ -80,7 +80,7 @@ def follow_the_readme() -> None:
     place = RELEASE / "newcomer"
     run("git", "clone", "-q", TOP, place / "droppable")
     readme = (place / "droppable" / "README.md").read_text()
-    commands = re.search(r"^## Install\n.*?\n((?:    .*\n)+)", readme, flags=re.DOTALL | re.MULTILINE)
+    commands = re.search(r"^## Install\n.*?\n((?:    [^\n]*\n)+)", readme, flags=re.DOTALL | re.MULTILINE)
     assert commands is not None
     run("sh", "-ec", textwrap.dedent(commands[1]), cwd=place)
     run(place / "droppable" / ".venv" / "bin" / "python", "-W", "error", "-c", first_program(), cwd=place)
