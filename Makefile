@@ -61,7 +61,8 @@ $(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
 	@command -v $${CC:-cc} >/dev/null || { \
 		echo "droppable needs a C compiler (Debian and Ubuntu: apt-get install gcc libc6-dev), or name yours: make CC=..." >&2; exit 1; }
 	@echo "building and installing droppable in $(VENV)"
-	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --config-settings=build-dir=build/python .
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --config-settings=build-dir=build/python \
+		--config-settings=setup-args=-Dwerror=true .
 	@touch $@
 
 # The peers, without what they would pull in: see the file.
@@ -98,7 +99,7 @@ $(VENV)/coverage.stamp: requirements/coverage.txt $(VENV)/requirements.stamp
 build/asserting.stamp: $(VENV)/requirements.stamp $(SOURCES)
 	@echo "building droppable with assertions in build/asserting"
 	@rm -rf build/asserting && $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps \
-		--config-settings=build-dir=build/python-asserting --config-settings=setup-args=-Dc_args=-DDRP_ASSERTIONS \
+		--config-settings=build-dir=build/python-asserting --config-settings=setup-args=-Dwerror=true --config-settings=setup-args=-Dc_args=-DDRP_ASSERTIONS \
 		--target build/asserting .
 	@touch $@
 
@@ -186,7 +187,7 @@ python-t:
 		{ test -x .python-t/venv/bin/pip || $$python -m venv .python-t/venv; }
 	@.python-t/venv/bin/python -m pip install --quiet -r requirements/python-t.txt
 	@PATH=$(CURDIR)/.python-t/venv/bin:$$PATH .python-t/venv/bin/python -m pip install --quiet --no-build-isolation --no-deps \
-		--config-settings=build-dir=build/python-t .
+		--config-settings=build-dir=build/python-t --config-settings=setup-args=-Dwerror=true .
 	.python-t/venv/bin/python -m pytest -q $(or $(ARGS),tests/unit tests/property tests/torture)
 
 # The suites of functools, cachetools and others: fetched, never part of this tree. make suites ARGS=TestLRU: only this one.

@@ -2,6 +2,7 @@
 
     build/release/source    this commit's files, with links that an index can follow, and the project's addresses
     build/release/dist      the sdist, and a wheel for each Python that is found here, repaired to its manylinux tag
+    build/release/newcomer  a fresh clone, in which the README's commands ran as they stand there
 
 Each wheel is installed alone into a bare environment of its Python, where the README's first program and the command
 run as a user would run them. A Python that is too old must refuse the sdist and build nothing. Exit status 1: something
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
@@ -73,6 +75,27 @@ def first_program() -> str:
     return found[1]
 
 
+def follow_the_readme() -> None:
+    """Goes a newcomer's way: a fresh clone, the commands of the README's section on installing, its first program."""
+    place = RELEASE / "newcomer"
+    run("git", "clone", "-q", TOP, place / "droppable")
+    readme = (place / "droppable" / "README.md").read_text()
+    commands = re.search(r"^## Install\n.*?\n((?:    [^\n]*\n)+)", readme, flags=re.DOTALL | re.MULTILINE)
+    assert commands is not None
+    run("sh", "-ec", textwrap.dedent(commands[1]), cwd=place)
+    run(place / "droppable" / ".venv" / "bin" / "python", "-W", "error", "-c", first_program(), cwd=place)
+
+
+def check_what_a_release_has() -> None:
+    """Sees that cibuildwheel understands pyproject.toml, and would make a wheel of each Python but the old one."""
+    names = {f"cp{name.removeprefix('python').replace('.', '')}" for name in NAMES if name != "python3.10"}
+    for architecture in ("x86_64", "aarch64"):
+        asked = ("--print-build-identifiers", "--platform", "linux", "--archs", architecture)
+        said = run(sys.executable, "-m", "cibuildwheel", *asked, cwd=SOURCE).split()
+        if set(said) != {f"{name}-manylinux_{architecture}" for name in names}:
+            sys.exit(f"pyproject.toml asks cibuildwheel for other wheels than this program makes: {' '.join(said)}")
+
+
 def is_old(python: Path) -> bool:
     """Whether this Python is one that the package refuses."""
     return run(python, "-c", f"import sys; print(sys.version_info < {OLDEST})") == "True\n"
@@ -123,6 +146,9 @@ def main() -> int:
     run(sys.executable, "-m", "build", "--sdist", "--outdir", DIST, SOURCE)
     (sdist,) = DIST.glob("*.tar.gz")
     print(f"{sdist.name}: {sdist.stat().st_size >> 10} KiB")
+    check_what_a_release_has()
+    follow_the_readme()
+    print("README's commands ran in a fresh clone")
     for name, python in pythons().items():
         if is_old(python):
             print(f"{name}: {refuse(python, sdist)}")

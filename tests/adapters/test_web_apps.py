@@ -149,3 +149,33 @@ def test_workers_read_one_cache(options: tuple[str, ...], server: Server, tmp_pa
         assert first.split()[-1] in workers
         server.kill()
         assert get(path, "/page/index").startswith("<h1>index</h1>")
+
+
+def test_tasks_of_celery_share_one_cache(tmp_path: Path) -> None:
+    pytest.importorskip("celery", reason="celery is not installed: make adapters")
+    cache, queues = str(tmp_path / "cache"), tmp_path / "queues"
+    queues.mkdir()
+    environment = {**os.environ, "CACHE": cache, "BROKER": "filesystem://", "QUEUES": str(queues)}
+    ask = "from celery_app import report; print(*{report.delay(year % 3).get(timeout=60) for year in range(30)}, sep='\\n')"
+    serve = [sys.executable, "-m", "droppable", "serve", "--unix", cache]
+    work = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--concurrency", "2", "-l", "CRITICAL"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline().strip() == cache
+            with subprocess.Popen(
+                work, cwd=EXAMPLES, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as worker:
+                try:
+                    answers = subprocess.check_output(
+                        [sys.executable, "-B", "-c", ask],
+                        cwd=EXAMPLES,
+                        env=environment,
+                        text=True,
+                        timeout=WAIT_SECONDS,
+                    ).split("\n")
+                finally:
+                    worker.terminate()
+        finally:
+            server.terminate()
+    assert sorted(answer[:12] for answer in answers) == ["", "0, computed ", "1, computed ", "2, computed "]
