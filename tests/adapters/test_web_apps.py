@@ -156,7 +156,8 @@ def test_tasks_of_celery_share_one_cache(tmp_path: Path) -> None:
     cache, queues = str(tmp_path / "cache"), tmp_path / "queues"
     queues.mkdir()
     environment = {**os.environ, "CACHE": cache, "BROKER": "filesystem://", "QUEUES": str(queues)}
-    ask = "from celery_app import report; print(*{report.delay(year % 3).get(timeout=60) for year in range(30)}, sep='\\n')"
+    ask = "from celery_app import report; answers = {report.delay(year % 3).get(timeout=60) for year in range(30)}; "
+    ask += "print(*answers, sep='\\n')"
     serve = [sys.executable, "-m", "droppable", "serve", "--unix", cache]
     work = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--concurrency", "2", "-l", "CRITICAL"]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
