@@ -43,7 +43,7 @@ SOURCES := pyproject.toml $(wildcard meson.build meson.options README.md LICENSE
 	$(shell find csrc binding src -name __pycache__ -prune -o -path 'csrc/tests/*' -prune -o -print)
 PYTHON_FILES := src tests docs/conf.py $(wildcard benchmarks demo examples tools)
 
-.PHONY: build lint format c-test pytest test flaky mutants models torture coverage sanitize python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist clean
+.PHONY: build lint format c-test pytest test flaky mutants models torture coverage sanitize python-t suites adapters demo bench server-suites kernels kernels-ci userland32 docs site dist changelog clean
 
 # Set-up
 
@@ -236,6 +236,10 @@ site: docs $(VENV)/site.stamp
 # What a package index gets: an sdist and wheels, repaired, each tried alone. make dist URL=https://where.the.project/lives
 dist: $(VENV)/release.stamp
 	$(VENV)/release/bin/python tools/release.py $(if $(URL),$(URL),$(error give URL=, where the project lives: README's links begin with it))
+
+# What changes/ holds, as the changelog will have it; with VERSION=0.3.0 it is written there, and the files are removed.
+changelog: $(VENV)/release.stamp
+	$(VENV)/release/bin/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version next)
 
 clean:
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -60,7 +60,7 @@ def prepare(url: str) -> None:
     readme = SOURCE / "README.md"
     text = re.sub(r"(!\[[^]]*\])\((?!https?://)", rf"\1({url}/raw/main/", readme.read_text())
     readme.write_text(re.sub(r"\]\((?!https?://|#)", f"]({url}/blob/main/", text))
-    urls = f'\n[project.urls]\nHomepage = "{url}"\nSource = "{url}"\nChangelog = "{url}/blob/main/docs/changes.md"\n'
+    urls = f'\n[project.urls]\nHomepage = "{url}"\nSource = "{url}"\nChangelog = "{url}/blob/main/docs/changelog.md"\n'
     project = SOURCE / "pyproject.toml"
     project.write_text(project.read_text().replace("\n[project.scripts]", f"{urls}\n[project.scripts]", 1))
     who = ("-c", "user.name=release", "-c", "user.email=release")
