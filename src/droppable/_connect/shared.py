@@ -196,11 +196,20 @@ class SharedCache(Updating):
         return stored
 
     def add(self, key: Hashable, value: Any, ttl: Seconds | None = None) -> bool:
-        """Stores a value where there is none. Returns whether it is stored. Raises as `set`."""
+        """Stores a value where there is none. Raises as `set`.
+
+        Returns:
+            Whether this call has stored it. If the connection is lost while the server answers, the command is sent
+            again, and the answer is False although the first one stored it: no lock can be built on this.
+        """
         return self._send(key, values.encode(value, self._serializer), ttl, (b"NX",))
 
     def delete(self, key: Hashable) -> bool:
-        """Forgets a value, in all processes. Returns whether it was there: False too where there is no server.
+        """Forgets a value, in all processes.
+
+        Returns:
+            Whether it was there. False too where there is no server, and where the connection was lost while the server
+            answered: the command is sent again, and finds nothing.
 
         Raises:
             As `get`.
