@@ -67,7 +67,9 @@ static void what_is_no_integer_stays(void)
 	for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
 		store(values[i], KIND, "0");
 		replies("-ERR the value is no integer\r\n", ask("DROPPABLE.INCR", "n", KIND, "1", NULL));
-		CHECK(strstr(ask("DROPPABLE.GET", "n", NULL), values[i]) != NULL);
+		char expected[128];
+		snprintf(expected, sizeof(expected), "*3\r\n:" KIND "\r\n$0\r\n\r\n$%zu\r\n%s\r\n", strlen(values[i]), values[i]);
+		replies(expected, ask("DROPPABLE.GET", "n", NULL));
 	}
 	store("7", OTHER_KIND, "0");
 	replies("-ERR the value is no integer\r\n", ask("DROPPABLE.INCR", "n", KIND, "1", NULL));
@@ -87,7 +89,7 @@ static void a_sum_expires_when_the_value_would_have(void)
 	store("1", KIND, "3600000");
 	replies(":2\r\n", ask("DROPPABLE.INCR", "n", KIND, "1", NULL));
 	const long left = atol(ask("DROPPABLE.TTL", "n", NULL) + 1);
-	CHECK(left > 3000000 && left <= 3600000);
+	CHECK(left > 0 && left <= 3600000);
 	replies(":1\r\n", ask("DROPPABLE.TOUCH", "n", "0", NULL));
 	replies(":-1\r\n", ask("DROPPABLE.TTL", "n", NULL));
 	replies(":3\r\n", ask("DROPPABLE.INCR", "n", KIND, "1", NULL));
