@@ -266,8 +266,9 @@ static PyObject *cache_object_transform(CacheObject *self, PyObject *const *argu
 	uint64_t turn = 0;
 	if (key_encode(self->core, &key, slots[0]) == 0)
 		do {
-			done = turn_next_try(&self->turn, key.data, key.bytes, overtaken, &turn) < 0 ? -1
-												: transform_once(self, &key, &of);
+			done = turn_next_try(&self->turn, key.data, key.bytes, overtaken, &turn);
+			if (done == 0)
+				done = transform_once(self, &key, &of);
 			Py_CLEAR(of.lease); /* ends it */
 		} while (done == 0 && ++overtaken < TRANSFORM_TRIES);
 	turn_give_back(&self->turn, turn);
