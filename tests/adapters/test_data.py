@@ -3,61 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from droppable import testing
+from tests.web_file import WebFile, web_file
 
 CONTENT = os.urandom(1_000_003)
 BLOCK = 100_000
 
 
-class RangeHandler(BaseHTTPRequestHandler):
-    """Serves CONTENT, whole or in part; `asked` has each range."""
-
-    asked: list[tuple[int, int]]
-    tag = '"1"'
-
-    def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", type(self).tag)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])
-        assert wanted is not None
-        start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(CONTENT))
-        self.asked.append((start, stop))
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(stop - start))
-        self.send_header("ETag", type(self).tag)
-        self.end_headers()
-        self.wfile.write(CONTENT[start:stop])
-
-    def log_message(self, *words: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def server() -> Iterator[tuple[str, type[RangeHandler]]]:
-    handler = type("Handler", (RangeHandler,), {"asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
-        Thread(target=site.serve_forever, args=(0.01,)).start()
-        yield f"http://127.0.0.1:{site.server_port}/file", handler
-        site.shutdown()
+def server() -> Iterator[tuple[str, type[WebFile]]]:
+    with web_file(CONTENT) as file:
+        yield file
 
 
 class TestFsspec:
     @pytest.fixture
-    def opened(self, server: tuple[str, type[RangeHandler]]) -> Any:
+    def opened(self, server: tuple[str, type[WebFile]]) -> Any:
         fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: make adapters")
         pytest.importorskip("aiohttp", reason="aiohttp is not installed: make adapters")
         from droppable.adapters.fsspec import register

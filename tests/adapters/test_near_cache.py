@@ -28,6 +28,7 @@ redis = pytest.importorskip("redis", reason="redis-py is not installed: make ada
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
+from droppable.adapters._redis_listener import _RETRY_SECONDS  # noqa: E402
 from droppable.adapters.redis import NearCache  # noqa: E402
 
 WAIT_SECONDS = 60
@@ -41,9 +42,10 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def client_tries(near: NearCache) -> int:
-    """How often those that do not listen have tried again since they lost their server."""
-    return min(each._tries for each in near._listeners.values() if not each.is_tracking)
+def has_tried_in_vain(near: NearCache) -> bool:
+    """Whether those that do not listen have failed three times since they lost their server: each doubles the pause."""
+    lost = [each for each in near._listeners.values() if not each.is_tracking]
+    return all(each._pause_seconds >= 2**4 * _RETRY_SECONDS[0] for each in lost)
 
 
 def find_program(kind: str) -> str | None:
@@ -684,7 +686,7 @@ def test_a_cluster_of_three(cluster: list[tuple[Any, subprocess.Popen[bytes]]]) 
             wait_until(lambda: near.stats().tracking == 2)
             assert [near.get(name) for name in kept] == [b"new"] * len(kept)
             before = near.stats()
-            wait_until(lambda: client_tries(near) > 2)  # to reach the one that is gone: what is kept stays
+            wait_until(lambda: has_tried_in_vain(near))  # to reach the one that is gone: what is kept stays
             assert [near.get(name) for name in kept] == [b"new"] * len(kept)
             assert near.stats().hits == before.hits + len(kept)
             assert near.stats().flushes == before.flushes

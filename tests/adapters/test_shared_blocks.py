@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import resource
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
 
 import droppable
 from tests.server import Server
+from tests.web_file import WebFile, web_file
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: make adapters")
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: make adapters")
@@ -27,45 +25,10 @@ SIZE = 95_003
 FIRST, SECOND = os.urandom(SIZE), os.urandom(SIZE)
 
 
-class Site(BaseHTTPRequestHandler):
-    """Serves `content`, whole or in part, under the version `tag`; `asked` has each range."""
-
-    content = FIRST
-    asked: list[tuple[int, int]]
-    tag: str | None = '"1"'
-
-    def head(self, status: int, length: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.send_header("Accept-Ranges", "bytes")
-        if self.tag is not None:
-            self.send_header("ETag", self.tag)
-
-    def do_HEAD(self) -> None:
-        self.head(200, SIZE)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"])
-        assert wanted is not None
-        start, stop = int(wanted[1]), min(int(wanted[2]) + 1, SIZE)
-        self.asked.append((start, stop))
-        self.head(206, stop - start)
-        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{SIZE}")
-        self.end_headers()
-        self.wfile.write(self.content[start:stop])
-
-    def log_message(self, *words: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def site() -> Iterator[tuple[str, type[Site]]]:
-    handler = type("Handler", (Site,), {"asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        Thread(target=web.serve_forever, args=(0.01,)).start()
-        yield f"http://127.0.0.1:{web.server_port}/file", handler
-        web.shutdown()
+def site() -> Iterator[tuple[str, type[WebFile]]]:
+    with web_file(FIRST) as file:
+        yield file
 
 
 @pytest.fixture(autouse=True)

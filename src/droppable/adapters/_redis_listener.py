@@ -49,7 +49,6 @@ class Listener:
         self._is_error_told = False
         self._told_error: Exception | None = None  # set while a message is read, raised after it
         self._pause_seconds = _RETRY_SECONDS[0]  # before the next attempt to connect
-        self._tries = 0  # since it listened last
         self._thread = threading.Thread(target=self._run, name=f"droppable-near {name}".rstrip(), daemon=True)
         self._thread.start()
 
@@ -96,11 +95,9 @@ class Listener:
 
     def _listen(self) -> None:
         """One connection, until it is lost or the thread shall end."""
-        self._tries += 1
         connection = self._connection = self._make()
         try:
             self._begin(connection)
-            self._tries = 0
             self._pause_seconds = _RETRY_SECONDS[0]
             while not self._stops.is_set():
                 self._read(connection)
